@@ -1,0 +1,43 @@
+# Starts from python3 (>= 3.11), make and a shell; everything else is installed into .venv.
+.PHONY: demo test lint bench docs clean
+
+VENV := .venv
+BIN := $(VENV)/bin
+UV := UV_PROJECT_ENVIRONMENT=$(VENV) $(BIN)/uv
+export UV_SYSTEM_CERTS ?= 1
+
+demo: $(VENV)/.user
+	$(BIN)/python examples/demo.py
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+docs: $(VENV)/.docs
+	$(BIN)/mkdocs build --strict
+
+clean:
+	rm -rf $(VENV) site dist
+
+$(BIN)/uv:
+	python3 -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.8
+
+# --inexact: each target adds to the environment and takes nothing away.
+$(VENV)/.user: $(BIN)/uv pyproject.toml uv.lock
+	$(UV) sync --frozen --inexact --quiet --no-default-groups --extra eval
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.user
+	$(BIN)/python -c 'import torch' 2>/dev/null || \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(UV) sync --frozen --inexact --quiet --all-packages --all-extras --group dev
+	touch $@
+
+$(VENV)/.docs: $(VENV)/.user
+	$(UV) sync --frozen --inexact --quiet --no-default-groups --extra eval --group docs
+	touch $@

@@ -1,0 +1,253 @@
+"""Settings: TOML, YAML-born dicts or keyword arguments into a `Setup`.
+
+The only place that knows concrete scorers.
+"""
+
+import difflib
+import json
+import os
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from .calibration import Calibration
+from .cascade import Stage, When
+from .engine import Setup, WhenCold
+from .errors import ConfigError
+from .passages import Fold
+from .records import Budget
+from .scorers import Scorer
+from .scorers.files import EMBEDDED, Hub, Precision, find
+from .scorers.lexical import LexicalScorer
+from .scorers.onnx import Long, OnnxOptions, OnnxScorer
+from .scorers.session import Provider
+
+LEXICAL = "lexical"
+
+Positive: TypeAlias = Annotated[int, Field(ge=1)]
+Share: TypeAlias = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class _Table(BaseModel):
+    """A table whose every key is known."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class StageSettings(_Table):
+    """One stage: its scorer, how it runs, and how many candidates it passes on."""
+
+    scorer: str = Field(
+        default=EMBEDDED, description='"embedded", "lexical", a hub id, a folder, or an .onnx file'
+    )
+    keep: Positive | None = Field(
+        default=None, description="candidates that go on to the next stage"
+    )
+    when: When = Field(default="always", description="always, or only as a fallback")
+    max_tokens: Positive | None = Field(
+        default=None, description="tokens a pair; None: what the model takes"
+    )
+    long: Long = Field(default="window", description="what happens to passages over max_tokens")
+    fold: Fold = Field(default="max", description="how window scores become one")
+    window_overlap: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.5
+    max_windows: Positive = Field(default=8, description="windows a passage is read in, at most")
+    precision: Precision = Field(default="fp32", description="which of a model's graphs to prefer")
+    provider: Provider = Field(default="cpu", description="ONNX Runtime execution provider")
+    intra_threads: Annotated[int, Field(ge=0)] = Field(
+        default=1, description="threads inside an operator"
+    )
+    max_batch_tokens: Positive = Field(
+        default=512, description="padded tokens a micro-batch, at most"
+    )
+    token_cache_bytes: Annotated[int, Field(ge=0)] = Field(
+        default=64 * 2**20, description="memory for passage token ids; 0: no cache"
+    )
+    score_column: int | None = Field(
+        default=None, description="output column that counts, if several"
+    )
+    revision: str | None = Field(default=None, description="hub revision; pin a commit")
+    local_files_only: bool = Field(default=False, description="never ask the hub")
+    cache_dir: Path | None = Field(
+        default=None, description="hub cache; None: huggingface-hub's own"
+    )
+    calibration: tuple[float, float] | None = Field(
+        default=None, description="Platt parameters [a, b]; None: the model card's, if any"
+    )
+
+
+class BudgetSettings(_Table):
+    """How long a request may take."""
+
+    time_ms: Annotated[float, Field(gt=0.0)] | None = Field(
+        default=None, description="milliseconds from the call to the answer; None: no limit"
+    )
+
+
+class SelectionSettings(_Table):
+    """How many candidates are scored and returned."""
+
+    depth: Positive | None = Field(
+        default=None, description="candidates scored, at most; None: all"
+    )
+    top_k: Positive | None = Field(
+        default=None, description="hits returned unless a call says otherwise"
+    )
+
+
+class FusionSettings(_Table):
+    """Whether the prior has a say."""
+
+    prior_weight: Share | None = Field(
+        default=None, description="0: model only, 1: prior only; None: the model card's, or 0"
+    )
+
+
+class ServiceSettings(_Table):
+    """Threads and readiness."""
+
+    workers: Positive | None = Field(default=None, description="worker threads; None: one per core")
+    max_requests: Positive = Field(
+        default=1024, description="requests under way before one is refused"
+    )
+    when_cold: WhenCold = Field(
+        default="wait", description="what a request does while the model warms up"
+    )
+
+
+class Settings(_Table):
+    """A whole configuration; every table may be left out."""
+
+    stages: Annotated[list[StageSettings], Field(min_length=1)] = Field(
+        default_factory=lambda: [StageSettings()]
+    )
+    budget: BudgetSettings = BudgetSettings()
+    selection: SelectionSettings = SelectionSettings()
+    fusion: FusionSettings = FusionSettings()
+    service: ServiceSettings = ServiceSettings()
+    strict: bool = Field(default=False, description="raise where a result would be degraded")
+
+
+def read(source: str | os.PathLike[str] | Mapping[str, object]) -> Settings:
+    """Read settings from a TOML or JSON file, or a dict. Raises `ConfigError`."""
+    if isinstance(source, Mapping):
+        return parse(source, "the configuration")
+    path = Path(source)
+    try:
+        text = path.read_text(encoding="utf-8")
+        data = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except OSError as error:
+        message = f"no configuration at {path}: {error.strerror}; give the path of a TOML file"
+        raise ConfigError(message) from error
+    except ValueError as error:
+        message = f"{path} is not valid {'JSON' if path.suffix == '.json' else 'TOML'}: {error}"
+        raise ConfigError(message) from error
+    return parse(data, str(path))
+
+
+def parse(data: Mapping[str, object], where: str) -> Settings:
+    """Check a dict against the settings; name unknown keys and their nearest match."""
+    try:
+        return Settings.model_validate(data)
+    except ValidationError as error:
+        lines = [_explain(one["loc"], one["type"], one["msg"]) for one in error.errors()]
+        message = f"{where}: " + "; ".join(lines)
+        raise ConfigError(message) from error
+
+
+def build(settings: Settings, *, stages: tuple[Stage, ...] | None = None) -> Setup:
+    """Load every model that the settings name, unless given `stages`, and lay out the request."""
+    if stages is None:
+        stages = tuple(_stage(one) for one in settings.stages)
+    weight = settings.fusion.prior_weight
+    if weight is None:
+        weight = _card_prior_weight(stages)
+    time_ms = settings.budget.time_ms
+    return Setup(
+        stages=stages,
+        prior_weight=weight,
+        depth=settings.selection.depth,
+        top_k=settings.selection.top_k,
+        budget=Budget(None if time_ms is None else time_ms / 1e3),
+        strict=settings.strict,
+        when_cold=settings.service.when_cold,
+        workers=settings.service.workers,
+        max_requests=settings.service.max_requests,
+    )
+
+
+def scorer(settings: StageSettings) -> Scorer:
+    """Load the scorer that a stage names. Raises `ModelError` or `ConfigError`."""
+    if settings.scorer == LEXICAL:
+        return LexicalScorer()
+    files = find(
+        settings.scorer,
+        precision=settings.precision,
+        hub=Hub(settings.revision, settings.local_files_only, settings.cache_dir),
+    )
+    options = OnnxOptions(
+        max_tokens=settings.max_tokens,
+        long=settings.long,
+        fold=settings.fold,
+        window_overlap=settings.window_overlap,
+        max_windows=settings.max_windows,
+        provider=settings.provider,
+        intra_threads=settings.intra_threads,
+        max_batch_tokens=settings.max_batch_tokens,
+        token_cache_bytes=settings.token_cache_bytes,
+        score_column=settings.score_column,
+    )
+    return OnnxScorer(files, options)
+
+
+def _stage(settings: StageSettings) -> Stage:
+    made = scorer(settings)
+    calibration: Calibration | None = None
+    if settings.calibration is not None:
+        calibration = Calibration(*settings.calibration)
+    elif isinstance(made, OnnxScorer):
+        calibration = _card_calibration(made.files.card)
+    return Stage(made, keep=settings.keep, when=settings.when, calibration=calibration)
+
+
+def _card_calibration(card: Mapping[str, object]) -> Calibration | None:
+    facts = card.get("calibration")
+    if not isinstance(facts, Mapping):
+        return None
+    a, b = facts.get("a"), facts.get("b")
+    if isinstance(a, int | float) and isinstance(b, int | float):
+        return Calibration(float(a), float(b))
+    return None
+
+
+def _card_prior_weight(stages: tuple[Stage, ...]) -> float:
+    last = stages[-1].scorer
+    facts = last.files.card.get("fusion") if isinstance(last, OnnxScorer) else None
+    weight = facts.get("prior_weight") if isinstance(facts, Mapping) else None
+    return float(weight) if isinstance(weight, int | float) else 0.0
+
+
+def _explain(loc: tuple[int | str, ...], kind: str, detail: str) -> str:
+    where = ".".join(str(part) for part in loc)
+    if kind != "extra_forbidden":
+        return f"{where or 'the whole'}: {detail}"
+    known = sorted(_keys_at(loc[:-1]))
+    near = difflib.get_close_matches(str(loc[-1]), known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known keys are {', '.join(known)}"
+    return f"unknown key {where!r}; {hint}"
+
+
+def _keys_at(loc: Iterable[int | str]) -> set[str]:
+    table: type[BaseModel] = Settings
+    tables: Mapping[str, type[BaseModel]] = {
+        "stages": StageSettings,
+        "budget": BudgetSettings,
+        "selection": SelectionSettings,
+        "fusion": FusionSettings,
+        "service": ServiceSettings,
+    }
+    for part in loc:
+        table = tables.get(str(part), table)
+    return set(table.model_fields)

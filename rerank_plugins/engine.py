@@ -1,0 +1,241 @@
+"""The data path, top to bottom: from a request to an order."""
+
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from . import cascade, fusion
+from .cascade import Stage, Standing
+from .errors import ConfigError, DeadlineExceeded, InvalidRequest
+from .records import Budget, Candidate, Code, Decision, Hit, Request, Result, Timing
+
+WhenCold: TypeAlias = Literal["wait", "pass_through"]
+
+_DEGRADING = frozenset(
+    {
+        Code.DEADLINE,
+        Code.FALLBACK,
+        Code.NOT_WARM,
+        Code.OVERLOADED,
+        Code.PASS_THROUGH,
+        Code.STAGE_FAILED,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What is the same for every request.
+
+    `prior_weight` in [0, 1] fuses the prior in where every candidate has one. `depth` bounds how
+    many candidates are scored. `when_cold` says what a request does while the model warms up.
+    """
+
+    stages: tuple[Stage, ...]
+    prior_weight: float = 0.0
+    depth: int | None = None
+    top_k: int | None = None
+    budget: Budget = field(default_factory=Budget)
+    strict: bool = False
+    when_cold: WhenCold = "wait"
+    workers: int | None = None
+    max_requests: int = 1024
+
+    def __post_init__(self) -> None:
+        if not self.stages:
+            message = "no stages: give at least one, such as Stage(scorer)"
+            raise ConfigError(message)
+        if self.depth is not None and self.depth < 1:
+            message = f"depth is {self.depth}; expected at least 1, or None for all candidates"
+            raise ConfigError(message)
+
+    @property
+    def model(self) -> str:
+        """Name the stages, for results and spans."""
+        return " > ".join(stage.scorer.name for stage in self.stages)
+
+
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    """Which texts are scored: distinct, not blank, within the depth; best first."""
+
+    texts: list[str]
+    text_of: list[int | None]
+    decisions: list[Decision]
+
+
+def check(request: Request) -> None:
+    """Refuse what cannot be answered. Raises `InvalidRequest`."""
+    query: object = request.query
+    if not isinstance(query, str) or not query.strip():
+        message = f"the query is {query!r}; expected text that is not blank"
+        raise InvalidRequest(message)
+    if request.top_k is not None and request.top_k < 1:
+        message = f"top_k is {request.top_k}; expected at least 1, or None for all candidates"
+        raise InvalidRequest(message)
+    if request.budget.time_s is not None and not request.budget.time_s > 0.0:
+        message = f"the budget is {request.budget.time_s} s; expected more than 0, or None"
+        raise InvalidRequest(message)
+    for index, candidate in enumerate(request.candidates):
+        if candidate.prior is not None and not np.isfinite(candidate.prior):
+            message = (
+                f"candidate {index} has prior {candidate.prior}; expected a finite number, or "
+                "None where the first stage gives no scores"
+            )
+            raise InvalidRequest(message)
+
+
+async def rerank(
+    setup: Setup,
+    request: Request,
+    *,
+    deadline_s: float | None,
+    submitted_s: float,
+    clock: Callable[[], float] = time.monotonic,
+) -> Result:
+    """Answer a checked request. Raises only in strict mode."""
+    started = clock()
+    chosen = choose(request.candidates, setup.depth)
+    selected = clock()
+    standing = await cascade.run(
+        setup.stages, request.query, chosen.texts, deadline_s=deadline_s, clock=clock
+    )
+    _raise_if_strict(setup, request, chosen, standing)
+    fusing = clock()
+    hits, fused = _hits(setup, request.candidates, chosen, standing)
+    keys = [hit.fused if hit.fused is not None else hit.score for hit in hits]
+    order = fusion.merge([hit.depth for hit in hits], keys)
+    ended = clock()
+    decisions = [*chosen.decisions, *standing.decisions]
+    if fused:
+        decisions.append(Decision("fuse", Code.FUSED, fused))
+    if chosen.texts and not standing.scored:
+        decisions.append(Decision("fuse", Code.PASS_THROUGH, len(request.candidates)))
+    timings = (
+        Timing("queue", started - submitted_s),
+        Timing("select", selected - started),
+        *standing.timings,
+        Timing("fuse", ended - fusing),
+        Timing("total", ended - submitted_s),
+    )
+    result = Result(
+        tuple(hits[i] for i in order),
+        order,
+        request_id=uuid.uuid4().hex,
+        model=setup.model,
+        timings=timings,
+        decisions=tuple(decisions),
+        usage=standing.usage,
+        degraded=any(decision.code in _DEGRADING for decision in decisions),
+    )
+    return cut(result, request.top_k or setup.top_k)
+
+
+def pass_through(
+    setup: Setup, request: Request, code: Code, *, seconds: float, detail: str = ""
+) -> Result:
+    """Give the first-stage order, without scores, and say why."""
+    n = len(request.candidates)
+    hits = tuple(Hit(i, None, prior=one.prior) for i, one in enumerate(request.candidates))
+    result = Result(
+        hits,
+        tuple(range(n)),
+        request_id=uuid.uuid4().hex,
+        model=setup.model,
+        timings=(Timing("total", seconds),),
+        decisions=(Decision("queue", code, n, detail), Decision("fuse", Code.PASS_THROUGH, n)),
+        degraded=True,
+    )
+    return cut(result, request.top_k or setup.top_k)
+
+
+def choose(candidates: Sequence[Candidate], depth: int | None) -> _Chosen:
+    """Choose the texts to score: skip blank ones, score duplicates once, stop at the depth."""
+    texts: dict[str, int] = {}
+    text_of: list[int | None] = []
+    blank = duplicates = beyond = 0
+    for candidate in candidates:
+        text = candidate.text
+        if not isinstance(text, str) or not text.strip():
+            blank += 1
+            text_of.append(None)
+        elif text in texts:
+            duplicates += 1
+            text_of.append(texts[text])
+        elif depth is not None and len(texts) >= depth:
+            beyond += 1
+            text_of.append(None)
+        else:
+            text_of.append(texts.setdefault(text, len(texts)))
+    counts = {Code.BLANK: blank, Code.DUPLICATE: duplicates, Code.DEPTH: beyond}
+    decisions = [Decision("select", code, count) for code, count in counts.items() if count]
+    return _Chosen(list(texts), text_of, decisions)
+
+
+def cut(result: Result, top_k: int | None) -> Result:
+    """Return the first `top_k` hits; the order stays whole."""
+    left_out = len(result.hits) - top_k if top_k is not None else 0
+    if left_out <= 0:
+        return result
+    decision = Decision("cut", Code.CUT, left_out)
+    return replace(result, hits=result.hits[:top_k], decisions=(*result.decisions, decision))
+
+
+def _hits(
+    setup: Setup, candidates: Sequence[Candidate], chosen: _Chosen, standing: Standing
+) -> tuple[list[Hit], int]:
+    hits: list[Hit] = []
+    for index, candidate in enumerate(candidates):
+        text = chosen.text_of[index]
+        if text is None:
+            hits.append(Hit(index, None, prior=candidate.prior))
+            continue
+        hits.append(
+            Hit(
+                index,
+                standing.scores[text],
+                probability=standing.probabilities[text],
+                prior=candidate.prior,
+                stage=standing.stages[text],
+                depth=standing.depths[text],
+                truncated_tokens=standing.truncated_tokens[text],
+            )
+        )
+    return _fuse(hits, setup.prior_weight)
+
+
+def _fuse(hits: list[Hit], prior_weight: float) -> tuple[list[Hit], int]:
+    """Fuse the prior in, depth by depth; only where every scored candidate has a prior."""
+    scored = [hit for hit in hits if hit.depth > 0]
+    if prior_weight == 0.0 or not scored or any(hit.prior is None for hit in scored):
+        return hits, 0
+    for depth in {hit.depth for hit in scored}:
+        group = [hit for hit in scored if hit.depth == depth]
+        values = fusion.fuse(
+            np.array([hit.score for hit in group], dtype=np.float64),
+            np.array([hit.prior for hit in group], dtype=np.float64),
+            prior_weight,
+        )
+        for hit, value in zip(group, values.tolist(), strict=True):
+            hits[hit.index] = replace(hit, fused=value)
+    return hits, len(scored)
+
+
+def _raise_if_strict(setup: Setup, request: Request, chosen: _Chosen, standing: Standing) -> None:
+    strict = setup.strict if request.strict is None else request.strict
+    if not strict:
+        return
+    if standing.failures:
+        raise standing.failures[0]
+    missed = sum(one.count for one in standing.decisions if one.code is Code.DEADLINE)
+    if missed:
+        message = (
+            f"{missed} of {len(chosen.texts)} candidates were not scored when the budget of "
+            f"{request.budget.time_s or setup.budget.time_s} s ended; allow more time, fewer "
+            "candidates, or strict=False for the best order so far"
+        )
+        raise DeadlineExceeded(message)

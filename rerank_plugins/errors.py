@@ -1,0 +1,50 @@
+"""The exception tree.
+
+RerankError
+├── InvalidRequest      the caller's request cannot be answered as it stands (also a ValueError)
+├── ConfigError         a configuration names something impossible (also a ValueError)
+│   └── PolicyError     a residency policy and the stages under it contradict each other
+├── ModelError          a model is missing, broken, foreign, or returned non-finite scores
+├── RemoteError         a remote reranker refused, failed, or answered nonsense
+├── Overloaded          the queue is full: the request was not started
+├── DeadlineExceeded    the budget ended before anything could be scored (strict mode only)
+└── ClosedError         the reranker was closed
+
+Every message says what was found, what was expected, and what to do.
+"""
+
+
+class RerankError(Exception):
+    """Base of every error this package raises on purpose."""
+
+
+class InvalidRequest(RerankError, ValueError):
+    """The caller's request cannot be answered as it stands."""
+
+
+class ConfigError(RerankError, ValueError):
+    """A configuration names something unknown or impossible."""
+
+
+class PolicyError(ConfigError):
+    """A residency policy and the stages under it contradict each other."""
+
+
+class ModelError(RerankError):
+    """A model is missing, broken, foreign, or returned non-finite scores."""
+
+
+class RemoteError(RerankError):
+    """A remote reranker refused, failed, or answered nonsense."""
+
+
+class Overloaded(RerankError):
+    """The queue is full; the request was not started."""
+
+
+class DeadlineExceeded(RerankError):
+    """The budget ended before anything could be scored (raised in strict mode only)."""
+
+
+class ClosedError(RerankError):
+    """The reranker was closed before or while the request ran."""

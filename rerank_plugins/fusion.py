@@ -1,0 +1,48 @@
+"""From scores to an order: merge the stages, fuse with the prior, and sort (once, here)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def merge(depths: Sequence[int], keys: Sequence[float | None]) -> tuple[int, ...]:
+    """Order candidates by the deepest stage that scored them, then by that stage's key.
+
+    `depths` counts the stages that scored each candidate (0: none); `keys` is what orders within a
+    depth, higher first. Scores of different stages are never compared (telescoping). Ties, and all
+    unscored candidates, keep first-stage order.
+
+    >>> merge([1, 2, 0, 2], [9.0, 0.1, None, 0.7])
+    (3, 1, 0, 2)
+    """
+
+    def rank(index: int) -> tuple[int, float, int]:
+        key = keys[index]
+        scored = depths[index] > 0 and key is not None
+        return (-depths[index] if scored else 1, -key if scored and key is not None else 0.0, index)
+
+    return tuple(sorted(range(len(keys)), key=rank))
+
+
+def fuse(
+    scores: NDArray[np.float64], priors: NDArray[np.float64], prior_weight: float
+) -> NDArray[np.float64]:
+    """Combine model scores and priors, each standardised over the candidates of the request.
+
+    Convex combination (Bruch et al. 2023): `(1 - w) z(scores) + w z(priors)`, w in [0, 1]. A
+    constant column counts as zero.
+
+    >>> fuse(np.array([1.0, 3.0]), np.array([5.0, 5.0]), 0.5).tolist()
+    [-0.5, 0.5]
+    """
+    if not 0.0 <= prior_weight <= 1.0:
+        message = f"prior_weight is {prior_weight}; expected a number from 0 to 1"
+        raise ValueError(message)
+    return (1.0 - prior_weight) * _standardise(scores) + prior_weight * _standardise(priors)
+
+
+def _standardise(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    centred = values - values.mean()
+    spread = float(centred.std())
+    return centred / spread if spread > 0.0 else np.zeros_like(centred)

@@ -1,0 +1,62 @@
+"""Long candidates: cut their tokens into windows, fold the windows' scores into one."""
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Fold = Literal["max", "first", "log_mean_exp"]
+FOLDS: tuple[Fold, ...] = ("max", "first", "log_mean_exp")
+
+
+def windows(
+    length_tokens: int, size_tokens: int, *, overlap: float = 0.5, limit: int = 8
+) -> tuple[tuple[int, int], ...]:
+    """Cut a passage into at most `limit` windows `(start, stop)` of at most `size_tokens` each.
+
+    Windows overlap by the given share; the last one ends at the passage's end where the limit
+    allows. Tokens behind the last window are the caller's to report.
+
+    >>> windows(10, 4)
+    ((0, 4), (2, 6), (4, 8), (6, 10))
+    >>> windows(3, 4)
+    ((0, 3),)
+    """
+    if size_tokens < 1 or limit < 1 or not 0.0 <= overlap < 1.0:
+        message = (
+            f"windows of {size_tokens} tokens, at most {limit}, overlap {overlap}: "
+            "expected sizes of at least 1 and an overlap from 0 to below 1"
+        )
+        raise ValueError(message)
+    stride = max(1, round(size_tokens * (1.0 - overlap)))
+    spans = [(0, min(size_tokens, length_tokens))]
+    while spans[-1][1] < length_tokens and len(spans) < limit:
+        start = spans[-1][0] + stride
+        stop = min(start + size_tokens, length_tokens)
+        spans.append((max(0, stop - size_tokens) if stop == length_tokens else start, stop))
+    return tuple(spans)
+
+
+def fold(
+    scores: NDArray[np.float32], owners: NDArray[np.intp], candidates: int, how: Fold
+) -> NDArray[np.float32]:
+    """Fold window scores [windows] into candidate scores [candidates].
+
+    `owners` [windows] names the candidate of each window, in window order; every candidate owns at
+    least one. MaxP and FirstP after Dai & Callan 2019; log-mean-exp is their smooth middle.
+
+    >>> fold(np.float32([1, 3, 2]), np.array([0, 0, 1]), 2, "max").tolist()
+    [3.0, 2.0]
+    """
+    if how == "first":
+        first = np.full(candidates, len(owners), dtype=np.intp)
+        np.minimum.at(first, owners, np.arange(len(owners), dtype=np.intp))
+        return scores[first]
+    best = np.full(candidates, -np.inf, dtype=np.float32)
+    np.maximum.at(best, owners, scores)
+    if how == "max":
+        return best
+    total = np.zeros(candidates, dtype=np.float64)
+    np.add.at(total, owners, np.exp(scores - best[owners], dtype=np.float64))
+    mean = total / np.bincount(owners, minlength=candidates)
+    return (best + np.log(mean)).astype(np.float32)

@@ -1,0 +1,158 @@
+"""The records that travel along the data path: frozen, slotted, and free of behaviour."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+
+class Code(Enum):
+    """Why something was chosen or left out: the closed list of decision codes."""
+
+    BLANK = ("blank", "Empty, blank or non-text passages: not scored, kept at the bottom.")
+    DUPLICATE = ("duplicate", "Passages with the same text as an earlier one: scored once.")
+    TRUNCATED = ("truncated", "Passages of which some tokens were not read by the model.")
+    WINDOWED = ("windowed", "Long passages scored in overlapping windows.")
+    TOO_LONG = ("too_long", 'Passages over the token limit under long = "error": not scored.')
+    NOT_WARM = ("not_warm", "The model was not warm and the request did not wait for it.")
+    DEPTH = ("depth", "Candidates beyond the chosen depth: not scored.")
+    KEPT = ("kept", "Candidates that went on to the next stage.")
+    EXITED = ("exited", "Candidates whose score was settled before the last stage.")
+    CUT = ("cut", "Candidates ranked but not returned: top_k or an adaptive cut.")
+    DEADLINE = ("deadline", "Candidates not scored because the budget would not have held.")
+    PLAN = ("plan", "A cheaper plan was chosen so that the budget holds.")
+    STAGE_FAILED = ("stage_failed", "A stage failed; its candidates keep their previous order.")
+    STAGE_SKIPPED = ("stage_skipped", "A stage did not run: not needed, or not affordable.")
+    FALLBACK = ("fallback", "A fallback stage ran in place of one that could not serve.")
+    PASS_THROUGH = ("pass_through", "Nothing could be scored: the first-stage order is returned.")
+    OVERLOADED = ("overloaded", "The queue was full; the request was not started.")
+    POLICY = ("policy", "Text was kept from a destination by the residency policy.")
+    SENT = ("sent", "Candidates whose text was sent to a remote destination.")
+    RETRIED = ("retried", "Remote calls that were repeated.")
+    FUSED = ("fused", "Candidates ordered by a fusion of model score and prior.")
+    GUARD = ("guard", "The drift guard changed how this request was served.")
+    GRAPH = ("graph", "A graph rewrite was not used; the model runs as it was exported.")
+
+    def __init__(self, code: str, meaning: str) -> None:
+        self.code = code
+        self.meaning = meaning
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One first-stage hit.
+
+    `prior` is the first stage's score, on any scale, higher is better; `metadata` is only read
+    for residency. A `text` that is None or blank is never scored and never lost.
+    """
+
+    text: str | None
+    prior: float | None = None
+    metadata: Mapping[str, object] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How long a request may take, in seconds from the moment it is submitted; None is no limit."""
+
+    time_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A query, its candidates in first-stage order, and how much is wanted of them.
+
+    `top_k` None returns every candidate. `strict` None leaves the choice to the reranker; True
+    raises where a result would otherwise be degraded.
+    """
+
+    query: str
+    candidates: tuple[Candidate, ...]
+    top_k: int | None = None
+    budget: Budget = field(default_factory=Budget)
+    strict: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Seconds spent in one step, of one stage where the step belongs to one."""
+
+    step: str
+    seconds: float
+    stage: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A recorded choice: which step made it, why, and for how many candidates."""
+
+    step: str
+    code: Code
+    count: int
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What the request cost. Tokens count real ones; `padding_tokens` the waste on top.
+
+    `billed_units` is what a remote destination said it charged, in its own unit.
+    """
+
+    pairs: int = 0
+    tokens: int = 0
+    padding_tokens: int = 0
+    truncated_tokens: int = 0
+    batches: int = 0
+    token_cache_hits: int = 0
+    score_cache_hits: int = 0
+    remote_calls: int = 0
+    billed_units: float = 0.0
+
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(*(getattr(self, name) + getattr(other, name) for name in self.__slots__))
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One candidate of the answer.
+
+    `index` is its position in the caller's list. `score` is the model's own (None: not scored),
+    `probability` the calibrated P(relevant) where the stage is calibrated. `fused` orders instead
+    of `score` where the prior was fused in. `depth` counts the stages that scored it.
+    """
+
+    index: int
+    score: float | None
+    probability: float | None = None
+    fused: float | None = None
+    prior: float | None = None
+    stage: str | None = None
+    depth: int = 0
+    truncated_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The order, and how it came about.
+
+    `order` is a permutation of all candidates; `hits` is its head, cut to what was asked for.
+    `degraded` is true when anything but the configured plan produced the order.
+    """
+
+    hits: tuple[Hit, ...]
+    order: tuple[int, ...]
+    request_id: str
+    model: str
+    timings: tuple[Timing, ...] = ()
+    decisions: tuple[Decision, ...] = ()
+    usage: Usage = field(default_factory=Usage)
+    degraded: bool = False
+
+    def __iter__(self) -> Iterator[Hit]:
+        return iter(self.hits)
+
+    def __len__(self) -> int:
+        return len(self.hits)
+
+    def __getitem__(self, position: int) -> Hit:
+        return self.hits[position]

@@ -1,0 +1,227 @@
+"""What users hold: a reranker, from a model name, a file of settings, or stages of their own."""
+
+import asyncio
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self
+
+from . import config, engine
+from .cascade import Stage
+from .config import Settings
+from .engine import Setup, WhenCold
+from .errors import InvalidRequest, Overloaded
+from .passages import Fold
+from .records import Budget, Candidate, Code, Request, Result
+from .scorers.files import EMBEDDED, Precision
+from .scorers.onnx import Long
+from .scorers.scheduler import Scheduler
+from .scorers.session import Provider
+
+
+class Reranker:
+    """Orders candidates by how well they answer a query.
+
+    Thread-safe; one per process is enough. `model` is "embedded" (ships with the package, needs no
+    network), a hub id such as "cross-encoder/ms-marco-MiniLM-L6-v2", a folder, an .onnx file, or a
+    whole `Setup`; `stages` replaces it by scorers of your own. `load` reads everything else from a
+    file.
+
+    `budget_ms` bounds every request in time: it then costs quality, never an error. `strict` raises
+    instead of degrading. Until the model is warm a request waits, or with
+    `when_cold="pass_through"` gets the first-stage order back. Raises `ModelError`, `ConfigError`.
+
+    >>> reranker = Reranker("lexical")
+    >>> [hit.index for hit in reranker.rerank("red fox", ["blue hen", "a red fox"], top_k=1)]
+    [1]
+    """
+
+    def __init__(  # noqa: PLR0913 - the common options of a settings file, each once
+        self,
+        model: str | Path | Setup = EMBEDDED,
+        *,
+        stages: Sequence[Stage] | None = None,
+        max_tokens: int | None = None,
+        long: Long = "window",
+        fold: Fold = "max",
+        precision: Precision = "fp32",
+        provider: Provider = "cpu",
+        revision: str | None = None,
+        local_files_only: bool = False,
+        cache_dir: Path | None = None,
+        prior_weight: float | None = None,
+        depth: int | None = None,
+        top_k: int | None = None,
+        budget_ms: float | None = None,
+        strict: bool = False,
+        when_cold: WhenCold = "wait",
+        workers: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        common: dict[str, object] = {
+            "budget": {"time_ms": budget_ms},
+            "selection": {"depth": depth, "top_k": top_k},
+            "fusion": {"prior_weight": prior_weight},
+            "service": {"workers": workers, "when_cold": when_cold},
+            "strict": strict,
+        }
+        if isinstance(model, Setup):
+            self.setup = model
+        elif stages is not None:
+            self.setup = config.build(_settings(common), stages=tuple(stages))
+        else:
+            stage = {
+                "scorer": str(model),
+                "max_tokens": max_tokens,
+                "long": long,
+                "fold": fold,
+                "precision": precision,
+                "provider": provider,
+                "revision": revision,
+                "local_files_only": local_files_only,
+                "cache_dir": cache_dir,
+            }
+            self.setup = config.build(_settings({**common, "stages": [stage]}))
+        self._clock = clock
+        self._scheduler = Scheduler(
+            self.setup.workers or os.cpu_count() or 1,
+            max_requests=self.setup.max_requests,
+            clock=clock,
+        )
+        self._warm = threading.Event()
+        self._warming = threading.Lock()
+        # Worker threads must not outlive a reranker that nobody closed.
+        self._finalizer = weakref.finalize(self, self._scheduler.close)
+
+    @property
+    def model(self) -> str:
+        """Name what scores, stage by stage."""
+        return self.setup.model
+
+    @property
+    def ready(self) -> bool:
+        """Tell whether every stage has run real shapes."""
+        return self._warm.is_set()
+
+    def warm_up(self) -> None:
+        """Run short and long, single and full batches on every stage; later calls do nothing."""
+        with self._warming:
+            if self._warm.is_set():
+                return
+            for stage in self.setup.stages:
+                stage.scorer.warm_up()
+            self._warm.set()
+
+    def rerank(
+        self,
+        query: str,
+        passages: Iterable[str | Candidate | None],
+        *,
+        top_k: int | None = None,
+        budget_ms: float | None = None,
+        strict: bool | None = None,
+    ) -> Result:
+        """Order `passages`, which come in first-stage order, and return the best `top_k`.
+
+        Give `Candidate`s where the first stage has scores. Raises `InvalidRequest`; anything else
+        degrades the result visibly, unless strict.
+        """
+        request = _request(query, passages, top_k=top_k, budget_ms=budget_ms, strict=strict)
+        return self.submit(request).result()
+
+    async def arerank(
+        self,
+        query: str,
+        passages: Iterable[str | Candidate | None],
+        *,
+        top_k: int | None = None,
+        budget_ms: float | None = None,
+        strict: bool | None = None,
+    ) -> Result:
+        """Do what `rerank` does without blocking the event loop; cancelling drops the work."""
+        request = _request(query, passages, top_k=top_k, budget_ms=budget_ms, strict=strict)
+        return await asyncio.wrap_future(self.submit(request))
+
+    def submit(self, request: Request) -> Future[Result]:
+        """Start a request and return its future; cancel the future to drop the work."""
+        now = self._clock()
+        engine.check(request)
+        strict = self.setup.strict if request.strict is None else request.strict
+        if not self._warm.is_set() and self.setup.when_cold == "pass_through" and not strict:
+            threading.Thread(target=self.warm_up, name="rerank-warm-up", daemon=True).start()
+            return _done(
+                engine.pass_through(self.setup, request, Code.NOT_WARM, seconds=self._clock() - now)
+            )
+        time_s = request.budget.time_s or self.setup.budget.time_s
+        deadline_s = None if time_s is None else now + time_s
+        answer = engine.rerank(
+            self.setup, request, deadline_s=deadline_s, submitted_s=now, clock=self._clock
+        )
+        try:
+            return self._scheduler.submit(answer, deadline_s=deadline_s)
+        except Overloaded as error:
+            if strict:
+                raise
+            return _done(
+                engine.pass_through(
+                    self.setup,
+                    request,
+                    Code.OVERLOADED,
+                    seconds=self._clock() - now,
+                    detail=str(error),
+                )
+            )
+
+    def close(self) -> None:
+        """End the workers and release the models; requests under way fail with `ClosedError`."""
+        self._finalizer()
+        for stage in self.setup.stages:
+            stage.scorer.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> Literal[False]:
+        self.close()
+        return False
+
+
+def load(source: str | os.PathLike[str] | Mapping[str, object]) -> Reranker:
+    """Build a reranker from a TOML or JSON file, or a dict. Raises `ConfigError`, `ModelError`."""
+    return Reranker(config.build(config.read(source)))
+
+
+def _settings(data: Mapping[str, object]) -> Settings:
+    return config.parse(data, "Reranker(...)")
+
+
+def _request(
+    query: str,
+    passages: Iterable[str | Candidate | None],
+    *,
+    top_k: int | None,
+    budget_ms: float | None,
+    strict: bool | None,
+) -> Request:
+    if isinstance(passages, str):
+        message = f"passages is one text ({passages[:40]!r}); expected a list of texts"
+        raise InvalidRequest(message)
+    candidates = tuple(one if isinstance(one, Candidate) else Candidate(one) for one in passages)
+    budget = Budget(None if budget_ms is None else budget_ms / 1e3)
+    return Request(query, candidates, top_k=top_k, budget=budget, strict=strict)
+
+
+def _done(result: Result) -> Future[Result]:
+    future: Future[Result] = Future()
+    future.set_result(result)
+    return future

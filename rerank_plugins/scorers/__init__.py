@@ -1,0 +1,77 @@
+"""The seam between the engine and whatever gives scores."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..records import Decision, Timing, Usage
+
+ScoreKind: TypeAlias = Literal["logit", "probability", "cosine", "lexical", "vendor", "slate"]
+"""What a scorer's numbers are; "slate" scores only compare within one call."""
+
+
+@runtime_checkable
+class State(Protocol):
+    """What a scorer hands to the next stage of the same origin, such as hidden states.
+
+    A scorer ignores a state of another `origin`.
+    """
+
+    @property
+    def origin(self) -> str:
+        """Identify the model, its weights included, that can go on from this state."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A scorer's answer for n passages, in the order they were given.
+
+    `scores` [n] float32 are finite where `done` [n] is true and meaningless elsewhere;
+    `truncated_tokens` [n] counts the tokens of each passage that the model did not read.
+    """
+
+    scores: NDArray[np.float32]
+    done: NDArray[np.bool_]
+    truncated_tokens: NDArray[np.int64]
+    state: State | None = None
+    timings: tuple[Timing, ...] = ()
+    decisions: tuple[Decision, ...] = ()
+    usage: Usage = field(default_factory=Usage)
+
+
+class Scorer(Protocol):
+    """Scores passages against a query. Thread-safe; complete once constructed.
+
+    `score` may await `scheduler.run_jobs` and `scheduler.wait`, and nothing else; it runs on the
+    scheduler's worker threads, so whatever it does between is bounded CPU work.
+    """
+
+    @property
+    def name(self) -> str:
+        """Name the model, as spans and results show it."""
+
+    @property
+    def score_kind(self) -> ScoreKind:
+        """Say what the numbers are."""
+
+    async def score(
+        self,
+        query: str,
+        passages: Sequence[str],
+        *,
+        state: State | None = None,
+        deadline_s: float | None = None,
+    ) -> Scored:
+        """Score non-blank `passages`, which come best first; stop in time for `deadline_s`.
+
+        The deadline is an instant of the monotonic clock. Raises `ModelError` or `RemoteError`.
+        """
+
+    def warm_up(self) -> None:
+        """Run real shapes so that the first request is as fast as the next; idempotent."""
+
+    def close(self) -> None:
+        """Release what the scorer holds."""

@@ -1,0 +1,74 @@
+"""BM25 over the candidates of one request: no model, no corpus, microseconds."""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..records import Timing, Usage
+from . import Scored, ScoreKind, State
+from .scheduler import Job, run_jobs
+
+_WORD = re.compile(r"\w+")
+_K1, _B = 0.9, 0.4
+
+
+class LexicalScorer:
+    """Scores by word overlap (Robertson & Zaragoza 2009), statistics taken from the candidates.
+
+    A second opinion that costs nothing, a first stage of cascades, and what is left when no model
+    can be had.
+    """
+
+    name = "lexical"
+    score_kind: ScoreKind = "lexical"
+
+    async def score(
+        self,
+        query: str,
+        passages: Sequence[str],
+        *,
+        state: State | None = None,  # noqa: ARG002 - nothing to go on from
+        deadline_s: float | None = None,  # noqa: ARG002 - done before any deadline
+    ) -> Scored:
+        """Score every passage; a passage without a query word scores 0."""
+        results = await run_jobs([Job(lambda: bm25(query, passages), tokens=0)])
+        scores = np.array(results[0] or [], dtype=np.float32)
+        n = len(passages)
+        return Scored(
+            scores,
+            np.ones(n, dtype=np.bool_),
+            np.zeros(n, dtype=np.int64),
+            timings=(Timing("score", 0.0),),
+            usage=Usage(pairs=n),
+        )
+
+    def warm_up(self) -> None:
+        """Do nothing: there is nothing to warm."""
+
+    def close(self) -> None:
+        """Do nothing: nothing is held."""
+
+
+def bm25(query: str, passages: Sequence[str]) -> list[float]:
+    """Score passages by BM25 with k1 = 0.9 and b = 0.4, their own document frequencies.
+
+    >>> bm25("red fox", ["a red fox", "a red hen", "hen"])[0] > 0
+    True
+    """
+    bags = [Counter(word.lower() for word in _WORD.findall(text)) for text in passages]
+    lengths = [sum(bag.values()) for bag in bags]
+    mean = (sum(lengths) / len(lengths) if lengths else 0.0) or 1.0
+    frequency = Counter(word for bag in bags for word in bag)
+    n = len(bags)
+    scores = [0.0] * n
+    for word in {word.lower() for word in _WORD.findall(query)}:
+        weight = math.log(1.0 + (n - frequency[word] + 0.5) / (frequency[word] + 0.5))
+        for i, bag in enumerate(bags):
+            count = bag[word]
+            if count:
+                scale = _K1 * (1.0 - _B + _B * lengths[i] / mean)
+                scores[i] += weight * count * (_K1 + 1.0) / (count + scale)
+    return scores

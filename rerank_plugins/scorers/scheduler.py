@@ -1,0 +1,296 @@
+"""One queue of micro-batches for all concurrent requests, and a worker thread per core.
+
+A request is a coroutine. It awaits two things only: `run_jobs` (micro-batches to compute) and
+`wait` (a future from elsewhere, such as a remote call). The scheduler resumes it on a worker when
+what it waits for is done, so that no request holds a thread, threads and asyncio share one core,
+and a sync caller merely waits for the same future that an async caller awaits.
+
+Order of service: earliest virtual deadline first. The virtual deadline is the request's own one or,
+without one, its arrival plus its work stretched by a constant: equal requests are served first come
+first served (which halves the median latency against sharing), a small one overtakes a big one that
+still has much to do, and nothing starves, because keys never move.
+"""
+
+import contextlib
+import heapq
+import itertools
+import threading
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
+from concurrent.futures import CancelledError, Future, InvalidStateError
+from contextvars import Context, copy_context
+from dataclasses import dataclass, field
+from typing import Generic, TypeAlias, TypeVar
+
+from ..errors import ClosedError, Overloaded
+
+# How much longer than its bare work a request without a deadline may take before it goes first.
+_STRETCH = 2.0
+# Seconds per padded token until the first batch has been timed.
+_FIRST_GUESS_S = 1e-4
+_SMOOTHING = 0.1
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Job(Generic[R]):
+    """One micro-batch: what to run and its size, the unit the queue reckons in."""
+
+    run: Callable[[], R]
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Jobs(Generic[R]):
+    jobs: Sequence[Job[R]]
+    admit: Callable[[Job[R]], bool] | None
+
+    def __await__(self) -> Generator["_Jobs[R]", list[R | None], list[R | None]]:
+        return (yield self)
+
+
+@dataclass(frozen=True, slots=True)
+class _Wait(Generic[R]):
+    future: Future[R]
+
+    def __await__(self) -> Generator["_Wait[R]", R, R]:
+        return (yield self)
+
+
+def run_jobs(
+    jobs: Sequence[Job[R]], *, admit: Callable[[Job[R]], bool] | None = None
+) -> Awaitable[list[R | None]]:
+    """Compute `jobs` on the workers and give their results in order.
+
+    `admit` is asked right before each job starts; a refused job gives None. The first exception
+    ends the rest and is raised here.
+    """
+    return _Jobs(jobs, admit)
+
+
+def wait(future: Future[R]) -> Awaitable[R]:
+    """Give the result of a future that something outside the scheduler completes."""
+    return _Wait(future)
+
+
+@dataclass(slots=True, eq=False)
+class _Task:
+    """One request under way. Only the worker that holds its step, or the lock, touches it."""
+
+    coroutine: Coroutine[object, object, object]
+    future: Future[object]
+    context: Context
+    key_s: float
+    arrival_s: float
+    has_deadline: bool
+    results: list[object] = field(default_factory=list)
+    left: int = 0
+    failure: BaseException | None = None
+
+
+_Item: TypeAlias = tuple[float, int, _Task, Callable[[], None]]
+
+
+class Scheduler:
+    """Runs request coroutines and their micro-batches on `workers` threads.
+
+    `max_requests` bounds the requests under way; one more is refused with `Overloaded`.
+    """
+
+    def __init__(
+        self,
+        workers: int,
+        *,
+        max_requests: int = 1024,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.workers = workers
+        self.max_requests = max_requests
+        self._clock = clock
+        self._queue: list[_Item] = []
+        self._changed = threading.Condition()
+        self._sequence = itertools.count()
+        self._active: set[_Task] = set()
+        self._closed = False
+        self._token_s = _FIRST_GUESS_S
+        self._threads = [
+            threading.Thread(target=self._work, name=f"rerank-worker-{i}", daemon=True)
+            for i in range(workers)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def queued(self) -> int:
+        """Micro-batches and steps that wait for a worker."""
+        return len(self._queue)
+
+    @property
+    def active(self) -> int:
+        """Requests under way."""
+        return len(self._active)
+
+    def submit(
+        self, coroutine: Coroutine[object, object, R], *, deadline_s: float | None = None
+    ) -> Future[R]:
+        """Start a request; its contextvars are the caller's. Cancelling the future drops its jobs.
+
+        Raises `Overloaded` when too many requests are under way and `ClosedError` after `close`.
+        """
+        now = self._clock()
+        future: Future[object] = Future()
+        task = _Task(
+            coroutine,
+            future,
+            copy_context(),
+            key_s=now if deadline_s is None else deadline_s,
+            arrival_s=now,
+            has_deadline=deadline_s is not None,
+        )
+        with self._changed:
+            refusal = self._refusal()
+            if refusal is None:
+                self._active.add(task)
+                self._push(task, lambda: self._step(task, None))
+        if refusal is not None:
+            coroutine.close()
+            raise refusal
+        return future  # type: ignore[return-value]
+
+    def close(self) -> None:
+        """Fail what has not finished with `ClosedError` and end the workers."""
+        with self._changed:
+            self._closed = True
+            self._queue.clear()
+            pending = list(self._active)
+            self._changed.notify_all()
+        for task in pending:
+            self._finish(task, error=ClosedError("the reranker was closed while a request ran"))
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join(timeout=10.0)
+
+    def _refusal(self) -> Exception | None:
+        if self._closed:
+            return ClosedError("the reranker is closed; create a new one")
+        if len(self._active) >= self.max_requests:
+            return Overloaded(
+                f"{len(self._active)} requests are under way, at most {self.max_requests} are "
+                "allowed; retry later, lower the load, or raise max_requests"
+            )
+        return None
+
+    def _push(self, task: _Task, action: Callable[[], None]) -> None:
+        heapq.heappush(self._queue, (task.key_s, next(self._sequence), task, action))
+        self._changed.notify()
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                while not self._queue and not self._closed:
+                    self._changed.wait()
+                if self._closed:
+                    return
+                _, _, task, action = heapq.heappop(self._queue)
+            if task.future.cancelled():
+                self._finish(task, error=CancelledError())
+            else:
+                action()
+            # The loop's names outlive the request otherwise, and with them its passages.
+            del task, action
+
+    def _step(self, task: _Task, value: object, error: BaseException | None = None) -> None:
+        """Run the coroutine up to the next thing it waits for."""
+        try:
+            if error is not None:
+                effect = task.context.run(task.coroutine.throw, error)
+            else:
+                effect = task.context.run(task.coroutine.send, value)
+        except StopIteration as stop:
+            self._finish(task, result=stop.value)
+        except BaseException as failure:  # noqa: BLE001 - whatever it is belongs to the caller
+            self._finish(task, error=failure)
+        else:
+            self._await(task, effect)
+
+    def _await(self, task: _Task, effect: object) -> None:
+        if isinstance(effect, _Wait):
+            effect.future.add_done_callback(lambda done: self._resume(task, done))
+        elif isinstance(effect, _Jobs):
+            self._enqueue(task, effect)
+        else:
+            found = type(effect).__name__
+            message = f"a scorer awaited {found}; it may only await run_jobs(...) and wait(future)"
+            self._step(task, None, TypeError(message))
+
+    def _resume(self, task: _Task, done: Future[object]) -> None:
+        error: BaseException | None
+        try:
+            error = done.exception()
+        except CancelledError as cancelled:
+            error = cancelled
+        value = None if error is not None else done.result()
+        with self._changed:
+            if not self._closed:
+                self._push(task, lambda: self._step(task, value, error))
+
+    def _enqueue(self, task: _Task, effect: _Jobs[object]) -> None:
+        if not effect.jobs:
+            self._step(task, [])
+            return
+        task.results = [None] * len(effect.jobs)
+        task.left = len(effect.jobs)
+        with self._changed:
+            if not task.has_deadline:
+                work_s = self._token_s * sum(job.tokens for job in effect.jobs) / self.workers
+                task.key_s = task.arrival_s + _STRETCH * work_s
+            for place, job in enumerate(effect.jobs):
+                self._push(task, self._bind(task, effect, place, job))
+
+    def _bind(
+        self, task: _Task, effect: _Jobs[object], place: int, job: Job[object]
+    ) -> Callable[[], None]:
+        return lambda: self._run(task, effect, place, job)
+
+    def _run(self, task: _Task, effect: _Jobs[object], place: int, job: Job[object]) -> None:
+        started = self._clock()
+        computed = False
+        try:
+            # After a failure, and for refused jobs, only the count goes down.
+            if task.failure is None and (effect.admit is None or effect.admit(job)):
+                task.results[place] = task.context.copy().run(job.run)
+                computed = True
+        except BaseException as failure:  # noqa: BLE001 - raised where the jobs are awaited
+            task.failure = failure
+        with self._changed:
+            if computed and job.tokens > 0:
+                seen_s = (self._clock() - started) / job.tokens
+                self._token_s += _SMOOTHING * (seen_s - self._token_s)
+            task.left -= 1
+            last = task.left == 0
+        if last:
+            failure_seen, task.failure = task.failure, None
+            results, task.results = task.results, []
+            self._step(task, results, failure_seen)
+
+    def _finish(
+        self, task: _Task, *, result: object = None, error: BaseException | None = None
+    ) -> None:
+        with self._changed:
+            if task not in self._active:
+                return
+            self._active.discard(task)
+        # It may still run on another worker, and then ends at its next step.
+        with contextlib.suppress(RuntimeError, ValueError):
+            task.coroutine.close()
+        try:
+            if isinstance(error, CancelledError):
+                task.future.cancel()
+            elif error is not None:
+                task.future.set_exception(error)
+            else:
+                task.future.set_result(result)
+        except InvalidStateError:
+            # The caller cancelled at the last moment and no longer waits.
+            return

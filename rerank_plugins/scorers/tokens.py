@@ -1,0 +1,215 @@
+"""Pairs as token ids: one tokenizer that is never changed after loading, and a bounded cache."""
+
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from ..errors import InvalidRequest, ModelError
+
+Ids: TypeAlias = NDArray[np.int32]
+
+# Longer texts are tokenised piece by piece, so that memory stays bounded by the ids alone.
+_PIECE_CHARS = 50_000
+_ENTRY_OVERHEAD_BYTES = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """The special tokens around a pair, and the token type of each of its two texts."""
+
+    before: tuple[int, ...]
+    between: tuple[int, ...]
+    after: tuple[int, ...]
+    query_type: int
+    passage_type: int
+
+    @property
+    def special_tokens(self) -> int:
+        """How many tokens of each pair are special ones."""
+        return len(self.before) + len(self.between) + len(self.after)
+
+
+@dataclass(frozen=True, slots=True)
+class PairArrays:
+    """A batch as the model takes it: int64 arrays [pairs, length]."""
+
+    input_ids: NDArray[np.int64]
+    attention_mask: NDArray[np.int64]
+    token_type_ids: NDArray[np.int64]
+
+
+class PairTokenizer:
+    """Turns texts into token ids and ids into padded pairs.
+
+    Thread-safe: truncation and padding are switched off once, at loading, and never touched again
+    (a shared tokenizer whose state changes per call corrupts concurrent requests). `cache_bytes`
+    bounds the memory of cached passage ids; 0 switches the cache off.
+    """
+
+    def __init__(self, path: Path, *, cache_bytes: int = 64 * 2**20) -> None:
+        try:
+            self._tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:
+            message = f"{path} is not a tokenizer.json ({error}); export the model again"
+            raise ModelError(message) from error
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self.template = _template(self._tokenizer)
+        self.pad_id = _pad_id(self._tokenizer)
+        self._cache = TokenCache(cache_bytes)
+
+    def query(self, text: str) -> Ids:
+        """Encode a query, without special tokens."""
+        return self._encode([text])[0]
+
+    def passages(self, texts: Sequence[str]) -> tuple[list[Ids], int]:
+        """Encode passages, without special tokens; also tell how many came from the cache."""
+        keys = [_key(text) for text in texts]
+        found = [self._cache.get(key) for key in keys]
+        missing = [i for i, ids in enumerate(found) if ids is None]
+        if missing:
+            for i, ids in zip(missing, self._encode([texts[i] for i in missing]), strict=True):
+                found[i] = ids
+                self._cache.put(keys[i], ids)
+        return [ids for ids in found if ids is not None], len(texts) - len(missing)
+
+    def room(self, query: Ids, max_tokens: int) -> int:
+        """Count the passage tokens that fit beside a query. Raises `InvalidRequest` if none do."""
+        left = max_tokens - self.template.special_tokens - len(query)
+        if left < 1:
+            message = (
+                f"the query takes {len(query)} tokens; with {self.template.special_tokens} special "
+                f"tokens that leaves no room for a passage in the model's {max_tokens}. The query "
+                "is never cut: shorten it, or raise max_tokens where the model allows"
+            )
+            raise InvalidRequest(message)
+        return left
+
+    def assemble(self, query: Ids, passages: Sequence[Ids], length_tokens: int) -> PairArrays:
+        """Lay out pairs of one query and passage ids, padded at the end to `length_tokens`."""
+        template = self.template
+        shape = (len(passages), length_tokens)
+        ids = np.full(shape, self.pad_id, dtype=np.int64)
+        mask = np.zeros(shape, dtype=np.int64)
+        types = np.zeros(shape, dtype=np.int64)
+        head = np.array([*template.before, *query.tolist(), *template.between], dtype=np.int64)
+        ids[:, : len(head)] = head
+        if template.query_type:
+            types[:, : len(head)] = template.query_type
+        for row, passage in enumerate(passages):
+            stop = len(head) + len(passage)
+            end = stop + len(template.after)
+            ids[row, len(head) : stop] = passage
+            ids[row, stop:end] = template.after
+            mask[row, :end] = 1
+            types[row, len(head) : end] = template.passage_type
+        return PairArrays(ids, mask, types)
+
+    def _encode(self, texts: Sequence[str]) -> list[Ids]:
+        pieces = [_pieces(text) for text in texts]
+        flat = [piece for parts in pieces for piece in parts]
+        encoded: list[Ids] = []
+        # Bounded groups: an Encoding costs far more memory than the ids kept of it.
+        for start in range(0, len(flat), 256):
+            group = self._tokenizer.encode_batch_fast(
+                flat[start : start + 256], add_special_tokens=False
+            )
+            encoded += [np.array(one.ids, dtype=np.int32) for one in group]
+        out: list[Ids] = []
+        place = 0
+        for parts in pieces:
+            chunk = encoded[place : place + len(parts)]
+            out.append(chunk[0] if len(chunk) == 1 else np.concatenate(chunk))
+            place += len(parts)
+        return out
+
+
+class TokenCache:
+    """Least recently used passage ids, bounded by bytes. Thread-safe."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self._bytes = 0
+        self._entries: OrderedDict[bytes, Ids] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: bytes) -> Ids | None:
+        """Give the ids under `key` and mark them as used."""
+        with self._lock:
+            ids = self._entries.get(key)
+            if ids is not None:
+                self._entries.move_to_end(key)
+            return ids
+
+    def put(self, key: bytes, ids: Ids) -> None:
+        """Keep ids, pushing out the least recently used; ids over an eighth of the room are not."""
+        size = ids.nbytes + _ENTRY_OVERHEAD_BYTES
+        if size * 8 > self.max_bytes:
+            return
+        with self._lock:
+            if key in self._entries:
+                return
+            self._entries[key] = ids
+            self._bytes += size
+            while self._bytes > self.max_bytes:
+                _, gone = self._entries.popitem(last=False)
+                self._bytes -= gone.nbytes + _ENTRY_OVERHEAD_BYTES
+
+
+def _key(text: str) -> bytes:
+    data = text.encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(data, digest_size=16).digest()
+
+
+def _pieces(text: str) -> list[str]:
+    """Split a long text at white space; replace lone surrogates, which no tokenizer takes."""
+    if not text.isascii():
+        text = text.encode("utf-8", "replace").decode("utf-8")
+    pieces: list[str] = []
+    start = 0
+    while len(text) - start > _PIECE_CHARS:
+        cut = text.rfind(" ", start + 1, start + _PIECE_CHARS)
+        stop = cut if cut > start else start + _PIECE_CHARS
+        pieces.append(text[start:stop])
+        start = stop
+    return [*pieces, text[start:]]
+
+
+def _template(tokenizer: Tokenizer) -> Template:
+    """Read the pair template off an encoded probe, whatever post-processor made it."""
+    probe = tokenizer.encode("a", "b", add_special_tokens=True)
+    owners = [
+        None if special else sequence
+        for special, sequence in zip(probe.special_tokens_mask, probe.sequence_ids, strict=True)
+    ]
+    if 0 not in owners or 1 not in owners:
+        message = (
+            "the tokenizer does not encode pairs of texts; expected a post-processor with a pair "
+            "template, as cross-encoders have"
+        )
+        raise ModelError(message)
+    first, second = owners.index(0), owners.index(1)
+    query_end = len(owners) - owners[::-1].index(0)
+    passage_end = len(owners) - owners[::-1].index(1)
+    ids, types = probe.ids, probe.type_ids
+    return Template(
+        before=tuple(ids[:first]),
+        between=tuple(ids[query_end:second]),
+        after=tuple(ids[passage_end:]),
+        query_type=types[first],
+        passage_type=types[second],
+    )
+
+
+def _pad_id(tokenizer: Tokenizer) -> int:
+    names = ("[PAD]", "<pad>", "<|padding|>", "<|endoftext|>")
+    found = (tokenizer.token_to_id(name) for name in names)
+    return next((number for number in found if number is not None), 0)
