@@ -1,0 +1,1 @@
+"""The HTTP server: one engine behind the routes that rerank clients already speak."""
