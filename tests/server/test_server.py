@@ -21,11 +21,13 @@ LONG = ["the quick brown fox jumps over the lazy dog " * 40 + str(i) for i in ra
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
+    """Serve the lexical scorer for the whole module."""
     with running() as one:
         yield one
 
 
 def post(server: Server, path: str, **body: object) -> httpx.Response:
+    """Post a JSON body."""
     return httpx.post(f"{server.url}{path}", json=body, timeout=60.0)
 
 
@@ -197,7 +199,7 @@ def test_termination_finishes_what_is_under_way() -> None:
 
 @pytest.mark.slow
 def test_a_killed_worker_is_replaced() -> None:
-    """kill -9 of one worker of two: the other serves on, and a new one takes its place."""
+    """After kill -9 of one worker of two the other serves on, and a new one takes its place."""
     with running(workers=2) as server:
         before = _children(server.process.pid)
         assert len(before) == 2
@@ -225,7 +227,7 @@ def test_the_page_loads_nothing_from_anywhere(server: Server) -> None:
 
 
 def _persistent(server: Server) -> int:
-    """Ask until a connection was not cut by a dying worker (connections it had accepted are lost)."""
+    """Ask until a connection was not one that the dead worker had accepted."""
     for _ in range(5):
         try:
             return post(server, "/v1/rerank", query=QUERY, documents=TEXTS).status_code
