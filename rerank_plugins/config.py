@@ -34,7 +34,8 @@ Share: TypeAlias = Annotated[float, Field(ge=0.0, le=1.0)]
 class _Table(BaseModel):
     """A table whose every key is known."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # Validators are built at first use: a third of the import time otherwise.
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class StageSettings(_Table):

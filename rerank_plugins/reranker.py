@@ -1,6 +1,5 @@
 """What users hold: a reranker, from a model name, a file of settings, or stages of their own."""
 
-import asyncio
 import os
 import threading
 import time
@@ -11,9 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
-from . import config, engine
+from . import engine
 from .cascade import Stage
-from .config import Settings
 from .engine import Setup, WhenCold
 from .errors import InvalidRequest, Overloaded
 from .passages import Fold
@@ -63,6 +61,8 @@ class Reranker:
         workers: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        from . import config  # pydantic is a third of the import time
+
         common: dict[str, object] = {
             "budget": {"time_ms": budget_ms},
             "selection": {"depth": depth, "top_k": top_k},
@@ -73,7 +73,8 @@ class Reranker:
         if isinstance(model, Setup):
             self.setup = model
         elif stages is not None:
-            self.setup = config.build(_settings(common), stages=tuple(stages))
+            settings = config.parse(common, "Reranker(...)")
+            self.setup = config.build(settings, stages=tuple(stages))
         else:
             stage = {
                 "scorer": str(model),
@@ -86,7 +87,7 @@ class Reranker:
                 "local_files_only": local_files_only,
                 "cache_dir": cache_dir,
             }
-            self.setup = config.build(_settings({**common, "stages": [stage]}))
+            self.setup = config.build(config.parse({**common, "stages": [stage]}, "Reranker(...)"))
         self._clock = clock
         self._scheduler = Scheduler(
             self.setup.workers or os.cpu_count() or 1,
@@ -144,6 +145,8 @@ class Reranker:
         strict: bool | None = None,
     ) -> Result:
         """Do what `rerank` does without blocking the event loop; cancelling drops the work."""
+        import asyncio
+
         request = _request(query, passages, top_k=top_k, budget_ms=budget_ms, strict=strict)
         return await asyncio.wrap_future(self.submit(request))
 
@@ -198,11 +201,9 @@ class Reranker:
 
 def load(source: str | os.PathLike[str] | Mapping[str, object]) -> Reranker:
     """Build a reranker from a TOML or JSON file, or a dict. Raises `ConfigError`, `ModelError`."""
+    from . import config
+
     return Reranker(config.build(config.read(source)))
-
-
-def _settings(data: Mapping[str, object]) -> Settings:
-    return config.parse(data, "Reranker(...)")
 
 
 def _request(

@@ -3,14 +3,16 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from ..errors import ConfigError, ModelError
 from .tokens import PairArrays
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
 
 Provider: TypeAlias = Literal["cpu", "cuda", "tensorrt", "coreml", "directml", "openvino", "auto"]
 
@@ -31,7 +33,7 @@ _KNOWN_INPUTS = frozenset({"input_ids", "attention_mask", "token_type_ids"})
 class Graph:
     """A session, the inputs its graph declares, and the output that carries the scores."""
 
-    session: ort.InferenceSession
+    session: "ort.InferenceSession"
     inputs: frozenset[str]
     output: str
     provider: str
@@ -54,6 +56,8 @@ def open_graph(graph: Path | bytes, *, provider: Provider = "cpu", intra_threads
     One thread inside an operator and one caller per core beats the reverse on CPUs (1.1-1.25x).
     Raises `ModelError` for a broken or foreign graph and `ConfigError` for an absent provider.
     """
+    import onnxruntime as ort
+
     names = provider_names(provider)
     options = ort.SessionOptions()
     options.intra_op_num_threads = intra_threads
@@ -87,6 +91,8 @@ def open_graph(graph: Path | bytes, *, provider: Provider = "cpu", intra_threads
 
 def provider_names(provider: Provider) -> list[str]:
     """Translate a provider into ONNX Runtime's names, CPU last. Raises `ConfigError` if absent."""
+    import onnxruntime as ort
+
     available = set(ort.get_available_providers())
     if provider == "auto":
         wanted = [_PROVIDERS[name] for name in _AUTO]

@@ -6,13 +6,15 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
 from ..errors import InvalidRequest, ModelError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 Ids: TypeAlias = NDArray[np.int32]
 
@@ -55,6 +57,8 @@ class PairTokenizer:
     """
 
     def __init__(self, path: Path, *, cache_bytes: int = 64 * 2**20) -> None:
+        from tokenizers import Tokenizer
+
         try:
             self._tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:
@@ -183,7 +187,7 @@ def _pieces(text: str) -> list[str]:
     return [*pieces, text[start:]]
 
 
-def _template(tokenizer: Tokenizer) -> Template:
+def _template(tokenizer: "Tokenizer") -> Template:
     """Read the pair template off an encoded probe, whatever post-processor made it."""
     probe = tokenizer.encode("a", "b", add_special_tokens=True)
     owners = [
@@ -209,7 +213,7 @@ def _template(tokenizer: Tokenizer) -> Template:
     )
 
 
-def _pad_id(tokenizer: Tokenizer) -> int:
+def _pad_id(tokenizer: "Tokenizer") -> int:
     names = ("[PAD]", "<pad>", "<|padding|>", "<|endoftext|>")
     found = (tokenizer.token_to_id(name) for name in names)
     return next((number for number in found if number is not None), 0)

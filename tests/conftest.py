@@ -1,0 +1,49 @@
+"""What every test stands on: no network but loopback."""
+
+import ipaddress
+import socket
+from collections.abc import Callable
+
+import pytest
+
+
+class BlockedSocketError(RuntimeError):
+    """A test reached for the network; not an OSError, which a client would take for an outage."""
+
+
+def _on_loopback(host: object) -> bool:
+    if isinstance(host, bytes):
+        host = host.decode()
+    if host in {None, "", "localhost"}:
+        return True
+    try:
+        return ipaddress.ip_address(str(host).split("%", maxsplit=1)[0]).is_loopback
+    except ValueError:
+        return False
+
+
+@pytest.fixture(autouse=True)
+def _loopback_only(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refuse every connection and look-up that would leave this machine."""
+    if request.node.get_closest_marker("network") is not None:
+        return
+
+    def guarded(real: Callable[..., object]) -> Callable[..., object]:
+        def connect(self: socket.socket, address: object) -> object:
+            inet = self.family in {socket.AF_INET, socket.AF_INET6}
+            if inet and isinstance(address, tuple) and not _on_loopback(address[0]):
+                raise BlockedSocketError(f"a test connects to {address}; only loopback is open")
+            return real(self, address)
+
+        return connect
+
+    look_up = socket.getaddrinfo
+
+    def getaddrinfo(host: object, *rest: object, **named: object) -> object:
+        if not _on_loopback(host):
+            raise BlockedSocketError(f"a test looks up {host!r}; only loopback is open")
+        return look_up(host, *rest, **named)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded(socket.socket.connect))
+    monkeypatch.setattr(socket.socket, "connect_ex", guarded(socket.socket.connect_ex))
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
