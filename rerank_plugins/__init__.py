@@ -2,6 +2,7 @@
 
 from .cascade import Stage
 from .errors import RerankError
+from .policy import Policy
 from .records import Budget, Candidate, Hit, Request, Result
 from .reranker import Reranker, load
 from .scorers import Scorer
@@ -10,6 +11,7 @@ __all__ = [
     "Budget",
     "Candidate",
     "Hit",
+    "Policy",
     "Request",
     "RerankError",
     "Reranker",

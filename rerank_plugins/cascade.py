@@ -7,11 +7,16 @@ from typing import Literal, TypeAlias
 
 from . import calibration, fusion
 from .calibration import Calibration
-from .errors import RerankError
+from .errors import RerankError, Withheld
+from .policy import Permit, Policy
 from .records import Code, Decision, Timing, Usage
-from .scorers import Scored, Scorer, State
+from .scorers import Scored, Scorer, Sends, State
 
 When: TypeAlias = Literal["always", "fallback"]
+
+# The share of the time left that a remote stage leaves to the fallback behind it: a fallback whose
+# turn comes at the deadline cannot help.
+_FALLBACK_SHARE = 0.35
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +24,8 @@ class Stage:
     """A scorer and its keep rule.
 
     `keep` is how many candidates go on to the next stage (None: all). A "fallback" stage runs only
-    where no stage before it could score.
+    where no stage before it could score; its scores order and are not shown, because they may be on
+    another scale than a caller's threshold expects. Its calibrated probabilities are.
     """
 
     scorer: Scorer
@@ -41,6 +47,7 @@ class Standing:
     decisions: list[Decision] = field(default_factory=list)
     usage: Usage = field(default_factory=Usage)
     failures: list[RerankError] = field(default_factory=list)
+    withheld: list[Withheld] = field(default_factory=list)
 
     @classmethod
     def start(cls, texts: int) -> "Standing":
@@ -58,25 +65,40 @@ async def run(
     query: str,
     texts: Sequence[str],
     *,
+    permit: Permit | None = None,
+    outage: Code | None = None,
     deadline_s: float | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Standing:
     """Run the stages over `texts`, which come best first; failures are recorded, not raised.
 
-    A stage that fails leaves its candidates where the stage before put them.
+    A stage that fails leaves its candidates where the stage before put them. Stages that send text
+    run only as far as `permit` goes (None: no residency policy). An `outage` says why local stages
+    cannot serve: they are passed over.
     """
+    permit = permit or Permit(Policy())
     standing = Standing.start(len(texts))
     alive = list(range(len(texts)))
     state: State | None = None
     for place, stage in enumerate(stages):
         if not alive or (stage.when == "fallback" and standing.scored):
             continue
+        if outage is not None and not isinstance(stage.scorer, Sends):
+            continue
         name = stage.scorer.name
         started = clock()
+        passages = [texts[i] for i in alive]
         try:
-            scored = await stage.scorer.score(
-                query, [texts[i] for i in alive], state=state, deadline_s=deadline_s
+            scored = await _permitted(stage.scorer, permit, query, passages).score(
+                query,
+                passages,
+                state=state,
+                deadline_s=_stage_deadline_s(stages[place:], deadline_s, started),
             )
+        except Withheld as error:
+            standing.withheld.append(error)
+            standing.decisions.append(Decision("policy", Code.POLICY, len(alive), str(error)))
+            continue
         except RerankError as error:
             standing.failures.append(error)
             standing.decisions.append(
@@ -90,6 +112,28 @@ async def run(
         state = scored.state
         alive = _keep(standing, stage, alive, depth=place + 1, last=place == len(stages) - 1)
     return standing
+
+
+def _permitted(scorer: Scorer, permit: Permit, query: str, passages: Sequence[str]) -> Scorer:
+    """Give the scorer if its texts may go where it sends them. Raises `Withheld`."""
+    if not isinstance(scorer, Sends):
+        return scorer
+    verdict = permit.verdict(scorer.destination)
+    if verdict.allowed:
+        return scorer.under(permit)
+    permit.audit(verdict, scorer.destination, query, passages)
+    raise Withheld(verdict.reason)
+
+
+def _stage_deadline_s(
+    stages: Sequence[Stage], deadline_s: float | None, now_s: float
+) -> float | None:
+    """Say when the first of `stages` has to be done, so that a fallback behind it has its time."""
+    if deadline_s is None or not isinstance(stages[0].scorer, Sends):
+        return deadline_s
+    if not any(stage.when == "fallback" for stage in stages[1:]):
+        return deadline_s
+    return deadline_s - _FALLBACK_SHARE * (deadline_s - now_s)
 
 
 def _record(

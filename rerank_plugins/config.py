@@ -18,11 +18,13 @@ from .cascade import Stage, When
 from .engine import Setup, WhenCold
 from .errors import ConfigError
 from .passages import Fold
+from .policy import Policy, Unlabelled
 from .records import Budget
 from .scorers import Scorer
 from .scorers.files import EMBEDDED, Hub, Precision, find
 from .scorers.lexical import LexicalScorer
 from .scorers.onnx import Long, OnnxOptions, OnnxScorer
+from .scorers.remote.audit import AuditLog
 from .scorers.session import Provider
 
 LEXICAL = "lexical"
@@ -118,6 +120,26 @@ class ServiceSettings(_Table):
     )
 
 
+class PolicySettings(_Table):
+    """Where text may be processed."""
+
+    regions: Annotated[list[str], Field(min_length=1)] | None = Field(
+        default=None, description="regions that text may be sent to; None: anywhere"
+    )
+    residency_key: str = Field(
+        default="residency", description="metadata key under which a document narrows that"
+    )
+    unlabelled: Unlabelled = Field(
+        default="allow", description="whether documents without that key may leave"
+    )
+    inside: dict[str, str] = Field(
+        default_factory=dict, description="names of your own, and the region each lies in"
+    )
+    audit: Path | None = Field(
+        default=None, description="file for one JSON line a sending and a refusal"
+    )
+
+
 class Settings(_Table):
     """A whole configuration; every table may be left out."""
 
@@ -128,6 +150,7 @@ class Settings(_Table):
     selection: SelectionSettings = SelectionSettings()
     fusion: FusionSettings = FusionSettings()
     service: ServiceSettings = ServiceSettings()
+    policy: PolicySettings = PolicySettings()
     strict: bool = Field(default=False, description="raise where a result would be degraded")
 
 
@@ -158,13 +181,22 @@ def parse(data: Mapping[str, object], where: str) -> Settings:
         raise ConfigError(message) from error
 
 
-def build(settings: Settings, *, stages: tuple[Stage, ...] | None = None) -> Setup:
-    """Load every model that the settings name, unless given `stages`, and lay out the request."""
+def build(
+    settings: Settings,
+    *,
+    stages: tuple[Stage, ...] | None = None,
+    policy: Policy | None = None,
+) -> Setup:
+    """Load every model that the settings name, unless given `stages`, and lay out the request.
+
+    Raises `ConfigError`, also where the policy and the stages contradict each other.
+    """
     if stages is None:
         stages = tuple(_stage(one) for one in settings.stages)
     weight = settings.fusion.prior_weight
     if weight is None:
         weight = _card_prior_weight(stages)
+    policy = policy or _policy(settings.policy)
     time_ms = settings.budget.time_ms
     return Setup(
         stages=stages,
@@ -176,6 +208,8 @@ def build(settings: Settings, *, stages: tuple[Stage, ...] | None = None) -> Set
         when_cold=settings.service.when_cold,
         workers=settings.service.workers,
         max_requests=settings.service.max_requests,
+        policy=policy,
+        audit=None if policy.audit is None else AuditLog(policy.audit),
     )
 
 
@@ -201,6 +235,16 @@ def scorer(settings: StageSettings) -> Scorer:
         score_column=settings.score_column,
     )
     return OnnxScorer(files, options)
+
+
+def _policy(settings: PolicySettings) -> Policy:
+    return Policy(
+        regions=None if settings.regions is None else tuple(settings.regions),
+        residency_key=settings.residency_key,
+        unlabelled=settings.unlabelled,
+        inside=settings.inside,
+        audit=settings.audit,
+    )
 
 
 def _stage(settings: StageSettings) -> Stage:
@@ -248,6 +292,7 @@ def _keys_at(loc: Iterable[int | str]) -> set[str]:
         "selection": SelectionSettings,
         "fusion": FusionSettings,
         "service": ServiceSettings,
+        "policy": PolicySettings,
     }
     for part in loc:
         table = tables.get(str(part), table)

@@ -10,8 +10,10 @@ import numpy as np
 
 from . import cascade, fusion
 from .cascade import Stage, Standing
-from .errors import ConfigError, DeadlineExceeded, InvalidRequest
+from .errors import ConfigError, DeadlineExceeded, InvalidRequest, PolicyError
+from .policy import Audit, Permit, Policy
 from .records import Budget, Candidate, Code, Decision, Hit, Request, Result, Timing
+from .scorers import Sends
 
 WhenCold: TypeAlias = Literal["wait", "pass_through"]
 
@@ -33,6 +35,7 @@ class Setup:
 
     `prior_weight` in [0, 1] fuses the prior in where every candidate has one. `depth` bounds how
     many candidates are scored. `when_cold` says what a request does while the model warms up.
+    `policy` bounds where text may be sent; `audit` receives a record of each sending and refusal.
     """
 
     stages: tuple[Stage, ...]
@@ -44,6 +47,8 @@ class Setup:
     when_cold: WhenCold = "wait"
     workers: int | None = None
     max_requests: int = 1024
+    policy: Policy = field(default_factory=Policy)
+    audit: Callable[[Audit], None] | None = None
 
     def __post_init__(self) -> None:
         if not self.stages:
@@ -52,6 +57,13 @@ class Setup:
         if self.depth is not None and self.depth < 1:
             message = f"depth is {self.depth}; expected at least 1, or None for all candidates"
             raise ConfigError(message)
+        for stage in self.stages:
+            check_residency(stage, self.policy)
+
+    @property
+    def sends(self) -> bool:
+        """Tell whether a stage can serve while no local one can."""
+        return any(isinstance(stage.scorer, Sends) for stage in self.stages)
 
     @property
     def model(self) -> str:
@@ -66,6 +78,27 @@ class _Chosen:
     texts: list[str]
     text_of: list[int | None]
     decisions: list[Decision]
+
+
+def check_residency(stage: Stage, policy: Policy) -> None:
+    """Refuse a stage that the policy would never let run. Raises `PolicyError`."""
+    if isinstance(stage.scorer, Sends):
+        verdict = policy.verdict(stage.scorer.destination)
+        if not verdict.allowed:
+            message = (
+                f"stage {stage.scorer.name!r} could never run: {verdict.reason}. Remove the stage, "
+                "use a host whose URL proves its region, or state its region in the stage if you "
+                "can answer for it"
+            )
+            raise PolicyError(message)
+
+
+def permit(setup: Setup, candidates: Sequence[Candidate], request_id: str) -> Permit:
+    """Say what a request may do with its text: one candidate that has to stay keeps all of it."""
+    labels = {setup.policy.label(one.metadata): None for one in candidates}
+    return Permit(
+        setup.policy, tuple(one for one in labels if one is not None), request_id, setup.audit
+    )
 
 
 def check(request: Request) -> None:
@@ -95,22 +128,36 @@ async def rerank(
     *,
     deadline_s: float | None,
     submitted_s: float,
+    outage: Code | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Result:
-    """Answer a checked request. Raises only in strict mode."""
+    """Answer a checked request. Raises only in strict mode.
+
+    An `outage` says why no local stage can serve.
+    """
     started = clock()
+    request_id = uuid.uuid4().hex
     chosen = choose(request.candidates, setup.depth)
     selected = clock()
     standing = await cascade.run(
-        setup.stages, request.query, chosen.texts, deadline_s=deadline_s, clock=clock
+        setup.stages,
+        request.query,
+        chosen.texts,
+        permit=permit(setup, request.candidates, request_id),
+        outage=outage,
+        deadline_s=deadline_s,
+        clock=clock,
     )
     _raise_if_strict(setup, request, chosen, standing)
     fusing = clock()
     hits, fused = _hits(setup, request.candidates, chosen, standing)
     keys = [hit.fused if hit.fused is not None else hit.score for hit in hits]
     order = fusion.merge([hit.depth for hit in hits], keys)
+    hits = _without_foreign_scores(setup.stages, hits)
     ended = clock()
     decisions = [*chosen.decisions, *standing.decisions]
+    if outage is not None:
+        decisions.insert(0, Decision("queue", outage, len(request.candidates)))
     if fused:
         decisions.append(Decision("fuse", Code.FUSED, fused))
     if chosen.texts and not standing.scored:
@@ -125,7 +172,7 @@ async def rerank(
     result = Result(
         tuple(hits[i] for i in order),
         order,
-        request_id=uuid.uuid4().hex,
+        request_id=request_id,
         model=setup.model,
         timings=timings,
         decisions=tuple(decisions),
@@ -225,12 +272,20 @@ def _fuse(hits: list[Hit], prior_weight: float) -> tuple[list[Hit], int]:
     return hits, len(scored)
 
 
+def _without_foreign_scores(stages: Sequence[Stage], hits: Sequence[Hit]) -> list[Hit]:
+    """Take the scores of fallback stages out: no threshold of the caller's is on their scale."""
+    foreign = {place + 1 for place, stage in enumerate(stages) if stage.when == "fallback"}
+    return [replace(hit, score=None) if hit.depth in foreign else hit for hit in hits]
+
+
 def _raise_if_strict(setup: Setup, request: Request, chosen: _Chosen, standing: Standing) -> None:
     strict = setup.strict if request.strict is None else request.strict
     if not strict:
         return
     if standing.failures:
         raise standing.failures[0]
+    if standing.withheld and not standing.scored:
+        raise standing.withheld[0]
     missed = sum(one.count for one in standing.decisions if one.code is Code.DEADLINE)
     if missed:
         message = (

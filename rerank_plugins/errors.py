@@ -6,6 +6,7 @@ RerankError
 │   └── PolicyError     a residency policy and the stages under it contradict each other
 ├── ModelError          a model is missing, broken, foreign, or returned non-finite scores
 ├── RemoteError         a remote reranker refused, failed, or answered nonsense
+│   └── Withheld        the residency policy kept text from a destination: nothing was sent
 ├── Overloaded          the queue is full: the request was not started
 ├── DeadlineExceeded    the budget ended before anything could be scored (strict mode only)
 └── ClosedError         the reranker was closed
@@ -36,6 +37,10 @@ class ModelError(RerankError):
 
 class RemoteError(RerankError):
     """A remote reranker refused, failed, or answered nonsense."""
+
+
+class Withheld(RemoteError):
+    """The residency policy kept text from a destination; nothing was sent."""
 
 
 class Overloaded(RerankError):

@@ -116,9 +116,10 @@ class Usage:
 class Hit:
     """One candidate of the answer.
 
-    `index` is its position in the caller's list. `score` is the model's own (None: not scored),
-    `probability` the calibrated P(relevant) where the stage is calibrated. `fused` orders instead
-    of `score` where the prior was fused in. `depth` counts the stages that scored it.
+    `index` is its position in the caller's list. `score` is the model's own (None: not scored, or
+    by a fallback, on a scale that no threshold of the caller's fits), `probability` the calibrated
+    P(relevant) where the stage is calibrated. `fused` orders instead of `score` where the prior was
+    fused in. `depth` counts the stages that scored it.
     """
 
     index: int

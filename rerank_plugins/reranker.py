@@ -15,6 +15,7 @@ from .cascade import Stage
 from .engine import Setup, WhenCold
 from .errors import InvalidRequest, Overloaded
 from .passages import Fold
+from .policy import Policy
 from .records import Budget, Candidate, Code, Request, Result
 from .scorers.files import EMBEDDED, Precision
 from .scorers.onnx import Long
@@ -27,8 +28,8 @@ class Reranker:
 
     Thread-safe; one per process is enough. `model` is "embedded" (ships with the package, needs no
     network), a hub id such as "cross-encoder/ms-marco-MiniLM-L6-v2", a folder, an .onnx file, or a
-    whole `Setup`; `stages` replaces it by scorers of your own. `load` reads everything else from a
-    file.
+    whole `Setup`; `stages` replaces it by scorers of your own. `policy` bounds where text may be
+    sent. `load` reads everything else from a file.
 
     `budget_ms` bounds every request in time: it then costs quality, never an error. `strict` raises
     instead of degrading. Until the model is warm a request waits, or with
@@ -44,6 +45,7 @@ class Reranker:
         model: str | Path | Setup = EMBEDDED,
         *,
         stages: Sequence[Stage] | None = None,
+        policy: Policy | None = None,
         max_tokens: int | None = None,
         long: Long = "window",
         fold: Fold = "max",
@@ -74,7 +76,7 @@ class Reranker:
             self.setup = model
         elif stages is not None:
             settings = config.parse(common, "Reranker(...)")
-            self.setup = config.build(settings, stages=tuple(stages))
+            self.setup = config.build(settings, stages=tuple(stages), policy=policy)
         else:
             stage = {
                 "scorer": str(model),
@@ -87,7 +89,8 @@ class Reranker:
                 "local_files_only": local_files_only,
                 "cache_dir": cache_dir,
             }
-            self.setup = config.build(config.parse({**common, "stages": [stage]}, "Reranker(...)"))
+            settings = config.parse({**common, "stages": [stage]}, "Reranker(...)")
+            self.setup = config.build(settings, policy=policy)
         self._clock = clock
         self._scheduler = Scheduler(
             self.setup.workers or os.cpu_count() or 1,
@@ -157,28 +160,42 @@ class Reranker:
         strict = self.setup.strict if request.strict is None else request.strict
         if not self._warm.is_set() and self.setup.when_cold == "pass_through" and not strict:
             threading.Thread(target=self.warm_up, name="rerank-warm-up", daemon=True).start()
-            return _done(
-                engine.pass_through(self.setup, request, Code.NOT_WARM, seconds=self._clock() - now)
-            )
-        time_s = request.budget.time_s or self.setup.budget.time_s
-        deadline_s = None if time_s is None else now + time_s
-        answer = engine.rerank(
-            self.setup, request, deadline_s=deadline_s, submitted_s=now, clock=self._clock
-        )
+            return self._without_local(request, Code.NOT_WARM, now_s=now)
         try:
-            return self._scheduler.submit(answer, deadline_s=deadline_s)
+            return self._start(request, now_s=now)
         except Overloaded as error:
             if strict:
                 raise
-            return _done(
-                engine.pass_through(
-                    self.setup,
-                    request,
-                    Code.OVERLOADED,
-                    seconds=self._clock() - now,
-                    detail=str(error),
-                )
-            )
+            return self._without_local(request, Code.OVERLOADED, now_s=now, detail=str(error))
+
+    def _start(
+        self, request: Request, *, now_s: float, outage: Code | None = None
+    ) -> Future[Result]:
+        time_s = request.budget.time_s or self.setup.budget.time_s
+        deadline_s = None if time_s is None else now_s + time_s
+        answer = engine.rerank(
+            self.setup,
+            request,
+            deadline_s=deadline_s,
+            submitted_s=now_s,
+            outage=outage,
+            clock=self._clock,
+        )
+        return self._scheduler.submit(answer, deadline_s=deadline_s, spare=outage is not None)
+
+    def _without_local(
+        self, request: Request, outage: Code, *, now_s: float, detail: str = ""
+    ) -> Future[Result]:
+        """Answer by remote stages where there are any, or else in first-stage order."""
+        if self.setup.sends:
+            try:
+                return self._start(request, now_s=now_s, outage=outage)
+            except Overloaded as error:
+                detail = str(error)
+        seconds = self._clock() - now_s
+        return _done(
+            engine.pass_through(self.setup, request, outage, seconds=seconds, detail=detail)
+        )
 
     def close(self) -> None:
         """End the workers and release the models; requests under way fail with `ClosedError`."""

@@ -7,6 +7,7 @@ from typing import Literal, Protocol, TypeAlias, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from ..policy import Destination, Permit
 from ..records import Decision, Timing, Usage
 
 ScoreKind: TypeAlias = Literal["logit", "probability", "cosine", "lexical", "vendor", "slate"]
@@ -75,3 +76,18 @@ class Scorer(Protocol):
 
     def close(self) -> None:
         """Release what the scorer holds."""
+
+
+@runtime_checkable
+class Sends(Protocol):
+    """A scorer whose texts leave this process.
+
+    It scores only under a permit, which it asks again at the moment of sending.
+    """
+
+    @property
+    def destination(self) -> Destination:
+        """Say where the texts go."""
+
+    def under(self, permit: Permit) -> Scorer:
+        """Give the same scorer for one request, bound to what that request may do."""

@@ -132,11 +132,17 @@ class Scheduler:
         return len(self._active)
 
     def submit(
-        self, coroutine: Coroutine[object, object, R], *, deadline_s: float | None = None
+        self,
+        coroutine: Coroutine[object, object, R],
+        *,
+        deadline_s: float | None = None,
+        spare: bool = False,
     ) -> Future[R]:
         """Start a request; its contextvars are the caller's. Cancelling the future drops its jobs.
 
-        Raises `Overloaded` when too many requests are under way and `ClosedError` after `close`.
+        A `spare` request computes next to nothing itself, as one that a remote scorer answers:
+        there is room for `max_requests` of them besides. Raises `Overloaded` when too many requests
+        are under way and `ClosedError` after `close`.
         """
         now = self._clock()
         future: Future[object] = Future()
@@ -149,7 +155,7 @@ class Scheduler:
             has_deadline=deadline_s is not None,
         )
         with self._changed:
-            refusal = self._refusal()
+            refusal = self._refusal(self.max_requests * (2 if spare else 1))
             if refusal is None:
                 self._active.add(task)
                 self._push(task, lambda: self._step(task, None))
@@ -171,12 +177,12 @@ class Scheduler:
             if thread is not threading.current_thread():
                 thread.join(timeout=10.0)
 
-    def _refusal(self) -> Exception | None:
+    def _refusal(self, max_requests: int) -> Exception | None:
         if self._closed:
             return ClosedError("the reranker is closed; create a new one")
-        if len(self._active) >= self.max_requests:
+        if len(self._active) >= max_requests:
             return Overloaded(
-                f"{len(self._active)} requests are under way, at most {self.max_requests} are "
+                f"{len(self._active)} requests are under way, at most {max_requests} are "
                 "allowed; retry later, lower the load, or raise max_requests"
             )
         return None
@@ -216,7 +222,10 @@ class Scheduler:
 
     def _await(self, task: _Task, effect: object) -> None:
         if isinstance(effect, _Wait):
-            effect.future.add_done_callback(lambda done: self._resume(task, done))
+            waited = effect.future
+            waited.add_done_callback(lambda done: self._resume(task, done))
+            # Who gives up on a request gives up on what it waits for.
+            task.future.add_done_callback(lambda done: done.cancelled() and waited.cancel())
         elif isinstance(effect, _Jobs):
             self._enqueue(task, effect)
         else:
