@@ -10,6 +10,7 @@ PUBLIC = {
     "Budget",
     "Candidate",
     "Hit",
+    "Policy",
     "Request",
     "RerankError",
     "Reranker",
