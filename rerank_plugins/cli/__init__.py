@@ -1,0 +1,42 @@
+"""The command line: `rerank-plugins COMMAND`, one module for each command."""
+
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from ..errors import RerankError
+from .bench import bench
+from .doctor import doctor
+from .evaluate import evaluate
+from .run import run
+
+BAD_USAGE = 2
+
+
+def application() -> typer.Typer:
+    """Assemble the commands."""
+    app = typer.Typer(
+        name="rerank-plugins",
+        help="Rerank passages, and measure what it changes and costs.",
+        epilog="Exit codes: 0 fine, 1 a gate or check failed, 2 the command or its input is wrong.",
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode="markdown",
+        pretty_exceptions_enable=False,
+    )
+    app.command("run")(run)
+    app.command("eval")(evaluate)
+    app.command("bench")(bench)
+    app.command("doctor")(doctor)
+    return app
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; show errors of ours as one line, without a traceback."""
+    try:
+        application()(args=arguments, prog_name="rerank-plugins")
+    except (RerankError, ImportError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return BAD_USAGE
+    return 0

@@ -1,0 +1,68 @@
+"""Where output goes: answers to stdout, progress to stderr, JSON as it stands."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ..records import Code
+
+Json: TypeAlias = bool | int | float | str | list["Json"] | dict[str, "Json"] | None
+
+_PIPE_WIDTH = 120
+
+
+def stdout() -> Console:
+    """Give the console for answers; piped, it is wide enough that no table breaks."""
+    console = Console()
+    return console if console.is_terminal else Console(width=_PIPE_WIDTH)
+
+
+@contextmanager
+def progress(what: str, total: int) -> Iterator[Callable[[], None]]:
+    """Show a bar on stderr, if a person sees it, and give the function that moves it by one."""
+    console = Console(stderr=True)
+    columns = (
+        TextColumn(what),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(elapsed_when_finished=True),
+    )
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda: bar.advance(task)
+
+
+def print_json(value: object) -> None:
+    """Write a record as JSON, with its field names as keys."""
+    sys.stdout.write(json.dumps(plain(value), ensure_ascii=False, indent=2, allow_nan=False) + "\n")
+
+
+def plain(value: object) -> Json:
+    """Turn records into what JSON knows.
+
+    >>> plain((Code.CUT, {"a": 1}))
+    ['cut', {'a': 1}]
+    """
+    if isinstance(value, Code):
+        return value.code
+    if isinstance(value, bool | int | float | str) or value is None:
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    if is_dataclass(value):
+        return {one.name: plain(getattr(value, one.name)) for one in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(one) for one in value]
+    message = f"{type(value).__name__} has no JSON form"
+    raise TypeError(message)
