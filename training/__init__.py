@@ -1,0 +1,1 @@
+"""How the embedded model is made, end to end; see README.md."""

@@ -1,0 +1,151 @@
+"""The one command: python -m training all --data ../shared/data --work build/embedded."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from . import encoder, evaluate, export, mining, sources, train
+from .model import CrossEncoder
+from .pairs import Mined
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+STEPS = ("download", "prepare", "embed", "mine", "train", "measure", "package")
+
+
+def download(options: argparse.Namespace) -> None:
+    """Fetch the permissively licensed packages whose functions become code pairs."""
+    target = options.work / "wheels"
+    command = ("download", "-q", "--no-deps", "--only-binary=:all:", "-d", str(target), *sources.CODE_PACKAGES)
+    subprocess.run((sys.executable, "-m", "pip", *command), check=True)  # noqa: S603 fixed arguments
+
+
+def prepare(options: argparse.Namespace) -> None:
+    """Write queries.jsonl and passages.jsonl."""
+    counts = sources.prepare(
+        options.data / "train", options.work / "wheels", options.data / "ir", options.work / "data", seed=0
+    )
+    sys.stdout.write(json.dumps(counts) + "\n")
+
+
+def _texts(options: argparse.Namespace, name: str, key: str) -> list[str]:
+    with (options.work / "data" / f"{name}.jsonl").open(encoding="utf-8") as file:
+        return [json.loads(line)[key] for line in file]
+
+
+def embed(options: argparse.Namespace) -> None:
+    """Embed queries and passages with the starting encoder."""
+    for name, key, cap in (("passages", "text", 128), ("queries", "query", 64)):
+        rows = encoder.embed(_texts(options, name, key), max_tokens=cap, device=options.device)
+        np.save(options.work / "data" / f"minilm-{name}.npy", rows)
+
+
+def mine(options: argparse.Namespace) -> None:
+    """Write mined.npz: candidates and teacher signals of every query."""
+    folder = options.work / "data"
+    with (folder / "queries.jsonl").open(encoding="utf-8") as file:
+        rows = [json.loads(line) for line in file]
+    mined = mining.mine(
+        [row["query"] for row in rows],
+        [row["positive"] for row in rows],
+        _texts(options, "passages", "text"),
+        (np.load(folder / "minilm-queries.npy"), np.load(folder / "minilm-passages.npy")),
+        plan=mining.Plan(),
+    )
+    np.savez(folder / "mined.npz", **mined)
+
+
+def _recipe(options: argparse.Namespace) -> train.Recipe:
+    given = {key: getattr(options, key) for key in ("head", "seed", "steps") if getattr(options, key) is not None}
+    return train.Recipe(**given)
+
+
+def train_model(options: argparse.Namespace) -> None:
+    """Train, or go on from the run's last checkpoint."""
+    watched = evaluate.sample(options.data / "ir", queries=options.watch, depth=40) if options.watch else {}
+    train.run(
+        Mined.read(options.work / "data", mining.Weights()),
+        _recipe(options),
+        options.work / "runs" / options.run,
+        device=options.device,
+        evaluate=(lambda model, _: evaluate.quick(model, watched)) if watched else None,
+        evaluate_every=options.evaluate_every,
+        stop_at=options.stop_at,
+    )
+
+
+def load(folder: Path) -> CrossEncoder:
+    """Return the averaged model of a run."""
+    recipe = json.loads((folder / "recipe.json").read_text())
+    model = CrossEncoder(recipe["head"])
+    model.load_state_dict(torch.load(folder / "last.pt", map_location="cpu", weights_only=True)["average"])
+    return model
+
+
+def measure(options: argparse.Namespace) -> None:
+    """Score every judged set with fp32 and int8 weights and with the encoder; write scores.npz per set."""
+    card.score_sets(
+        load(options.work / "runs" / options.run),
+        evaluate.sample(options.data / "ir", queries=options.queries, depth=100),
+        options.work / "scores" / options.run,
+        device=options.device,
+    )
+
+
+def package(options: argparse.Namespace) -> None:
+    """Write the shipped folder: model.onnx, tokenizer.json, card.json, manifest.json."""
+    model = load(options.work / "runs" / options.run)
+    checks = export.package(model, options.out, options.work / "export")
+    card.write(
+        model,
+        scores=options.work / "scores" / options.run,
+        sets=evaluate.sample(options.data / "ir", queries=options.queries, depth=100),
+        data=options.work / "data",
+        run=options.work / "runs" / options.run,
+        out=options.out,
+        export_checks=checks,
+    )
+    export.manifest(options.out)
+
+
+COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
+    "download": download, "prepare": prepare, "embed": embed, "mine": mine,
+    "train": train_model, "measure": measure, "package": package,
+}  # fmt: skip
+
+
+def main() -> None:
+    """Read the command line and run one step, or all of them."""
+    parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
+    parser.add_argument("step", choices=(*STEPS, "all"))
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder with train/ and ir/")
+    parser.add_argument("--work", type=Path, default=Path("build/embedded"), help="everything made on the way")
+    parser.add_argument("--out", type=Path, default=Path("rerank_plugins/models/embedded"))
+    parser.add_argument("--run", default="final", help="name of the run under WORK/runs")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--head", choices=("rows", "mixed", "cls"), default=None)
+    parser.add_argument("--seed", type=int, default=None)
+    parser.add_argument("--steps", type=int, default=None)
+    parser.add_argument("--stop-at", type=int, default=None, help="pause after this step; resumable")
+    parser.add_argument("--watch", type=int, default=8, help="queries per judged set measured while training")
+    parser.add_argument("--evaluate-every", type=int, default=500)
+    parser.add_argument("--queries", type=int, default=1_000, help="queries per judged set when measuring")
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    for step in STEPS if options.step == "all" else (options.step,):
+        COMMANDS[step](options)
+
+
+if __name__ == "__main__":
+    main()

