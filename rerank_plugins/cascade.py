@@ -5,12 +5,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from . import calibration, fusion
+from . import calibration, keep, tiers
 from .calibration import Calibration
-from .errors import RerankError, Withheld
+from .errors import ConfigError, RerankError, Withheld
+from .keep import Keep, MarginKeep
 from .policy import Permit, Policy
 from .records import Code, Decision, Timing, Usage
 from .scorers import Scored, Scorer, Sends, State
+from .selection import Sequential
 
 When: TypeAlias = Literal["always", "fallback"]
 
@@ -23,15 +25,23 @@ _FALLBACK_SHARE = 0.35
 class Stage:
     """A scorer and its keep rule.
 
-    `keep` is how many candidates go on to the next stage (None: all). A "fallback" stage runs only
-    where no stage before it could score; its scores order and are not shown, because they may be on
-    another scale than a caller's threshold expects. Its calibrated probabilities are.
+    `keep` says who goes on to the next stage (a number: that many; None: all). A "fallback" stage
+    runs only where no stage before it could score; its scores order and are not shown, because they
+    may be on another scale than a caller's threshold expects. Its calibrated probabilities are.
     """
 
     scorer: Scorer
-    keep: int | None = None
+    keep: Keep | None = None
     when: When = "always"
     calibration: Calibration | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.keep, keep.READS_PROBABILITIES) and self.calibration is None:
+            message = (
+                f"stage {self.scorer.name!r} keeps by probability and is not calibrated; give it a "
+                "calibration, or keep by count, share, score or margin"
+            )
+            raise ConfigError(message)
 
 
 @dataclass(slots=True)
@@ -43,6 +53,7 @@ class Standing:
     probabilities: list[float | None]
     stages: list[str | None]
     truncated_tokens: list[int]
+    settled: list[bool]
     timings: list[Timing] = field(default_factory=list)
     decisions: list[Decision] = field(default_factory=list)
     usage: Usage = field(default_factory=Usage)
@@ -52,12 +63,17 @@ class Standing:
     @classmethod
     def start(cls, texts: int) -> "Standing":
         """Give the standing before the first stage: nothing scored."""
-        return cls([0] * texts, [None] * texts, [None] * texts, [None] * texts, [0] * texts)
+        nothing: list[None] = [None] * texts
+        return cls([0] * texts, [*nothing], [*nothing], [*nothing], [0] * texts, [False] * texts)
 
     @property
     def scored(self) -> int:
         """How many texts have a score."""
         return sum(depth > 0 for depth in self.depths)
+
+    def tier(self, text: int) -> int:
+        """Rank a text among the stages: the deepest that scored it; settled ones come above all."""
+        return max(self.depths) + 1 if self.settled[text] else self.depths[text]
 
 
 async def run(
@@ -67,6 +83,8 @@ async def run(
     *,
     permit: Permit | None = None,
     outage: Code | None = None,
+    priors: Sequence[float | None] = (),
+    stop: Sequential | None = None,
     deadline_s: float | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Standing:
@@ -74,7 +92,7 @@ async def run(
 
     A stage that fails leaves its candidates where the stage before put them. Stages that send text
     run only as far as `permit` goes (None: no residency policy). An `outage` says why local stages
-    cannot serve: they are passed over.
+    cannot serve: they are passed over. `stop` ends the first stage early, by `priors` of the texts.
     """
     permit = permit or Permit(Policy())
     standing = Standing.start(len(texts))
@@ -89,12 +107,14 @@ async def run(
         started = clock()
         passages = [texts[i] for i in alive]
         try:
-            scored = await _permitted(stage.scorer, permit, query, passages).score(
-                query,
-                passages,
-                state=state,
-                deadline_s=_stage_deadline_s(stages[place:], deadline_s, started),
-            )
+            scorer = _permitted(stage.scorer, permit, query, passages)
+            limit_s = _stage_deadline_s(stages[place:], deadline_s, started)
+            if stop is not None and place == 0:
+                scored = await tiers.score(
+                    scorer, query, passages, priors, stop, deadline_s=limit_s
+                )
+            else:
+                scored = await scorer.score(query, passages, state=state, deadline_s=limit_s)
         except Withheld as error:
             standing.withheld.append(error)
             standing.decisions.append(Decision("policy", Code.POLICY, len(alive), str(error)))
@@ -109,8 +129,9 @@ async def run(
             standing.decisions.append(Decision("score", Code.FALLBACK, len(alive), name))
         _record(standing, stage, scored, alive, depth=place + 1)
         standing.timings.append(Timing("stage", clock() - started, name))
-        state = scored.state
-        alive = _keep(standing, stage, alive, depth=place + 1, last=place == len(stages) - 1)
+        kept = _keep(standing, stage, alive, depth=place + 1, last=place == len(stages) - 1)
+        state = scored.state and scored.state.take([alive.index(text) for text in kept])
+        alive = kept
     return standing
 
 
@@ -160,10 +181,23 @@ def _record(
 def _keep(
     standing: Standing, stage: Stage, alive: Sequence[int], *, depth: int, last: bool
 ) -> list[int]:
-    """Choose who goes on, best first: those this stage scored, up to its keep rule."""
+    """Choose who goes on, best first, among those this stage scored; note who is settled."""
     done = [text for text in alive if standing.depths[text] == depth]
-    order = fusion.merge([1] * len(done), [standing.scores[text] for text in done])
-    kept = [done[i] for i in order][: stage.keep]
-    if not last and stage.keep is not None:
-        standing.decisions.append(Decision("keep", Code.KEPT, len(kept), stage.scorer.name))
-    return kept
+    if last:
+        return done
+    chances = [standing.probabilities[text] for text in done]
+    kept = keep.apply(
+        stage.keep,
+        [score for text in done if (score := standing.scores[text]) is not None],
+        None if stage.calibration is None else [one for one in chances if one is not None],
+    )
+    for place in kept.settled:
+        standing.settled[done[place]] = True
+    if stage.keep is not None:
+        name = stage.scorer.name
+        detail = f"{name}: {stage.keep.promise}" if isinstance(stage.keep, MarginKeep) else name
+        standing.decisions.append(Decision("keep", Code.KEPT, len(kept.on), detail.rstrip(": ")))
+    if kept.settled:
+        decision = Decision("keep", Code.EXITED, len(kept.settled), stage.scorer.name)
+        standing.decisions.append(decision)
+    return [done[place] for place in kept.on]

@@ -20,6 +20,7 @@ from .errors import ConfigError
 from .passages import Fold
 from .policy import Policy, Unlabelled
 from .records import Budget
+from .rules import RULE_TABLES, KeepSettings, SelectionSettings
 from .scorers import Scorer
 from .scorers.files import EMBEDDED, Hub, Precision, find
 from .scorers.lexical import LexicalScorer
@@ -46,8 +47,8 @@ class StageSettings(_Table):
     scorer: str = Field(
         default=EMBEDDED, description='"embedded", "lexical", a hub id, a folder, or an .onnx file'
     )
-    keep: Positive | None = Field(
-        default=None, description="candidates that go on to the next stage"
+    keep: KeepSettings | None = Field(
+        default=None, description="who goes on to the next stage: a number, or a rule"
     )
     when: When = Field(default="always", description="always, or only as a fallback")
     max_tokens: Positive | None = Field(
@@ -86,17 +87,6 @@ class BudgetSettings(_Table):
 
     time_ms: Annotated[float, Field(gt=0.0)] | None = Field(
         default=None, description="milliseconds from the call to the answer; None: no limit"
-    )
-
-
-class SelectionSettings(_Table):
-    """How many candidates are scored and returned."""
-
-    depth: Positive | None = Field(
-        default=None, description="candidates scored, at most; None: all"
-    )
-    top_k: Positive | None = Field(
-        default=None, description="hits returned unless a call says otherwise"
     )
 
 
@@ -198,11 +188,15 @@ def build(
         weight = _card_prior_weight(stages)
     policy = policy or _policy(settings.policy)
     time_ms = settings.budget.time_ms
+    chosen = settings.selection
     return Setup(
         stages=stages,
         prior_weight=weight,
-        depth=settings.selection.depth,
-        top_k=settings.selection.top_k,
+        depth=None if chosen.depth is None else chosen.depth.rule(),
+        skip=None if chosen.skip is None else chosen.skip.rule(),
+        stop=None if chosen.stop is None else chosen.stop.rule(),
+        cut=None if chosen.cut is None else chosen.cut.rule(),
+        top_k=chosen.top_k,
         budget=Budget(None if time_ms is None else time_ms / 1e3),
         strict=settings.strict,
         when_cold=settings.service.when_cold,
@@ -254,7 +248,12 @@ def _stage(settings: StageSettings) -> Stage:
         calibration = Calibration(*settings.calibration)
     elif isinstance(made, OnnxScorer):
         calibration = _card_calibration(made.files.card)
-    return Stage(made, keep=settings.keep, when=settings.when, calibration=calibration)
+    return Stage(
+        made,
+        keep=None if settings.keep is None else settings.keep.rule(),
+        when=settings.when,
+        calibration=calibration,
+    )
 
 
 def _card_calibration(card: Mapping[str, object]) -> Calibration | None:
@@ -293,6 +292,7 @@ def _keys_at(loc: Iterable[int | str]) -> set[str]:
         "fusion": FusionSettings,
         "service": ServiceSettings,
         "policy": PolicySettings,
+        **RULE_TABLES,
     }
     for part in loc:
         table = tables.get(str(part), table)

@@ -8,12 +8,14 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from . import cascade, fusion
+from . import cascade, fusion, shortlist
 from .cascade import Stage, Standing
 from .errors import ConfigError, DeadlineExceeded, InvalidRequest, PolicyError
 from .policy import Audit, Permit, Policy
 from .records import Budget, Candidate, Code, Decision, Hit, Request, Result, Timing
 from .scorers import Sends
+from .selection import Certain, Cut, Depth, Sequential
+from .shortlist import Shortlist
 
 WhenCold: TypeAlias = Literal["wait", "pass_through"]
 
@@ -34,13 +36,18 @@ class Setup:
     """What is the same for every request.
 
     `prior_weight` in [0, 1] fuses the prior in where every candidate has one. `depth` bounds how
-    many candidates are scored. `when_cold` says what a request does while the model warms up.
-    `policy` bounds where text may be sent; `audit` receives a record of each sending and refusal.
+    many candidates are scored, `skip` and `stop` say when none or no more are worth it; `cut` and
+    `top_k` bound how many are returned. `when_cold` says what a request does while the model warms
+    up. `policy` bounds where text may be sent; `audit` receives a record of each sending and
+    refusal.
     """
 
     stages: tuple[Stage, ...]
     prior_weight: float = 0.0
-    depth: int | None = None
+    depth: Depth | None = None
+    skip: Certain | None = None
+    stop: Sequential | None = None
+    cut: Cut | None = None
     top_k: int | None = None
     budget: Budget = field(default_factory=Budget)
     strict: bool = False
@@ -54,7 +61,7 @@ class Setup:
         if not self.stages:
             message = "no stages: give at least one, such as Stage(scorer)"
             raise ConfigError(message)
-        if self.depth is not None and self.depth < 1:
+        if isinstance(self.depth, int) and self.depth < 1:
             message = f"depth is {self.depth}; expected at least 1, or None for all candidates"
             raise ConfigError(message)
         for stage in self.stages:
@@ -66,18 +73,15 @@ class Setup:
         return any(isinstance(stage.scorer, Sends) for stage in self.stages)
 
     @property
+    def last_depth(self) -> int:
+        """Count the stages up to the last regular one, whose scores decide."""
+        places = [i for i, stage in enumerate(self.stages, start=1) if stage.when == "always"]
+        return max(places, default=len(self.stages))
+
+    @property
     def model(self) -> str:
         """Name the stages, for results and spans."""
         return " > ".join(stage.scorer.name for stage in self.stages)
-
-
-@dataclass(frozen=True, slots=True)
-class _Chosen:
-    """Which texts are scored: distinct, not blank, within the depth; best first."""
-
-    texts: list[str]
-    text_of: list[int | None]
-    decisions: list[Decision]
 
 
 def check_residency(stage: Stage, policy: Policy) -> None:
@@ -137,7 +141,7 @@ async def rerank(
     """
     started = clock()
     request_id = uuid.uuid4().hex
-    chosen = choose(request.candidates, setup.depth)
+    chosen = shortlist.choose(request.candidates, setup.depth, skip=setup.skip)
     selected = clock()
     standing = await cascade.run(
         setup.stages,
@@ -145,6 +149,8 @@ async def rerank(
         chosen.texts,
         permit=permit(setup, request.candidates, request_id),
         outage=outage,
+        priors=chosen.priors,
+        stop=setup.stop,
         deadline_s=deadline_s,
         clock=clock,
     )
@@ -152,7 +158,8 @@ async def rerank(
     fusing = clock()
     hits, fused = _hits(setup, request.candidates, chosen, standing)
     keys = [hit.fused if hit.fused is not None else hit.score for hit in hits]
-    order = fusion.merge([hit.depth for hit in hits], keys)
+    tiers = [0 if text is None else standing.tier(text) for text in chosen.text_of]
+    order = fusion.merge(tiers, keys)
     hits = _without_foreign_scores(setup.stages, hits)
     ended = clock()
     decisions = [*chosen.decisions, *standing.decisions]
@@ -179,7 +186,7 @@ async def rerank(
         usage=standing.usage,
         degraded=any(decision.code in _DEGRADING for decision in decisions),
     )
-    return cut(result, request.top_k or setup.top_k)
+    return shortlist.cut(result, request.top_k or setup.top_k, setup.cut, depth=setup.last_depth)
 
 
 def pass_through(
@@ -197,43 +204,11 @@ def pass_through(
         decisions=(Decision("queue", code, n, detail), Decision("fuse", Code.PASS_THROUGH, n)),
         degraded=True,
     )
-    return cut(result, request.top_k or setup.top_k)
-
-
-def choose(candidates: Sequence[Candidate], depth: int | None) -> _Chosen:
-    """Choose the texts to score: skip blank ones, score duplicates once, stop at the depth."""
-    texts: dict[str, int] = {}
-    text_of: list[int | None] = []
-    blank = duplicates = beyond = 0
-    for candidate in candidates:
-        text = candidate.text
-        if not isinstance(text, str) or not text.strip():
-            blank += 1
-            text_of.append(None)
-        elif text in texts:
-            duplicates += 1
-            text_of.append(texts[text])
-        elif depth is not None and len(texts) >= depth:
-            beyond += 1
-            text_of.append(None)
-        else:
-            text_of.append(texts.setdefault(text, len(texts)))
-    counts = {Code.BLANK: blank, Code.DUPLICATE: duplicates, Code.DEPTH: beyond}
-    decisions = [Decision("select", code, count) for code, count in counts.items() if count]
-    return _Chosen(list(texts), text_of, decisions)
-
-
-def cut(result: Result, top_k: int | None) -> Result:
-    """Return the first `top_k` hits; the order stays whole."""
-    left_out = len(result.hits) - top_k if top_k is not None else 0
-    if left_out <= 0:
-        return result
-    decision = Decision("cut", Code.CUT, left_out)
-    return replace(result, hits=result.hits[:top_k], decisions=(*result.decisions, decision))
+    return shortlist.cut(result, request.top_k or setup.top_k, setup.cut, depth=setup.last_depth)
 
 
 def _hits(
-    setup: Setup, candidates: Sequence[Candidate], chosen: _Chosen, standing: Standing
+    setup: Setup, candidates: Sequence[Candidate], chosen: Shortlist, standing: Standing
 ) -> tuple[list[Hit], int]:
     hits: list[Hit] = []
     for index, candidate in enumerate(candidates):
@@ -278,7 +253,7 @@ def _without_foreign_scores(stages: Sequence[Stage], hits: Sequence[Hit]) -> lis
     return [replace(hit, score=None) if hit.depth in foreign else hit for hit in hits]
 
 
-def _raise_if_strict(setup: Setup, request: Request, chosen: _Chosen, standing: Standing) -> None:
+def _raise_if_strict(setup: Setup, request: Request, chosen: Shortlist, standing: Standing) -> None:
     strict = setup.strict if request.strict is None else request.strict
     if not strict:
         return

@@ -19,6 +19,7 @@ ROWS = (
         "policy",
         "budget",
         "selection",
+        "keep",
         "passages",
         "batching",
         "calibration",
@@ -28,10 +29,11 @@ ROWS = (
         "registry",
     ),
     ("scorers", "models"),  # L2
-    ("telemetry",),  # L3
+    ("telemetry", "shortlist", "tiers"),  # L3
     ("cascade",),
     ("engine",),
-    ("config",),  # L4
+    ("rules",),  # L4
+    ("config",),
     ("reranker",),  # L5
     ("evaluation",),
     ("bench", "doctor", "exits", "export", "ray_app", "server", "testing"),

@@ -18,12 +18,19 @@ ScoreKind: TypeAlias = Literal["logit", "probability", "cosine", "lexical", "ven
 class State(Protocol):
     """What a scorer hands to the next stage of the same origin, such as hidden states.
 
-    A scorer ignores a state of another `origin`.
+    It has a row for each passage scored, in their order. A scorer ignores a state of another
+    `origin`.
     """
 
     @property
     def origin(self) -> str:
         """Identify the model, its weights included, that can go on from this state."""
+
+    def take(self, places: Sequence[int]) -> "State":
+        """Give the state of the survivors, in the order of `places`."""
+
+    def join(self, others: Sequence["State"]) -> "State":
+        """Put the rows of `others`, which have the same origin, behind these."""
 
 
 @dataclass(frozen=True, slots=True)

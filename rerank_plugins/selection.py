@@ -1,0 +1,273 @@
+"""How many candidates to score (depth), when to stop, and how many to return (cut)."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Fewer scored candidates than this say nothing about those that are left.
+_MIN_SCORED = 8
+_RIDGE = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class MassDepth:
+    """Score the shortest head that holds `mass` of the softmax of the standardised priors.
+
+    After Li et al. 2022, who prune what a temperature-scaled softmax of retriever scores finds
+    improbable; `rerank-plugins calibrate` certifies a mass. Depths stay from `min` to `max`.
+    """
+
+    mass: float
+    temperature: float = 1.0
+    min: int = 1
+    max: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GapDepth:
+    """Score up to the largest drop between neighbouring priors, from `min` to `max` candidates."""
+
+    min: int = 1
+    max: int | None = None
+
+
+Depth: TypeAlias = int | MassDepth | GapDepth
+"""How many candidates are scored; a number is that many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Certain:
+    """Score nothing where the first candidate alone holds `mass` of the softmax of the priors."""
+
+    mass: float
+    temperature: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Sequential:
+    """Score `tier` candidates at a time; stop when a better one is hardly left.
+
+    Stops once the chance that any remaining candidate enters the best `top_k` falls below
+    `epsilon`; see `chance_of_entry`.
+    """
+
+    epsilon: float
+    tier: int = 16
+    min: int = 16
+    top_k: int = 10
+
+
+@dataclass(frozen=True, slots=True)
+class ProbabilityCut:
+    """Return the head whose calibrated probabilities are all at least `threshold`."""
+
+    threshold: float
+    min: int = 0
+    max: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MassCut:
+    """Return the shortest head that holds `mass` of all calibrated probabilities (top-p)."""
+
+    mass: float
+    min: int = 1
+    max: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GapCut:
+    """Return what lies before the largest drop, and `buffer` more (Taguchi et al. 2025).
+
+    Drops are measured on calibrated probabilities where every scored hit has one, else on scores.
+    """
+
+    min: int = 1
+    max: int | None = None
+    buffer: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class NullCut:
+    """Return the head that random passages do not explain, possibly nothing.
+
+    `nulls` are scores of random query-passage pairs, ascending. Conformal p-values (Bates et al.
+    2023) with the Benjamini-Hochberg rule at `rate`: the expected share of random-like passages
+    among those returned stays below it. "Random-like" is all it speaks of.
+    """
+
+    nulls: tuple[float, ...]
+    rate: float = 0.1
+    min: int = 0
+    max: int | None = None
+
+
+Cut: TypeAlias = int | ProbabilityCut | MassCut | GapCut | NullCut
+"""How many hits are returned; a number is that many."""
+
+
+def depth(rule: Depth | None, priors: Sequence[float | None]) -> int:
+    """Choose how many candidates to score, from their priors in first-stage order.
+
+    A candidate without a prior leaves an adaptive rule blind: its `max` then holds.
+
+    >>> depth(MassDepth(0.9, temperature=0.2), [9.0, 8.9, 1.0, 1.0, 1.0])
+    2
+    >>> depth(GapDepth(), [9.0, 8.9, 1.0, 0.5])
+    2
+    """
+    n = len(priors)
+    if rule is None:
+        return n
+    if isinstance(rule, int):
+        return min(rule, n)
+    values = _numbers(priors)
+    if values is None:
+        return _within(n, 0, rule.max, n)
+    if isinstance(rule, MassDepth):
+        shares = np.cumsum(_softmax(values, rule.temperature))
+        chosen = int(np.searchsorted(shares, rule.mass - 1e-12)) + 1
+    else:
+        chosen = _before_gap(values, rule.min, rule.max)
+    return _within(chosen, rule.min, rule.max, n)
+
+
+def certain(rule: Certain | None, priors: Sequence[float | None]) -> bool:
+    """Tell whether the first stage is so sure of its first candidate that scoring can be skipped.
+
+    >>> certain(Certain(0.9, temperature=0.1), [30.0, 2.0, 1.0])
+    True
+    """
+    values = _numbers(priors)
+    if rule is None or values is None or len(values) == 0:
+        return False
+    return bool(_softmax(values, rule.temperature)[0] >= rule.mass)
+
+
+def chance_of_entry(scores: Sequence[float], priors: Sequence[float | None], top_k: int) -> float:
+    """Bound the chance that an unscored candidate enters the best `top_k`.
+
+    `scores` belong to the first candidates, `priors` to all, in first-stage order. A ridge of the
+    scores on the log rank (and the prior, where all have one) predicts the rest, with normal
+    residuals: 1 - prod Phi((kth best - predicted) / residual deviation). 1.0 where too few are
+    scored to tell.
+    """
+    n, scored = len(priors), len(scores)
+    if scored >= n:
+        return 0.0
+    if scored < max(_MIN_SCORED, top_k):
+        return 1.0
+    columns = [np.ones(n), np.log1p(np.arange(n, dtype=np.float64))]
+    values = _numbers(priors)
+    if values is not None and values.std() > 0.0:
+        columns.append((values - values.mean()) / values.std())
+    x = np.stack(columns, axis=1)
+    y = np.asarray(scores, dtype=np.float64)
+    seen = x[:scored]
+    weights = np.linalg.solve(seen.T @ seen + _RIDGE * scored * np.eye(x.shape[1]), seen.T @ y)
+    freedom = max(1, scored - x.shape[1])
+    deviation = math.sqrt(float(((y - seen @ weights) ** 2).sum()) / freedom)
+    bar = float(np.sort(y)[-top_k])
+    if deviation == 0.0:
+        return float((x[scored:] @ weights >= bar).any())
+    gaps = (bar - x[scored:] @ weights) / deviation
+    below = [0.5 * math.erfc(-gap / math.sqrt(2.0)) for gap in gaps.tolist()]
+    return 1.0 - math.prod(below)
+
+
+def cut(
+    rule: Cut | None, scores: Sequence[float | None], probabilities: Sequence[float | None]
+) -> int:
+    """Choose how many hits to return, from their scores and probabilities in final order.
+
+    Unscored hits (None) never pass an adaptive rule. Where nothing has what the rule reads, it is
+    blind: its `max` then holds.
+
+    >>> cut(ProbabilityCut(0.5), [2.0, 1.0, -3.0], [0.9, 0.7, 0.1])
+    2
+    >>> cut(NullCut(nulls=tuple(float(i) for i in range(99)), rate=0.1), [50.0, 20.0], [None, None])
+    0
+    """
+    n = len(scores)
+    if rule is None:
+        return n
+    if isinstance(rule, int):
+        return min(rule, n)
+    read = scores if isinstance(rule, NullCut) else probabilities
+    if isinstance(rule, GapCut) and any(
+        p is None and s is not None for p, s in zip(probabilities, scores, strict=True)
+    ):
+        read = scores
+    if all(value is None for value in read):
+        return _within(n, 0, rule.max, n)
+    return _within(_cut(rule, read), rule.min, rule.max, n)
+
+
+def rejected(scores: Sequence[float | None], nulls: Sequence[float], rate: float) -> list[bool]:
+    """Tell which scores the nulls do not explain: Benjamini-Hochberg over conformal p-values.
+
+    p = (1 + #{nulls >= score}) / (m + 1); None is never rejected but counts as tested.
+
+    >>> rejected([5.0, 0.0], [0.0] * 19, 0.1)
+    [True, False]
+    """
+    ordered = np.sort(np.asarray(nulls, dtype=np.float64))
+    m = len(ordered)
+    p = np.array(
+        [
+            1.0 if s is None else (1 + m - int(np.searchsorted(ordered, s, "left"))) / (m + 1)
+            for s in scores
+        ]
+    )
+    ranked = np.sort(p)
+    passes = np.flatnonzero(ranked <= rate * np.arange(1, len(p) + 1) / len(p))
+    bar = ranked[passes[-1]] if len(passes) else -1.0
+    return [bool(value <= bar) for value in p]
+
+
+def _cut(rule: ProbabilityCut | MassCut | GapCut | NullCut, read: Sequence[float | None]) -> int:
+    if isinstance(rule, ProbabilityCut):
+        return _head([value is not None and value >= rule.threshold for value in read])
+    if isinstance(rule, NullCut):
+        return _head(rejected(read, rule.nulls, rule.rate))
+    values = np.array([value for value in read if value is not None], dtype=np.float64)
+    if isinstance(rule, GapCut):
+        return _before_gap(values, rule.min, rule.max) + rule.buffer
+    held = np.cumsum(values)
+    return int(np.searchsorted(held, rule.mass * held[-1] - 1e-12)) + 1
+
+
+def _head(passes: Sequence[bool]) -> int:
+    """Count the hits before the first that does not pass."""
+    return next((i for i, one in enumerate(passes) if not one), len(passes))
+
+
+def _before_gap(values: NDArray[np.float64], low: int, high: int | None) -> int:
+    """Count what lies before the largest drop, looked for after the `low`-th and up to `high`."""
+    first = max(1, low)
+    last = len(values) if high is None else min(high, len(values))
+    drops = (values[:-1] - values[1:])[first - 1 : last]
+    return first + int(np.argmax(drops)) if len(drops) and drops.max() > 0.0 else last
+
+
+def _within(count: int, low: int, high: int | None, n: int) -> int:
+    return min(max(count, low), n if high is None else high, n)
+
+
+def _numbers(values: Sequence[float | None]) -> NDArray[np.float64] | None:
+    """Give the values as an array, None where one is missing."""
+    found = [value for value in values if value is not None]
+    return np.array(found, dtype=np.float64) if len(found) == len(values) else None
+
+
+def _softmax(values: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
+    if len(values) == 0:
+        return values
+    spread = float(values.std())
+    z = (values - values.max()) / (spread or 1.0) / temperature
+    powers = np.exp(z)
+    return np.asarray(powers / powers.sum())

@@ -1,0 +1,82 @@
+"""The two ends of a request: which texts are scored, and how much of the order is returned."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from . import selection
+from .records import Candidate, Code, Decision, Result
+from .selection import Certain, Cut, Depth
+
+
+@dataclass(frozen=True, slots=True)
+class Shortlist:
+    """The texts to score: distinct, not blank, within the depth; best first.
+
+    `priors` belong to the texts; `text_of` gives each candidate's text, None where it has none to
+    score.
+    """
+
+    texts: list[str]
+    priors: list[float | None]
+    text_of: list[int | None]
+    decisions: list[Decision]
+
+
+def choose(
+    candidates: Sequence[Candidate],
+    depth: Depth | None,
+    *,
+    skip: Certain | None = None,
+    limit: int | None = None,
+) -> Shortlist:
+    """Choose the texts to score: skip blank ones, score duplicates once, stop at the depth.
+
+    `limit` is what the plan affords; `skip` says when the first stage is sure enough to score
+    nothing.
+    """
+    places: dict[str, int] = {}
+    priors: list[float | None] = []
+    text_of: list[int | None] = []
+    blank = duplicates = 0
+    for candidate in candidates:
+        text = candidate.text
+        if not isinstance(text, str) or not text.strip():
+            blank += 1
+            text_of.append(None)
+            continue
+        if text in places:
+            duplicates += 1
+        else:
+            places[text] = len(places)
+            priors.append(candidate.prior)
+        text_of.append(places[text])
+    counts = {Code.BLANK: blank, Code.DUPLICATE: duplicates}
+    decisions = [Decision("select", code, count) for code, count in counts.items() if count]
+    if selection.certain(skip, priors):
+        decisions.append(Decision("select", Code.STAGE_SKIPPED, len(places), "prior is certain"))
+        return Shortlist([], [], [None] * len(candidates), decisions)
+    wanted = selection.depth(depth, priors)
+    affordable = wanted if limit is None else min(wanted, limit)
+    for code, count in ((Code.DEPTH, len(places) - wanted), (Code.PLAN, wanted - affordable)):
+        if count:
+            decisions.append(Decision("select", code, count))
+    inside = [place if place is not None and place < affordable else None for place in text_of]
+    return Shortlist(list(places)[:affordable], priors[:affordable], inside, decisions)
+
+
+def cut(result: Result, top_k: int | None, rule: Cut | None = None, *, depth: int = 1) -> Result:
+    """Return the head of the hits that `rule` and `top_k` agree on; the order stays whole.
+
+    `depth` is that of the last regular stage: only its scores compare with each other.
+    """
+    hits = result.hits
+    count = selection.cut(
+        rule,
+        [hit.score if hit.depth == depth else None for hit in hits],
+        [hit.probability for hit in hits],
+    )
+    count = count if top_k is None else min(count, top_k)
+    if count >= len(hits):
+        return result
+    decision = Decision("cut", Code.CUT, len(hits) - count)
+    return replace(result, hits=hits[:count], decisions=(*result.decisions, decision))
