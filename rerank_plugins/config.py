@@ -72,6 +72,12 @@ class StageSettings(_Table):
     score_column: int | None = Field(
         default=None, description="output column that counts, if several"
     )
+    rewrite: bool = Field(
+        default=True, description="rewrite the graph where that is proved to change no score"
+    )
+    graph_cache: bool = Field(
+        default=True, description="keep rewritten graphs in the platform's cache folder"
+    )
     revision: str | None = Field(default=None, description="hub revision; pin a commit")
     local_files_only: bool = Field(default=False, description="never ask the hub")
     cache_dir: Path | None = Field(
@@ -227,6 +233,8 @@ def scorer(settings: StageSettings) -> Scorer:
         max_batch_tokens=settings.max_batch_tokens,
         token_cache_bytes=settings.token_cache_bytes,
         score_column=settings.score_column,
+        rewrite=settings.rewrite,
+        graph_cache=settings.graph_cache,
     )
     return OnnxScorer(files, options)
 

@@ -13,8 +13,10 @@ from ..batching import Batch, plan
 from ..errors import ConfigError, ModelError
 from ..passages import Fold, fold, windows
 from ..records import Code, Decision, Timing, Usage
-from . import Scored, ScoreKind, State
+from . import Scored, ScoreKind, State, graphs
 from .files import ModelFiles
+from .graphs import cache
+from .graphs.verify import probes
 from .scheduler import Job, run_jobs
 from .session import Graph, Provider, open_graph
 from .tokens import Ids, PairTokenizer
@@ -47,7 +49,8 @@ class OnnxOptions:
     `max_tokens` caps a pair (None: what the model can take). `long` says what happens to passages
     over the cap, `fold` how windows become one score. Batches hold up to `max_batch_tokens` padded
     tokens: small ones stay in the cache of a core. `score_column` picks the relevant output column
-    of a head with more than two.
+    of a head with more than two. `rewrite` allows rewrites of the graph that are proved to
+    change no score, `graph_cache` keeps their result on disk for the next process.
     """
 
     max_tokens: int | None = None
@@ -60,6 +63,8 @@ class OnnxOptions:
     max_batch_tokens: int = 512
     token_cache_bytes: int = 64 * 2**20
     score_column: int | None = None
+    rewrite: bool = True
+    graph_cache: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +102,9 @@ class OnnxScorer:
         )
         self.options = _checked(options or OnnxOptions(), files)
         self.max_tokens = self.options.max_tokens or usable_tokens(files)
-        self.graph: Graph = open_graph(
-            files.graph,
-            provider=self.options.provider,
-            intra_threads=self.options.intra_threads,
-        )
+        prepared = self._prepare()
+        self.graph: Graph = prepared.graph
+        self._note = prepared.note
         self._column = _score_column(self.options, files)
         self._clock = clock
         self._token_s = 0.0
@@ -144,7 +147,7 @@ class OnnxScorer:
             done,
             pairs.truncated,
             timings=timings,
-            decisions=_decisions(pairs, done),
+            decisions=(*_decisions(pairs, done), *self._rewrite_decision(len(passages))),
             usage=replace(_usage(pairs, ran), token_cache_hits=hits),
         )
 
@@ -162,6 +165,27 @@ class OnnxScorer:
 
     def close(self) -> None:
         """Do nothing: the session ends with the last reference to it."""
+
+    def _rewrite_decision(self, candidates: int) -> tuple[Decision, ...]:
+        return (Decision("score", Code.GRAPH, candidates, self._note),) if self._note else ()
+
+    def _prepare(self) -> graphs.Prepared:
+        options = self.options
+        if not options.rewrite:
+            return graphs.Prepared(
+                open_graph(
+                    self.files.graph,
+                    provider=options.provider,
+                    intra_threads=options.intra_threads,
+                )
+            )
+        return graphs.prepare(
+            self.files.graph,
+            lambda: probes(self.tokenizer, self.max_tokens),
+            provider=options.provider,
+            intra_threads=options.intra_threads,
+            folder=cache.directory() if options.graph_cache else None,
+        )
 
     def _probe(self, pairs: int, length_tokens: int) -> NDArray[np.float32]:
         """Run pairs of padding-free filler, timed; give the raw output columns."""

@@ -1,6 +1,6 @@
 """An ONNX Runtime session and what its graph takes and gives."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -50,10 +50,18 @@ class Graph:
         return array[:, None] if array.ndim == 1 else array
 
 
-def open_graph(graph: Path | bytes, *, provider: Provider = "cpu", intra_threads: int = 1) -> Graph:
+def open_graph(
+    graph: Path | bytes,
+    *,
+    provider: Provider = "cpu",
+    intra_threads: int = 1,
+    literal: bool = False,
+) -> Graph:
     """Load a graph, given as a file or as bytes, and check that it is a pairwise scorer.
 
     One thread inside an operator and one caller per core beats the reverse on CPUs (1.1-1.25x).
+    `literal` runs operator by operator what the file says: ONNX Runtime's own optimisations are not
+    always exact (they quantise activations where weights are stored as int8).
     Raises `ModelError` for a broken or foreign graph and `ConfigError` for an absent provider.
     """
     import onnxruntime as ort
@@ -65,6 +73,8 @@ def open_graph(graph: Path | bytes, *, provider: Provider = "cpu", intra_threads
     # Idle workers must not burn the cores that others compute on.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
+    if literal:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     where = str(graph) if isinstance(graph, Path) else "the rewritten graph"
     try:
         session = ort.InferenceSession(
@@ -85,8 +95,12 @@ def open_graph(graph: Path | bytes, *, provider: Provider = "cpu", intra_threads
             "token_type_ids beside it. This is not a text-pair cross-encoder"
         )
         raise ModelError(message)
-    output = next((name for name in ("logits", "scores") if name in outputs), outputs[0])
-    return Graph(session, inputs, output, session.get_providers()[0])
+    return Graph(session, inputs, score_output(outputs), session.get_providers()[0])
+
+
+def score_output(outputs: Sequence[str]) -> str:
+    """Choose the output that carries the scores among a graph's outputs."""
+    return next((name for name in ("logits", "scores") if name in outputs), outputs[0])
 
 
 def provider_names(provider: Provider) -> list[str]:

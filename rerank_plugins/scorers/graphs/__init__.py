@@ -1,0 +1,109 @@
+"""Run a model's graph in its fastest exact form: rewritten, proved equal, kept on disk."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...errors import ModelError
+from ..session import Graph, Provider, open_graph, score_output
+from ..tokens import PairArrays
+from . import cache
+
+# A serialised graph must stay below 2 GB, and rewriting holds the weights twice.
+_MAX_BYTES = 1536 * 2**20
+# The fused operators have kernels there; elsewhere they would fall back to the CPU one by one.
+_PROVIDERS = frozenset({"CPUExecutionProvider", "CUDAExecutionProvider"})
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A graph ready to run; `note` says why it runs as it was exported, "" where it does not."""
+
+    graph: Graph
+    note: str = ""
+
+
+def prepare(
+    path: Path,
+    probes: Callable[[], Sequence[PairArrays]],
+    *,
+    provider: Provider = "cpu",
+    intra_threads: int = 1,
+    folder: Path | None = None,
+) -> Prepared:
+    """Open a graph, rewritten where that is proved to change no score.
+
+    `probes` makes the batches that prove it; it is asked when a graph is seen for the first time.
+    `folder` keeps results for the next process (None: nothing is kept). Raises `ModelError`, and
+    `ConfigError` for an absent provider.
+    """
+
+    def opened(graph: Path | bytes) -> Graph:
+        return open_graph(graph, provider=provider, intra_threads=intra_threads)
+
+    size = sum(one.stat().st_size for one in path.parent.glob(f"{path.name}*") if one.is_file())
+    if size > _MAX_BYTES:
+        return Prepared(opened(path), f"{size >> 20} MB are too many to rewrite at load")
+    name = cache.key(path, _runtime(provider)) if folder is not None else ""
+    if folder is not None:
+        known = _known(folder, name, opened)
+        if known is not None:
+            return known
+        reason = cache.note(folder, name)
+        if reason is not None:
+            return Prepared(opened(path), reason)
+    original = opened(path)
+    prepared, data = _rewritten(path, original, probes, opened)
+    if folder is not None and data is not None:
+        cache.write(folder / f"{name}.onnx", data)
+    elif folder is not None:
+        cache.write(folder / f"{name}.txt", prepared.note.encode())
+    return prepared
+
+
+def _runtime(provider: Provider) -> str:
+    import onnxruntime as ort
+
+    return f"onnxruntime {ort.__version__} {provider}"
+
+
+def _known(folder: Path, name: str, opened: Callable[[Path], Graph]) -> Prepared | None:
+    path = folder / f"{name}.onnx"
+    if not cache.touch(path):
+        return None
+    try:
+        return Prepared(opened(path))
+    except ModelError:
+        # Damaged on disk: made again below.
+        cache.discard(path)
+        return None
+
+
+def _rewritten(
+    path: Path,
+    original: Graph,
+    probes: Callable[[], Sequence[PairArrays]],
+    opened: Callable[[bytes], Graph],
+) -> tuple[Prepared, bytes | None]:
+    import onnx
+
+    from .rewrite import rewrite
+    from .verify import compare
+
+    if original.provider not in _PROVIDERS:
+        return Prepared(original, f"{original.provider} has no kernels for fused operators"), None
+    model = onnx.load(str(path))
+    done = rewrite(model, [score_output([one.name for one in model.graph.output])])
+    if not done.layers and not done.dequantised:
+        return Prepared(original, "no encoder layer was recognised"), None
+    data = model.SerializeToString()
+    try:
+        graph = opened(data)
+        # Parity is to what the file says, not to what the runtime makes of it.
+        parity = compare(open_graph(path, literal=True), graph, probes())
+    except Exception as error:  # noqa: BLE001 - whatever a runtime raises, the original runs
+        return Prepared(original, f"the rewritten graph fails: {error}"), None
+    if not parity.equal:
+        reason = f"the rewritten graph's scores differ by {parity.difference:.1e} of their spread"
+        return Prepared(original, reason), None
+    return Prepared(graph), data

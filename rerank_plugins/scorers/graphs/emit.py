@@ -1,0 +1,92 @@
+"""Write graph nodes: names that do not clash, stored tensors, ONNX Runtime's fused operators."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+from .layers import Activation
+from .read import Linear, Norm
+
+MICROSOFT = "com.microsoft"
+# The rewritten nodes' names; no exporter makes such names.
+_PREFIX = "rerank_plugins"
+
+
+@dataclass(slots=True)
+class Emitter:
+    """Collects new nodes and stored tensors, each under a fresh name."""
+
+    nodes: list[NodeProto] = field(default_factory=list)
+    stored: dict[str, TensorProto] = field(default_factory=dict)
+    _count: int = 0
+
+    def node(
+        self,
+        kind: str,
+        inputs: list[str],
+        *,
+        output: str | None = None,
+        domain: str = "",
+        settings: Mapping[str, float] | None = None,
+    ) -> str:
+        """Add a node with one output and return the output's name."""
+        made = output or self._fresh(kind)
+        node = helper.make_node(kind, inputs, [made], name=made, domain=domain)
+        node.attribute.extend(
+            helper.make_attribute(name, value) for name, value in (settings or {}).items()
+        )
+        self.nodes.append(node)
+        return made
+
+    def tensor(self, array: NDArray[np.generic] | list[int]) -> str:
+        """Store an array (lists as int64) and return its name; equal small ones are stored once."""
+        values = np.asarray(array, dtype=np.int64) if isinstance(array, list) else array
+        name = self._fresh("stored")
+        if isinstance(array, list):
+            name = f"{_PREFIX}/axes/{'_'.join(map(str, array))}"
+        self.stored[name] = numpy_helper.from_array(np.ascontiguousarray(values), name)
+        return name
+
+    def product(self, value: str, linear: Linear) -> str:
+        """Multiply by the weight of a linear map; the bias is left to the next operator."""
+        return self.node("MatMul", [value, self.tensor(linear.weight)])
+
+    def activate(self, value: str, bias: NDArray[np.float32], kind: Activation) -> str:
+        """Add a bias and apply an activation, in one operator where there is one."""
+        stored = self.tensor(bias)
+        if kind == "erf":
+            return self.node("BiasGelu", [value, stored], domain=MICROSOFT)
+        if kind == "tanh":
+            return self.node("FastGelu", [value, stored], domain=MICROSOFT)
+        return self.node("Relu", [self.node("Add", [value, stored])])
+
+    def residual_norm(
+        self,
+        value: str,
+        residual: str,
+        linear: Linear,
+        norm: Norm,
+        *,
+        output: str | None = None,
+    ) -> str:
+        """Normalise value + bias of `linear` + residual."""
+        return self.node(
+            "SkipLayerNormalization",
+            [
+                value,
+                residual,
+                self.tensor(norm.gain),
+                self.tensor(norm.bias),
+                self.tensor(linear.bias),
+            ],
+            output=output,
+            domain=MICROSOFT,
+            settings={"epsilon": norm.epsilon},
+        )
+
+    def _fresh(self, kind: str) -> str:
+        self._count += 1
+        return f"{_PREFIX}/{kind}_{self._count}"
