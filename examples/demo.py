@@ -29,7 +29,7 @@ for query in QUERIES:
 
     table = Table("", "before: BM25", "after: reranked", "was", title=f"[bold]{escape(query)}[/]")
     for rank, hit in enumerate(result):
-        before, after = (escape(candidates[at].text[:32]) for at in (rank, hit.index))
+        before, after = (escape(candidates[at].text[:30]) for at in (rank, hit.index))
         table.add_row(str(rank + 1), before, after, str(hit.index + 1))
     show(table)
     for decision in result.decisions:
@@ -37,4 +37,4 @@ for query in QUERIES:
     milliseconds = [f"{one.step} {one.seconds * 1e3:.1f} ms" for one in result.timings]
     show(f"{result.usage.pairs} pairs, {result.usage.tokens} tokens:", ", ".join(milliseconds))
 # share a variable between modules
-# │ 1 │ 9.2. Python Scopes and Namespac │ How do I share global variables  │ 2   │
+# │ 1 │ 9.2. Python Scopes and Namespa │ How do I share global variable │ 2   │

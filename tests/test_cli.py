@@ -1,0 +1,152 @@
+"""The commands as a person or a script runs them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rerank_plugins import cli
+from tests.collections import beir_folder, rerank_folder
+
+
+def run(*arguments: object) -> int:
+    """Run the command line in this process and give its exit code."""
+    try:
+        return cli.main([str(one) for one in arguments])
+    except SystemExit as stop:
+        return int(stop.code or 0)
+
+
+@pytest.fixture
+def passages(tmp_path: Path) -> Path:
+    path = tmp_path / "passages.txt"
+    path.write_text("Dogs bark at the moon.\n\nCats sleep for hours.\n", encoding="utf-8")
+    return path
+
+
+def test_run_prints_a_table_for_people(passages, capsys):
+    """`run` shows the best passage first, with its old place."""
+    assert run("run", "--query", "cats sleep", "--docs", passages, "-m", "lexical") == 0
+    shown = capsys.readouterr().out
+    assert shown.index("Cats sleep") < shown.index("Dogs bark")
+
+
+def test_run_prints_json_for_machines(passages, capsys):
+    """`run --json` prints the result record, whole and parseable, and nothing else."""
+    arguments = ("--query", "cats sleep", "--docs", passages, "--top-k", 1, "--json")
+    assert run("run", *arguments, "-m", "lexical") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [hit["index"] for hit in found["hits"]] == [1]
+    assert found["order"] == [1, 0]
+    assert found["decisions"][-1]["code"] == "cut"
+
+
+def test_run_reads_priors_from_json_lines(tmp_path, capsys):
+    """A .jsonl file gives text and prior; a null text is kept at the bottom."""
+    path = tmp_path / "passages.jsonl"
+    path.write_text('{"text": null}\n{"text": "cats sleep", "prior": 2.5}\n', encoding="utf-8")
+    assert run("run", "-q", "cats", "--docs", path, "-m", "lexical", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["order"] == [1, 0]
+    assert found["hits"][0]["prior"] == 2.5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("run", "-q", " ", "--docs", "FILE", "-m", "lexical"), "expected text that is not blank"),
+        (("run", "-q", "a", "--docs", "nowhere.txt"), "nowhere.txt cannot be read"),
+        (("run", "-q", "a", "--docs", "FILE", "-m", "a", "-c", "b"), "give one"),
+        (("run", "-q", "a", "--docs", "FILE", "-m", "no such model"), "no model at"),
+        (("run", "-q", "a", "--docs", "FILE", "-m", "lexical", "--top-k", "0"), "top_k is 0"),
+        (("eval", "--dataset", "nowhere"), "no folder at nowhere"),
+        (("run", "-q", "a"), "Missing option"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_two(arguments, message, passages, capsys):
+    """Bad usage says what was found and expected, without a traceback, and exits 2."""
+    assert run(*(passages if one == "FILE" else one for one in arguments)) == 2
+    shown = " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert message in shown
+    assert "Traceback" not in shown
+
+
+@pytest.mark.parametrize("command", ["run", "eval", "bench", "doctor"])
+def test_help_shows_examples(command, capsys):
+    """`--help` explains itself by examples and exits 0."""
+    assert run(command, "--help") == 0
+    assert f"rerank-plugins {command}" in capsys.readouterr().out
+
+
+def test_eval_prints_before_and_after(tmp_path, capsys):
+    """`eval` shows the first stage and each model, differences with intervals."""
+    folder = beir_folder(tmp_path / "pets")
+    assert run("eval", "--dataset", folder, "-m", "lexical") == 0
+    shown = capsys.readouterr().out
+    assert "pets: 2 queries, 6 candidates" in shown
+    assert "first stage" in shown
+    assert "+0.500 [" in shown
+
+
+def test_eval_prints_json(tmp_path, capsys):
+    """`eval --json` gives every value of every query."""
+    folder = rerank_folder(tmp_path / "pets")
+    arguments = ("--dataset", folder, "-m", "lexical", "--measures", "RR@10,P(rel=1)@1", "--json")
+    assert run("eval", *arguments) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [one["name"] for one in found["systems"]] == ["first stage", "lexical"]
+    assert found["systems"][0]["values"]["RR@10"] == {"q1": 0.5, "q2": 0.5}
+    assert found["systems"][1]["values"]["P@1"] == {"q1": 1.0, "q2": 1.0}
+
+
+def test_eval_refuses_the_same_model_twice(tmp_path, capsys):
+    """Two columns of one name could not be told apart."""
+    folder = beir_folder(tmp_path / "pets")
+    assert run("eval", "--dataset", folder, "-m", "lexical", "-m", "lexical") == 2
+    assert "given twice" in capsys.readouterr().err
+
+
+def test_bench_reports_latency_and_throughput(tmp_path, capsys):
+    """`bench --json` counts the requests it was asked for, from concurrent callers."""
+    folder = beir_folder(tmp_path / "pets")
+    arguments = ("--dataset", folder, "-m", "lexical", "--requests", 8, "--concurrency", 4)
+    assert run("bench", *arguments, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["requests"], found["latency"]["n"], found["degraded"]) == (8, 8, 0)
+    assert found["latency"]["p50_s"] <= found["latency"]["p99_s"]
+    assert run("bench", *arguments) == 0
+    assert "requests/s" in capsys.readouterr().out
+
+
+def test_doctor_passes_on_the_embedded_model(capsys):
+    """`doctor` finds the package's own model whole and working."""
+    assert run("doctor", "--json") == 0
+    checks = {one["name"]: one for one in json.loads(capsys.readouterr().out)}
+    assert checks["stage 1: manifest"]["found"].endswith("files match their sha256")
+    assert checks["stage 1: trial"]["verdict"] == "ok"
+    assert {one["verdict"] for one in checks.values()} <= {"ok", "warn"}
+
+
+def test_doctor_fails_on_a_model_that_does_not_load(tmp_path, capsys):
+    """A folder without a model is one failed line, and exit code 1."""
+    config = tmp_path / "rerank.toml"
+    config.write_text(f'[[stages]]\nscorer = "{tmp_path}"\n', encoding="utf-8")
+    assert run("doctor", "--config", config) == 1
+    assert "fail" in capsys.readouterr().out
+
+
+def test_the_command_runs_as_a_process(passages):
+    """The installed entry point answers on standard output from standard input."""
+    done = subprocess.run(
+        [sys.executable, "-m", "rerank_plugins.cli", "run", "-q", "cats sleep", "--docs", "-"]
+        + ["-m", "lexical", "--json"],
+        input=passages.read_text(encoding="utf-8"),
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert json.loads(done.stdout)["order"] == [1, 0]
+    assert done.stderr == ""
