@@ -21,6 +21,7 @@ def run(*arguments: object) -> int:
 
 @pytest.fixture
 def passages(tmp_path: Path) -> Path:
+    """Give a file of two passages and a blank line."""
     path = tmp_path / "passages.txt"
     path.write_text("Dogs bark at the moon.\n\nCats sleep for hours.\n", encoding="utf-8")
     return path
@@ -140,8 +141,17 @@ def test_doctor_fails_on_a_model_that_does_not_load(tmp_path, capsys):
 def test_the_command_runs_as_a_process(passages):
     """The installed entry point answers on standard output from standard input."""
     done = subprocess.run(
-        [sys.executable, "-m", "rerank_plugins.cli", "run", "-q", "cats sleep", "--docs", "-"]
-        + ["-m", "lexical", "--json"],
+        [
+            sys.executable,
+            "-m",
+            "rerank_plugins.cli",
+            "run",
+            "-q",
+            "cats sleep",
+            "--docs",
+            "-",
+            *("-m", "lexical", "--json"),
+        ],
         input=passages.read_text(encoding="utf-8"),
         capture_output=True,
         text=True,
