@@ -46,7 +46,7 @@ class Replica:
         self._options = options
         self._app: Starlette | None = None
 
-    def __serve_build_asgi_app__(self) -> Starlette:  # noqa: PLW3201 - Ray Serve's own protocol
+    def __serve_build_asgi_app__(self) -> Starlette:
         """Build the application; Ray Serve runs its start-up, which loads and warms the model."""
         self._app = build(Serving(open_reranker=partial(open_reranker, self._options)))
         return self._app

@@ -10,6 +10,7 @@ from .bench import bench
 from .doctor import doctor
 from .evaluate import evaluate
 from .run import run
+from .serve import serve
 
 BAD_USAGE = 2
 
@@ -28,6 +29,7 @@ def application() -> typer.Typer:
     app.command("run")(run)
     app.command("eval")(evaluate)
     app.command("bench")(bench)
+    app.command("serve")(serve)
     app.command("doctor")(doctor)
     return app
 
