@@ -61,7 +61,7 @@ class Replica:
 
 def app(args: RayOptions) -> Application:
     """Build the Ray Serve application."""
-    deployment = serve.deployment(serve.ingress()(Replica)).options(
+    deploy = serve.deployment(
         name="rerank",
         max_ongoing_requests=max(8, int(args.target_ongoing_requests * 4)),
         max_queued_requests=args.max_queued_requests,
@@ -72,7 +72,8 @@ def app(args: RayOptions) -> Application:
         },
         ray_actor_options={"num_cpus": args.cpus},
     )
-    return deployment.bind(args)
+    application: Application = deploy(serve.ingress()(Replica)).bind(args)
+    return application
 
 
 def open_reranker(options: RayOptions) -> Reranker:

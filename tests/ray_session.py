@@ -54,7 +54,8 @@ def main(output: Path) -> None:
     ray.init(num_cpus=3, logging_level="ERROR", log_to_driver=False)
     options = RayOptions(model="lexical", min_replicas=2, max_replicas=2)
     serve.run(app(options), name="rerank", route_prefix="/")
-    facts: dict[str, object] = {"before": len(replicas()), "first": ask()}
+    facts: dict[str, object] = {"query": QUERY, "texts": TEXTS}
+    facts |= {"before": len(replicas()), "first": ask()}
     with ThreadPoolExecutor(4) as pool:
         answers = [pool.submit(ask) for _ in range(40)]
         kill_one()

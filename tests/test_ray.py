@@ -10,8 +10,6 @@ import pytest
 
 from rerank_plugins import Reranker
 
-from . import ray_session
-
 SESSION = Path(__file__).parent / "ray_session.py"
 
 
@@ -29,7 +27,7 @@ def test_a_cluster_answers_as_one_process_does(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-4000:]
     facts = json.loads(done.stdout.splitlines()[-1])
     with Reranker("lexical") as reranker:
-        expected = [one.index for one in reranker.rerank(ray_session.QUERY, ray_session.TEXTS)]
+        expected = [one.index for one in reranker.rerank(facts["query"], facts["texts"])]
         assert facts["first"] == expected
         assert facts["answers"] == [expected] * 80
         assert (facts["before"], facts["after"]) == (2, 2)
