@@ -10,7 +10,7 @@ from .calibration import Calibration
 from .errors import ConfigError, RerankError, Withheld
 from .keep import Keep, MarginKeep
 from .policy import Permit, Policy
-from .records import Code, Decision, Timing, Usage
+from .records import Code, Decision, StageRun, Timing, Usage
 from .scorers import Scored, Scorer, Sends, State
 from .selection import Sequential
 
@@ -59,6 +59,7 @@ class Standing:
     usage: Usage = field(default_factory=Usage)
     failures: list[RerankError] = field(default_factory=list)
     withheld: list[Withheld] = field(default_factory=list)
+    runs: list[StageRun] = field(default_factory=list)
 
     @classmethod
     def start(cls, texts: int) -> "Standing":
@@ -124,6 +125,8 @@ async def run(
             standing.decisions.append(
                 Decision("score", Code.STAGE_FAILED, len(alive), f"{name}: {error}")
             )
+            standing.timings.append(Timing("stage", clock() - started, name))
+            standing.runs.append(StageRun(name, len(alive), 0, error=type(error).__name__))
             continue
         if stage.when == "fallback":
             standing.decisions.append(Decision("score", Code.FALLBACK, len(alive), name))
@@ -176,6 +179,7 @@ def _record(
     standing.timings += [Timing(one.step, one.seconds, name) for one in scored.timings]
     standing.decisions += scored.decisions
     standing.usage += scored.usage
+    standing.runs.append(StageRun(name, len(alive), int(scored.done.sum()), scored.usage))
 
 
 def _keep(

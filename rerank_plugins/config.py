@@ -27,6 +27,7 @@ from .scorers.lexical import LexicalScorer
 from .scorers.onnx import Long, OnnxOptions, OnnxScorer
 from .scorers.remote.audit import AuditLog
 from .scorers.session import Provider
+from .telemetry import TelemetryOptions
 
 LEXICAL = "lexical"
 
@@ -136,6 +137,21 @@ class PolicySettings(_Table):
     )
 
 
+class TelemetrySettings(_Table):
+    """What traces and logs tell; see the telemetry page for spans and metrics."""
+
+    enabled: bool = Field(default=True, description="whether spans and metrics are recorded")
+    content: bool | None = Field(
+        default=None,
+        description="query and documents on spans; None: as the GenAI environment variable says",
+    )
+    max_documents: Positive = Field(default=10, description="documents on a span, in and out each")
+    max_chars: Positive = Field(default=2000, description="characters of a text on a span")
+    slow_ms: Annotated[float, Field(ge=0.0)] | None = Field(
+        default=None, description="log requests that take this long, without text; None: never"
+    )
+
+
 class Settings(_Table):
     """A whole configuration; every table may be left out."""
 
@@ -147,6 +163,7 @@ class Settings(_Table):
     fusion: FusionSettings = FusionSettings()
     service: ServiceSettings = ServiceSettings()
     policy: PolicySettings = PolicySettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
     strict: bool = Field(default=False, description="raise where a result would be degraded")
 
 
@@ -210,6 +227,7 @@ def build(
         max_requests=settings.service.max_requests,
         policy=policy,
         audit=None if policy.audit is None else AuditLog(policy.audit),
+        telemetry=_telemetry(settings.telemetry),
     )
 
 
@@ -264,6 +282,16 @@ def _stage(settings: StageSettings) -> Stage:
     )
 
 
+def _telemetry(settings: TelemetrySettings) -> TelemetryOptions:
+    return TelemetryOptions(
+        enabled=settings.enabled,
+        content=settings.content,
+        max_documents=settings.max_documents,
+        max_chars=settings.max_chars,
+        slow_s=None if settings.slow_ms is None else settings.slow_ms / 1e3,
+    )
+
+
 def _card_calibration(card: Mapping[str, object]) -> Calibration | None:
     facts = card.get("calibration")
     if not isinstance(facts, Mapping):
@@ -301,6 +329,7 @@ def _keys_at(loc: Iterable[int | str]) -> set[str]:
         "service": ServiceSettings,
         "policy": PolicySettings,
         **RULE_TABLES,
+        "telemetry": TelemetrySettings,
     }
     for part in loc:
         table = tables.get(str(part), table)

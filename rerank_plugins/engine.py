@@ -16,6 +16,7 @@ from .records import Budget, Candidate, Code, Decision, Hit, Request, Result, Ti
 from .scorers import Sends
 from .selection import Certain, Cut, Depth, Sequential
 from .shortlist import Shortlist
+from .telemetry import TelemetryOptions
 
 WhenCold: TypeAlias = Literal["wait", "pass_through"]
 
@@ -56,6 +57,7 @@ class Setup:
     max_requests: int = 1024
     policy: Policy = field(default_factory=Policy)
     audit: Callable[[Audit], None] | None = None
+    telemetry: TelemetryOptions = field(default_factory=TelemetryOptions)
 
     def __post_init__(self) -> None:
         if not self.stages:
@@ -185,6 +187,7 @@ async def rerank(
         decisions=tuple(decisions),
         usage=standing.usage,
         degraded=any(decision.code in _DEGRADING for decision in decisions),
+        stages=tuple(standing.runs),
     )
     return shortlist.cut(result, request.top_k or setup.top_k, setup.cut, depth=setup.last_depth)
 

@@ -74,7 +74,11 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Seconds spent in one step, of one stage where the step belongs to one."""
+    """Seconds spent in one step, of one stage where the step belongs to one.
+
+    A result lists them in the order they happened; the steps of a stage come right before its own
+    entry, "stage", which spans them, and "total" spans everything.
+    """
 
     step: str
     seconds: float
@@ -113,6 +117,20 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class StageRun:
+    """What one stage did: how many candidates it was given, how many it scored, at what cost.
+
+    `error` is the name of the error that ended it, if one did.
+    """
+
+    stage: str
+    candidates: int
+    scored: int
+    usage: Usage = field(default_factory=Usage)
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Hit:
     """One candidate of the answer.
 
@@ -148,6 +166,7 @@ class Result:
     decisions: tuple[Decision, ...] = ()
     usage: Usage = field(default_factory=Usage)
     degraded: bool = False
+    stages: tuple[StageRun, ...] = ()
 
     def __iter__(self) -> Iterator[Hit]:
         return iter(self.hits)

@@ -10,6 +10,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
+from opentelemetry.metrics import MeterProvider
+from opentelemetry.trace import TracerProvider
+
 from . import engine
 from .cascade import Stage
 from .engine import Setup, WhenCold
@@ -21,6 +24,7 @@ from .scorers.files import EMBEDDED, Precision
 from .scorers.onnx import Long
 from .scorers.scheduler import Scheduler
 from .scorers.session import Provider
+from .telemetry import Redact, Telemetry, Trace
 
 
 class Reranker:
@@ -33,7 +37,9 @@ class Reranker:
 
     `budget_ms` bounds every request in time: it then costs quality, never an error. `strict` raises
     instead of degrading. Until the model is warm a request waits, or with
-    `when_cold="pass_through"` gets the first-stage order back. Raises `ModelError`, `ConfigError`.
+    `when_cold="pass_through"` gets the first-stage order back. Spans and metrics go to the given
+    providers, or to OpenTelemetry's global ones; `redact` rewrites texts that go onto spans. Raises
+    `ModelError`, `ConfigError`.
 
     >>> reranker = Reranker("lexical")
     >>> [hit.index for hit in reranker.rerank("red fox", ["blue hen", "a red fox"], top_k=1)]
@@ -61,6 +67,9 @@ class Reranker:
         strict: bool = False,
         when_cold: WhenCold = "wait",
         workers: int | None = None,
+        tracer_provider: TracerProvider | None = None,
+        meter_provider: MeterProvider | None = None,
+        redact: Redact | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         from . import config  # pydantic is a third of the import time
@@ -95,6 +104,15 @@ class Reranker:
         self._scheduler = Scheduler(
             self.setup.workers or os.cpu_count() or 1,
             max_requests=self.setup.max_requests,
+            clock=clock,
+        )
+        self._telemetry = Telemetry(
+            self.setup.telemetry,
+            stages=[stage.scorer for stage in self.setup.stages],
+            regions=self.setup.policy.regions,
+            tracer_provider=tracer_provider,
+            meter_provider=meter_provider,
+            redact=redact,
             clock=clock,
         )
         self._warm = threading.Event()
@@ -155,41 +173,51 @@ class Reranker:
 
     def submit(self, request: Request) -> Future[Result]:
         """Start a request and return its future; cancel the future to drop the work."""
+        top_k = request.top_k or self.setup.top_k
+        budget_s = request.budget.time_s or self.setup.budget.time_s
+        with self._telemetry.request(request, top_k=top_k, budget_s=budget_s) as trace:
+            return trace.watch(self._submit(request, trace))
+
+    def _submit(self, request: Request, trace: Trace) -> Future[Result]:
         now = self._clock()
         engine.check(request)
         strict = self.setup.strict if request.strict is None else request.strict
         if not self._warm.is_set() and self.setup.when_cold == "pass_through" and not strict:
             threading.Thread(target=self.warm_up, name="rerank-warm-up", daemon=True).start()
-            return self._without_local(request, Code.NOT_WARM, now_s=now)
+            return self._without_local(request, trace, Code.NOT_WARM, now_s=now)
         try:
-            return self._start(request, now_s=now)
+            return self._start(request, trace, now_s=now)
         except Overloaded as error:
             if strict:
                 raise
-            return self._without_local(request, Code.OVERLOADED, now_s=now, detail=str(error))
+            return self._without_local(
+                request, trace, Code.OVERLOADED, now_s=now, detail=str(error)
+            )
 
     def _start(
-        self, request: Request, *, now_s: float, outage: Code | None = None
+        self, request: Request, trace: Trace, *, now_s: float, outage: Code | None = None
     ) -> Future[Result]:
         time_s = request.budget.time_s or self.setup.budget.time_s
         deadline_s = None if time_s is None else now_s + time_s
-        answer = engine.rerank(
-            self.setup,
-            request,
-            deadline_s=deadline_s,
-            submitted_s=now_s,
-            outage=outage,
-            clock=self._clock,
+        answer = trace.observe(
+            lambda: engine.rerank(
+                self.setup,
+                request,
+                deadline_s=deadline_s,
+                submitted_s=now_s,
+                outage=outage,
+                clock=self._clock,
+            )
         )
         return self._scheduler.submit(answer, deadline_s=deadline_s, spare=outage is not None)
 
     def _without_local(
-        self, request: Request, outage: Code, *, now_s: float, detail: str = ""
+        self, request: Request, trace: Trace, outage: Code, *, now_s: float, detail: str = ""
     ) -> Future[Result]:
         """Answer by remote stages where there are any, or else in first-stage order."""
         if self.setup.sends:
             try:
-                return self._start(request, now_s=now_s, outage=outage)
+                return self._start(request, trace, now_s=now_s, outage=outage)
             except Overloaded as error:
                 detail = str(error)
         seconds = self._clock() - now_s
@@ -216,11 +244,22 @@ class Reranker:
         return False
 
 
-def load(source: str | os.PathLike[str] | Mapping[str, object]) -> Reranker:
+def load(
+    source: str | os.PathLike[str] | Mapping[str, object],
+    *,
+    tracer_provider: TracerProvider | None = None,
+    meter_provider: MeterProvider | None = None,
+    redact: Redact | None = None,
+) -> Reranker:
     """Build a reranker from a TOML or JSON file, or a dict. Raises `ConfigError`, `ModelError`."""
     from . import config
 
-    return Reranker(config.build(config.read(source)))
+    return Reranker(
+        config.build(config.read(source)),
+        tracer_provider=tracer_provider,
+        meter_provider=meter_provider,
+        redact=redact,
+    )
 
 
 def _request(

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "rerank_plugins"
 # Lowest first. A module may import what lies in lower rows, and its own package. A row's modules do
 # not know each other.
 ROWS = (
-    ("records", "errors"),  # L0
+    ("records", "errors", "semconv"),  # L0
     (  # L1
         "policy",
         "budget",

@@ -1,0 +1,284 @@
+"""Every name that traces and metrics use: one table, of which the documentation is generated.
+
+Two families of conventions describe a rerank on the same span, and our own `rerank.*` adds what
+neither has: OpenTelemetry's GenAI conventions (`gen_ai.*`; an operation `rerank` is proposed there,
+not yet adopted) and OpenInference (`reranker.*`), which trace viewers for RAG understand.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+SCOPE = "rerank_plugins"
+OPERATION = "rerank"
+
+When: TypeAlias = Literal["start", "end", "content"]
+Kind: TypeAlias = Literal["counter", "histogram", "gauge"]
+
+
+@dataclass(frozen=True, slots=True)
+class Attribute:
+    """One attribute of a span: "start" ones can decide sampling, "content" ones are opted into.
+
+    `spans` says where it is found: on the root, on steps, on remote calls.
+    """
+
+    name: str
+    type: str
+    when: When
+    meaning: str
+    spans: str = "root"
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One instrument, the attributes of its series, and where its histogram's buckets end."""
+
+    name: str
+    kind: Kind
+    unit: str
+    meaning: str
+    attributes: tuple[str, ...]
+    buckets: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """One kind of span by its name pattern."""
+
+    name: str
+    meaning: str
+
+
+OPERATION_NAME = "gen_ai.operation.name"
+PROVIDER_NAME = "gen_ai.provider.name"
+REQUEST_MODEL = "gen_ai.request.model"
+CANDIDATE_COUNT = "gen_ai.rerank.candidate.count"
+TOP_N = "gen_ai.rerank.top_n"
+INPUT_TOKENS = "gen_ai.usage.input_tokens"
+ERROR_TYPE = "error.type"
+SERVER_ADDRESS = "server.address"
+SERVER_PORT = "server.port"
+
+OI_KIND = "openinference.span.kind"
+OI_MODEL = "reranker.model_name"
+OI_TOP_K = "reranker.top_k"
+OI_QUERY = "reranker.query"
+OI_INPUT = "input.value"
+OI_INPUTS = "reranker.input_documents"
+OI_OUTPUTS = "reranker.output_documents"
+
+CANDIDATES = "rerank.candidates"
+STAGES = "rerank.stages"
+BUDGET = "rerank.budget_s"
+REGIONS = "rerank.policy.regions"
+DESTINATIONS = "rerank.destinations"
+REQUEST_ID = "rerank.request_id"
+OUTCOME = "rerank.outcome"
+DEGRADED = "rerank.degraded"
+DEPTH = "rerank.depth"
+RETURNED = "rerank.returned"
+PAIRS = "rerank.pairs"
+TOKENS = "rerank.tokens"
+TRUNCATED = "rerank.truncated_tokens"
+PADDING = "rerank.padding_share"
+BATCHES = "rerank.batches"
+CACHED_PASSAGES = "rerank.cache.passage_hits"
+CACHED_PAIRS = "rerank.cache.pair_hits"
+REMOTE_CALLS = "rerank.remote_calls"
+BILLED = "rerank.billed_units"
+QUEUE_WAIT = "rerank.queue_wait_s"
+DECISIONS = "rerank.decisions"
+DOCUMENTS_LEFT_OUT = "rerank.documents_left_out"
+
+HTTP_STATUS = "http.response.status_code"
+ATTEMPT = "rerank.remote.attempt"
+REMOTE_SPAN = "rerank.remote"
+REMOTE_TIMING = "rerank.remote.timing"
+# Answer headers that tell how long the other side took: TEI's, Voyage's, and the standard one.
+TIMING_HEADERS = (
+    "x-total-time",
+    "x-queue-time",
+    "x-tokenization-time",
+    "x-inference-time",
+    "x-compute-time",
+    "voyage-processing-ms",
+    "server-timing",
+)
+
+STAGE = "rerank.stage"
+STEP = "rerank.step"
+STAGE_CANDIDATES = "rerank.stage.candidates"
+STAGE_SCORED = "rerank.stage.scored"
+
+CANDIDATES_BUCKET = "rerank.candidates.bucket"
+TOKENS_BUCKET = "rerank.tokens.bucket"
+CODE = "rerank.decision"
+CACHE = "rerank.cache"
+
+SPANS = (
+    Span("rerank {model}", "One request, from its submission to its result."),
+    Span("rerank.select", "Which candidates are scored."),
+    Span("rerank.tokenise", "Texts to token ids, windows and batches, per stage."),
+    Span("rerank.score", "The model's micro-batches, per stage; counts instead of a span each."),
+    Span(REMOTE_SPAN, "One HTTP call to a remote reranker; the trace goes on over there."),
+    Span("rerank.fold", "Window scores to candidate scores, per stage."),
+    Span("rerank.fuse", "Stages and the prior to one order."),
+)
+
+ATTRIBUTES = (
+    Attribute(OPERATION_NAME, "string", "start", "Always `rerank`.", "root, remote"),
+    Attribute(
+        PROVIDER_NAME, "string", "start", "`rerank_plugins`, or who is called.", "root, remote"
+    ),
+    Attribute(REQUEST_MODEL, "string", "start", "The stages' models.", "root, remote"),
+    Attribute(CANDIDATE_COUNT, "int", "start", "Candidates given."),
+    Attribute(TOP_N, "int", "start", "Hits asked for; all candidates where nothing was said."),
+    Attribute(OI_KIND, "string", "start", "Always `RERANKER`."),
+    Attribute(OI_MODEL, "string", "start", "The stages' models, in order."),
+    Attribute(OI_TOP_K, "int", "start", "Hits asked for; all candidates where nothing was said."),
+    Attribute(CANDIDATES, "int", "start", "Candidates given.", "root, remote"),
+    Attribute(STAGES, "string[]", "start", "The configured stages, in order."),
+    Attribute(BUDGET, "double", "start", "Seconds granted, where there is a limit."),
+    Attribute(DESTINATIONS, "string[]", "start", "Where remote stages may send text."),
+    Attribute(REGIONS, "string[]", "start", "Regions the residency policy allows, if it does."),
+    Attribute(REQUEST_ID, "string", "end", "The result's `request_id`."),
+    Attribute(OUTCOME, "string", "end", "`ok`, `degraded`, `error` or `cancelled`."),
+    Attribute(DEGRADED, "boolean", "end", "Whether anything but the configured plan decided."),
+    Attribute(DEPTH, "int", "end", "Candidates the first stage was given."),
+    Attribute(RETURNED, "int", "end", "Hits returned."),
+    Attribute(PAIRS, "int", "end", "Model inputs computed.", "root, score"),
+    Attribute(TOKENS, "int", "end", "Real tokens computed.", "root, score"),
+    Attribute(INPUT_TOKENS, "int", "end", "The same, under the conventions' name."),
+    Attribute(TRUNCATED, "int", "end", "Tokens the model did not read.", "root, score"),
+    Attribute(PADDING, "double", "end", "Padding in [0, 1] of all tokens.", "root, score"),
+    Attribute(BATCHES, "int", "end", "Micro-batches computed.", "root, score"),
+    Attribute(
+        CACHED_PASSAGES, "int", "end", "Passages whose token ids were cached.", "root, score"
+    ),
+    Attribute(CACHED_PAIRS, "int", "end", "Pairs whose score was cached.", "root, score"),
+    Attribute(REMOTE_CALLS, "int", "end", "Calls to remote destinations.", "root, score"),
+    Attribute(BILLED, "double", "end", "What destinations said they charged.", "root, score"),
+    Attribute(QUEUE_WAIT, "double", "end", "Seconds before a worker took the request up."),
+    Attribute(DECISIONS, "string[]", "end", "Every decision as `step:code:count`."),
+    Attribute(
+        ERROR_TYPE, "string", "end", "Class of the error, where one ended it.", "root, score"
+    ),
+    Attribute(SERVER_ADDRESS, "string", "start", "The host that was called.", "remote"),
+    Attribute(SERVER_PORT, "int", "start", "Its port, where it is not the usual one.", "remote"),
+    Attribute(ATTEMPT, "int", "start", "1 for the first try.", "remote"),
+    Attribute(HTTP_STATUS, "int", "end", "The answer's status.", "remote"),
+    Attribute(REMOTE_TIMING, "string", "end", "`.{header}`: the other side's timings.", "remote"),
+    Attribute(STAGE, "string", "end", "The stage's model.", "steps"),
+    Attribute(STAGE_CANDIDATES, "int", "end", "Candidates the stage was given.", "score"),
+    Attribute(STAGE_SCORED, "int", "end", "Candidates the stage scored.", "score"),
+    Attribute(OI_QUERY, "string", "content", "The query."),
+    Attribute(OI_INPUT, "string", "content", "The query."),
+    Attribute(OI_INPUTS, "string, double", "content", "`.{i}.document.id|content|score`, given."),
+    Attribute(OI_OUTPUTS, "string, double", "content", "The same for the hits returned."),
+    Attribute(DOCUMENTS_LEFT_OUT, "int", "content", "Documents beyond the cap on either list."),
+)
+
+SECONDS = (
+    *(0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05),
+    *(0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0),
+)
+_STEP_SECONDS = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+_SHARES = (0.0, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5)
+_BATCH_TOKENS = (16.0, 32.0, 64.0, 128.0, 256.0, 384.0, 512.0, 1024.0, 2048.0, 4096.0, 8192.0)
+
+DURATION = Metric(
+    "rerank.request.duration",
+    "histogram",
+    "s",
+    "From submission to result.",
+    (REQUEST_MODEL, OUTCOME, CANDIDATES_BUCKET, TOKENS_BUCKET, ERROR_TYPE),
+    SECONDS,
+)
+STEP_DURATION = Metric(
+    "rerank.step.duration",
+    "histogram",
+    "s",
+    "One step of a request, of one stage where it belongs to one.",
+    (STEP, STAGE),
+    _STEP_SECONDS,
+)
+QUEUE_DURATION = Metric(
+    "rerank.queue.wait",
+    "histogram",
+    "s",
+    "Before a worker took the request up.",
+    (REQUEST_MODEL,),
+    _STEP_SECONDS,
+)
+BATCH_TOKENS = Metric(
+    "rerank.batch.tokens",
+    "histogram",
+    "{token}",
+    "Padded tokens of a micro-batch, the mean over one stage of one request.",
+    (STAGE,),
+    _BATCH_TOKENS,
+)
+BATCH_PADDING = Metric(
+    "rerank.batch.padding",
+    "histogram",
+    "1",
+    "Padding in [0, 1] of a stage's tokens.",
+    (STAGE,),
+    _SHARES,
+)
+PAIR_COUNT = Metric("rerank.pairs", "counter", "{pair}", "Model inputs computed.", (STAGE,))
+TOKEN_COUNT = Metric("rerank.tokens", "counter", "{token}", "Real tokens computed.", (STAGE,))
+TRUNCATED_COUNT = Metric(
+    "rerank.truncated_tokens", "counter", "{token}", "Tokens the model did not read.", (STAGE,)
+)
+CACHE_HITS = Metric(
+    "rerank.cache.hits",
+    "counter",
+    "{hit}",
+    "Passages (`tokens`) or pairs (`scores`) found in a cache.",
+    (CACHE, STAGE),
+)
+EXITS = Metric(
+    "rerank.exits",
+    "counter",
+    "{candidate}",
+    "Candidates that a stage scored and no later stage was given.",
+    (STAGE,),
+)
+DECISION_COUNT = Metric(
+    "rerank.decisions",
+    "counter",
+    "{candidate}",
+    "Candidates a decision touched, by its code: fallbacks, deadlines, cuts, truncations.",
+    (CODE,),
+)
+FAILURES = Metric(
+    "rerank.stage.failures",
+    "counter",
+    "{failure}",
+    "Stages that failed; their candidates keep the order they came in.",
+    (STAGE, ERROR_TYPE),
+)
+BUDGET_MISSES = Metric(
+    "rerank.budget.misses",
+    "counter",
+    "{request}",
+    "Requests that ended after their budget, or left candidates unscored because of it.",
+    (REQUEST_MODEL,),
+)
+
+METRICS = (
+    DURATION,
+    STEP_DURATION,
+    QUEUE_DURATION,
+    BATCH_TOKENS,
+    BATCH_PADDING,
+    PAIR_COUNT,
+    TOKEN_COUNT,
+    TRUNCATED_COUNT,
+    CACHE_HITS,
+    EXITS,
+    DECISION_COUNT,
+    FAILURES,
+    BUDGET_MISSES,
+)

@@ -1,0 +1,123 @@
+"""What is counted and measured, per request, from its result."""
+
+from collections.abc import Mapping
+
+from opentelemetry.context import Context
+from opentelemetry.metrics import Counter, Histogram, Meter
+
+from .. import semconv
+from ..records import Result, StageRun
+from ..semconv import Metric
+from .spans import padding_share
+
+# Few and coarse: each one multiplies the series.
+_CANDIDATES = (10, 20, 50, 100, 200, 500)
+_TOKENS = (1_000, 4_000, 16_000, 64_000)
+
+
+class Instruments:
+    """The instruments of one meter, and how a request is entered into them."""
+
+    def __init__(self, meter: Meter) -> None:
+        self._counters = {one.name: _counter(meter, one) for one in _of_kind("counter")}
+        self._histograms = {one.name: _histogram(meter, one) for one in _of_kind("histogram")}
+
+    def request(
+        self,
+        seconds: float,
+        attributes: Mapping[str, str],
+        *,
+        candidates: int,
+        tokens: int,
+        context: Context,
+    ) -> None:
+        """Enter one request, in its own context: exemplars then point to its trace."""
+        buckets = {
+            semconv.CANDIDATES_BUCKET: bucket(candidates, _CANDIDATES),
+            semconv.TOKENS_BUCKET: bucket(tokens, _TOKENS),
+        }
+        self._record(semconv.DURATION, seconds, {**attributes, **buckets}, context)
+
+    def result(self, result: Result, *, budget_s: float | None, context: Context) -> None:
+        """Enter what a result tells of its steps, stages and decisions."""
+        model = {semconv.REQUEST_MODEL: result.model}
+        for timing in result.timings:
+            if timing.step == "queue":
+                self._record(semconv.QUEUE_DURATION, timing.seconds, model, context)
+            elif timing.step not in {"stage", "total"}:
+                step = {semconv.STEP: timing.step, semconv.STAGE: timing.stage or ""}
+                self._record(semconv.STEP_DURATION, timing.seconds, step, context)
+        for place, run in enumerate(result.stages):
+            self._stage(run, context)
+            if len(result.stages) > 1:
+                later = sum(one.candidates for one in result.stages[place + 1 : place + 2])
+                exits = max(0, run.scored - later)
+                self._add(semconv.EXITS, exits, {semconv.STAGE: run.stage}, context)
+        for decision in result.decisions:
+            code = {semconv.CODE: decision.code.code}
+            self._add(semconv.DECISION_COUNT, decision.count, code, context)
+        if budget_s is not None and missed(result, budget_s):
+            self._add(semconv.BUDGET_MISSES, 1, model, context)
+
+    def _stage(self, run: StageRun, context: Context) -> None:
+        usage, stage = run.usage, {semconv.STAGE: run.stage}
+        if run.error is not None:
+            self._add(semconv.FAILURES, 1, {**stage, semconv.ERROR_TYPE: run.error}, context)
+        self._add(semconv.PAIR_COUNT, usage.pairs, stage, context)
+        self._add(semconv.TOKEN_COUNT, usage.tokens, stage, context)
+        self._add(semconv.TRUNCATED_COUNT, usage.truncated_tokens, stage, context)
+        hits = {"tokens": usage.token_cache_hits, "scores": usage.score_cache_hits}
+        for cache, count in hits.items():
+            self._add(semconv.CACHE_HITS, count, {**stage, semconv.CACHE: cache}, context)
+        if usage.batches:
+            mean = (usage.tokens + usage.padding_tokens) / usage.batches
+            self._record(semconv.BATCH_TOKENS, mean, stage, context)
+            self._record(semconv.BATCH_PADDING, padding_share(usage), stage, context)
+
+    def _add(
+        self, metric: Metric, count: float, attributes: Mapping[str, str], context: Context
+    ) -> None:
+        if count:
+            self._counters[metric.name].add(count, attributes, context)
+
+    def _record(
+        self, metric: Metric, value: float, attributes: Mapping[str, str], context: Context
+    ) -> None:
+        self._histograms[metric.name].record(value, attributes, context)
+
+
+def bucket(value: int, bounds: tuple[int, ...]) -> str:
+    """Name the range a count lies in.
+
+    >>> bucket(10, (10, 20)), bucket(11, (10, 20)), bucket(21, (10, 20))
+    ('0-10', '11-20', '21+')
+    """
+    low = 0
+    for bound in bounds:
+        if value <= bound:
+            return f"{low}-{bound}"
+        low = bound + 1
+    return f"{low}+"
+
+
+def missed(result: Result, budget_s: float) -> bool:
+    """Tell whether a budget was overrun, or kept by leaving candidates unscored."""
+    late = any(one.step == "total" and one.seconds > budget_s for one in result.timings)
+    return late or any(one.code.code == "deadline" for one in result.decisions)
+
+
+def _of_kind(kind: str) -> list[Metric]:
+    return [one for one in semconv.METRICS if one.kind == kind]
+
+
+def _counter(meter: Meter, metric: Metric) -> Counter:
+    return meter.create_counter(metric.name, unit=metric.unit, description=metric.meaning)
+
+
+def _histogram(meter: Meter, metric: Metric) -> Histogram:
+    return meter.create_histogram(
+        metric.name,
+        unit=metric.unit,
+        description=metric.meaning,
+        explicit_bucket_boundaries_advisory=list(metric.buckets),
+    )

@@ -1,0 +1,162 @@
+"""What a request's spans say: pure functions from records to attributes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from .. import semconv
+from ..records import Hit, Request, Result, StageRun, Usage
+from ..scorers import Scorer, Sends
+from .layout import Step, layout
+from .options import Content
+
+Value: TypeAlias = str | bool | int | float | Sequence[str]
+Attributes: TypeAlias = dict[str, Value]
+
+# Not spans of their own: waiting is an attribute, a stage is told apart by its steps' attributes.
+_FOLDED = frozenset({"queue", "stage"})
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A span to be: its name, when it ran (seconds since submission), what it says."""
+
+    name: str
+    start_s: float
+    end_s: float
+    attributes: Attributes
+    error: str | None = None
+
+
+def fixed(stages: Sequence[Scorer], regions: Sequence[str] | None) -> Attributes:
+    """Give what is the same for every request of a reranker."""
+    model = " > ".join(stage.name for stage in stages)
+    destinations = [stage.destination.origin for stage in stages if isinstance(stage, Sends)]
+    attributes: Attributes = {
+        semconv.OPERATION_NAME: semconv.OPERATION,
+        semconv.PROVIDER_NAME: semconv.SCOPE,
+        semconv.REQUEST_MODEL: model,
+        semconv.OI_KIND: "RERANKER",
+        semconv.OI_MODEL: model,
+        semconv.STAGES: [stage.name for stage in stages],
+    }
+    if destinations:
+        attributes[semconv.DESTINATIONS] = destinations
+    if regions is not None:
+        attributes[semconv.REGIONS] = list(regions)
+    return attributes
+
+
+def at_start(request: Request, *, top_k: int | None, budget_s: float | None) -> Attributes:
+    """Give what a sampler can decide by."""
+    n = len(request.candidates)
+    wanted = n if top_k is None else min(top_k, n)
+    attributes: Attributes = {
+        semconv.CANDIDATES: n,
+        semconv.CANDIDATE_COUNT: n,
+        semconv.TOP_N: wanted,
+        semconv.OI_TOP_K: wanted,
+    }
+    if budget_s is not None:
+        attributes[semconv.BUDGET] = budget_s
+    return attributes
+
+
+def at_end(result: Result) -> Attributes:
+    """Give what the request came to."""
+    waited = sum(one.seconds for one in result.timings if one.step == "queue")
+    return {
+        semconv.REQUEST_ID: result.request_id,
+        semconv.OUTCOME: "degraded" if result.degraded else "ok",
+        semconv.DEGRADED: result.degraded,
+        semconv.DEPTH: result.stages[0].candidates if result.stages else 0,
+        semconv.RETURNED: len(result.hits),
+        semconv.INPUT_TOKENS: result.usage.tokens,
+        semconv.QUEUE_WAIT: waited,
+        semconv.DECISIONS: decisions(result),
+        **used(result.usage),
+    }
+
+
+def decisions(result: Result) -> list[str]:
+    """Write decisions without their detail, which may quote what a caller or a remote said."""
+    return [f"{one.step}:{one.code.code}:{one.count}" for one in result.decisions]
+
+
+def used(usage: Usage) -> Attributes:
+    """Give what a request or a stage cost."""
+    attributes: Attributes = {
+        semconv.PAIRS: usage.pairs,
+        semconv.TOKENS: usage.tokens,
+        semconv.TRUNCATED: usage.truncated_tokens,
+        semconv.PADDING: padding_share(usage),
+        semconv.BATCHES: usage.batches,
+        semconv.CACHED_PASSAGES: usage.token_cache_hits,
+        semconv.CACHED_PAIRS: usage.score_cache_hits,
+    }
+    if usage.remote_calls:
+        attributes[semconv.REMOTE_CALLS] = usage.remote_calls
+        attributes[semconv.BILLED] = usage.billed_units
+    return attributes
+
+
+def padding_share(usage: Usage) -> float:
+    """Give the share of padding in all computed tokens, in [0, 1]."""
+    return usage.padding_tokens / max(1, usage.tokens + usage.padding_tokens)
+
+
+def children(result: Result) -> list[Child]:
+    """Give the steps of a request as spans; a stage without a "score" step becomes one."""
+    steps = layout(result.timings)
+    scored = {step.place for step in steps if step.name == "score"}
+    return [
+        _child(step, result.stages)
+        for step in steps
+        if step.name not in _FOLDED or (step.name == "stage" and step.place not in scored)
+    ]
+
+
+def _child(step: Step, runs: Sequence[StageRun]) -> Child:
+    attributes: Attributes = {}
+    error: str | None = None
+    name = "score" if step.name == "stage" else step.name
+    if step.stage is not None:
+        attributes[semconv.STAGE] = step.stage
+    if name == "score" and step.place is not None and step.place < len(runs):
+        run = runs[step.place]
+        error = run.error
+        attributes |= {
+            semconv.STAGE_CANDIDATES: run.candidates,
+            semconv.STAGE_SCORED: run.scored,
+            **used(run.usage),
+        }
+        if error is not None:
+            attributes[semconv.ERROR_TYPE] = error
+    return Child(f"rerank.{name}", step.start_s, step.end_s, attributes, error)
+
+
+def of_content(content: Content, request: Request, hits: Sequence[Hit]) -> Attributes:
+    """Give query and documents, as many and as much of them as is allowed.
+
+    Inputs in first-stage order with their priors, outputs in the answer's with its scores; a
+    document's id is its position among the candidates.
+    """
+    query = content.text(request.query, hidden=content.hide_inputs)
+    attributes: Attributes = {semconv.OI_QUERY: query, semconv.OI_INPUT: query}
+    for i, candidate in enumerate(request.candidates[: content.max_documents]):
+        text = content.text(candidate.text, hidden=content.hide_inputs)
+        attributes |= _document(semconv.OI_INPUTS, i, i, text, candidate.prior)
+    for i, hit in enumerate(hits[: content.max_documents]):
+        text = content.text(request.candidates[hit.index].text, hidden=content.hide_outputs)
+        attributes |= _document(semconv.OI_OUTPUTS, i, hit.index, text, hit.score)
+    left_out = max(len(request.candidates), len(hits)) - content.max_documents
+    attributes[semconv.DOCUMENTS_LEFT_OUT] = max(0, left_out)
+    return attributes
+
+
+def _document(family: str, place: int, index: int, text: str, score: float | None) -> Attributes:
+    prefix = f"{family}.{place}.document"
+    attributes: Attributes = {f"{prefix}.id": str(index), f"{prefix}.content": text}
+    if score is not None:
+        attributes[f"{prefix}.score"] = float(score)
+    return attributes
