@@ -36,7 +36,8 @@ ROWS = (
     ("config",),
     ("reranker",),  # L5
     ("evaluation",),
-    ("bench", "doctor", "exits", "export", "ray_app", "server", "testing"),
+    ("bench", "doctor", "exits", "export", "server", "testing"),
+    ("ray_app",),
     ("cli",),  # L6
 )
 LEVELS = {name: level for level, row in enumerate(ROWS) for name in row}
