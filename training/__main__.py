@@ -1,4 +1,4 @@
-"""The one command: python -m training all --data ../shared/data --work build/embedded."""
+"""The one command: python -m training all --data ../shared/data --build build/embedded."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ STEPS = ("download", "prepare", "embed", "mine", "train", "measure", "package")
 
 def download(options: argparse.Namespace) -> None:
     """Fetch the permissively licensed packages whose functions become code pairs."""
-    target = options.work / "wheels"
+    target = options.build / "wheels"
     command = ("download", "-q", "--no-deps", "--only-binary=:all:", "-d", str(target), *sources.CODE_PACKAGES)
     subprocess.run((sys.executable, "-m", "pip", *command), check=True)  # noqa: S603 fixed arguments
 
@@ -32,13 +32,13 @@ def download(options: argparse.Namespace) -> None:
 def prepare(options: argparse.Namespace) -> None:
     """Write queries.jsonl and passages.jsonl."""
     counts = sources.prepare(
-        options.data / "train", options.work / "wheels", options.data / "ir", options.work / "data", seed=0
+        options.data / "train", options.build / "wheels", options.data / "ir", options.build / "data", seed=0
     )
     sys.stdout.write(json.dumps(counts) + "\n")
 
 
 def _texts(options: argparse.Namespace, name: str, key: str) -> list[str]:
-    with (options.work / "data" / f"{name}.jsonl").open(encoding="utf-8") as file:
+    with (options.build / "data" / f"{name}.jsonl").open(encoding="utf-8") as file:
         return [json.loads(line)[key] for line in file]
 
 
@@ -46,12 +46,12 @@ def embed(options: argparse.Namespace) -> None:
     """Embed queries and passages with the starting encoder."""
     for name, key, cap in (("passages", "text", 128), ("queries", "query", 64)):
         rows = encoder.embed(_texts(options, name, key), max_tokens=cap, device=options.device)
-        np.save(options.work / "data" / f"minilm-{name}.npy", rows)
+        np.save(options.build / "data" / f"minilm-{name}.npy", rows)
 
 
 def mine(options: argparse.Namespace) -> None:
     """Write mined.npz: candidates and teacher signals of every query."""
-    folder = options.work / "data"
+    folder = options.build / "data"
     with (folder / "queries.jsonl").open(encoding="utf-8") as file:
         rows = [json.loads(line) for line in file]
     mined = mining.mine(
@@ -65,7 +65,7 @@ def mine(options: argparse.Namespace) -> None:
 
 
 def _recipe(options: argparse.Namespace) -> train.Recipe:
-    given = {key: getattr(options, key) for key in ("head", "seed", "steps") if getattr(options, key) is not None}
+    given = {key: getattr(options, key) for key in ("head", "start", "seed", "steps") if getattr(options, key) is not None}
     return train.Recipe(**given)
 
 
@@ -73,9 +73,9 @@ def train_model(options: argparse.Namespace) -> None:
     """Train, or go on from the run's last checkpoint."""
     watched = evaluate.sample(options.data / "ir", queries=options.watch, depth=40) if options.watch else {}
     train.run(
-        Mined.read(options.work / "data", mining.Weights()),
+        Mined.read(options.build / "data", mining.Weights()),
         _recipe(options),
-        options.work / "runs" / options.run,
+        options.build / "runs" / options.name,
         device=options.device,
         evaluate=(lambda model, _: evaluate.quick(model, watched)) if watched else None,
         evaluate_every=options.evaluate_every,
@@ -94,23 +94,23 @@ def load(folder: Path) -> CrossEncoder:
 def measure(options: argparse.Namespace) -> None:
     """Score every judged set with fp32 and int8 weights and with the encoder; write scores.npz per set."""
     card.score_sets(
-        load(options.work / "runs" / options.run),
+        load(options.build / "runs" / options.name),
         evaluate.sample(options.data / "ir", queries=options.queries, depth=100),
-        options.work / "scores" / options.run,
+        options.build / "scores" / options.name,
         device=options.device,
     )
 
 
 def package(options: argparse.Namespace) -> None:
     """Write the shipped folder: model.onnx, tokenizer.json, card.json, manifest.json."""
-    model = load(options.work / "runs" / options.run)
-    checks = export.package(model, options.out, options.work / "export")
+    model = load(options.build / "runs" / options.name)
+    checks = export.package(model, options.out, options.build / "export")
     card.write(
         model,
-        scores=options.work / "scores" / options.run,
+        scores=options.build / "scores" / options.name,
         sets=evaluate.sample(options.data / "ir", queries=options.queries, depth=100),
-        data=options.work / "data",
-        run=options.work / "runs" / options.run,
+        data=options.build / "data",
+        run=options.build / "runs" / options.name,
         out=options.out,
         export_checks=checks,
     )
@@ -128,12 +128,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
     parser.add_argument("step", choices=(*STEPS, "all"))
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder with train/ and ir/")
-    parser.add_argument("--work", type=Path, default=Path("build/embedded"), help="everything made on the way")
+    parser.add_argument("--build", type=Path, default=Path("build/embedded"), help="everything made on the way")
     parser.add_argument("--out", type=Path, default=Path("rerank_plugins/models/embedded"))
-    parser.add_argument("--run", default="final", help="name of the run under WORK/runs")
+    parser.add_argument("--name", default="final", help="name of the run under BUILD/runs")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--head", choices=("rows", "mixed", "cls"), default=None)
+    parser.add_argument("--start", default=None, help="weights-fp16.safetensors of embedded-v0 to start from")
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--steps", type=int, default=None)
     parser.add_argument("--stop-at", type=int, default=None, help="pause after this step; resumable")

@@ -65,6 +65,32 @@ def trunk_state() -> dict[str, Tensor]:
     return state
 
 
+def v0_state(path: Path) -> dict[str, Tensor]:
+    """Return the weights of embedded-v0 (21,632 pairs after the encoder) under this project's names."""
+    from safetensors.torch import load_file
+
+    raw = {name: weight.float() for name, weight in load_file(str(path)).items()}
+    state = {}
+    renamed = {
+        "we": "embeddings.word", "pe": "embeddings.position", "te": "embeddings.segment", "ln": "embeddings.norm",
+        "o": "attended", "f1": "wide", "f2": "narrow", "ln1": "norm_1", "ln2": "norm_2",
+        "d": "dense", "v": "score", "tw": "weight", "a": "a", "b": "b",
+    }  # fmt: skip
+    for name, weight in raw.items():
+        first, *rest = name.split(".")
+        if first in {"L", "H"}:
+            place, part, *kind = rest
+            home = f"{'layers' if first == 'L' else 'heads'}.{place}"
+            if part == "qkv":
+                for side, piece in zip(("query", "key", "value"), weight.chunk(3), strict=True):
+                    state[".".join([home, side, *kind])] = piece
+            else:
+                state[".".join([home, renamed[part], *kind])] = weight
+        else:
+            state[".".join([renamed[first], *rest])] = weight
+    return state
+
+
 class Encoder(nn.Module):
     """The bi-encoder: mean of the last layer's rows, normalised."""
 

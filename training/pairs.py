@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 QUERY_TOKENS = 48
-CAPS, CAP_SHARES = (56, 88, 128, 200), (0.4, 0.35, 0.19, 0.06)
+CAPS, CAP_SHARES = (40, 64, 96, 168), (0.38, 0.34, 0.2, 0.08)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ import json
 import os
 import time
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,13 +15,12 @@ from torch import distributed, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from .encoder import trunk_state
+from .encoder import trunk_state, v0_state
 from .model import EXITS, CrossEncoder
 from .pairs import Mined, batches
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from torch import Tensor
 
@@ -30,9 +30,10 @@ class Recipe:
     """What a run is made of; the run's folder keeps it as recipe.json."""
 
     head: str = "rows"
+    start: str = ""
     seed: int = 0
     steps: int = 4_000
-    groups: int = 16
+    groups: int = 8
     size: int = 8
     rate_trunk: float = 1e-4
     rate_head: float = 5e-4
@@ -49,12 +50,16 @@ class Recipe:
 class Student(nn.Module):
     """The model in fp32, with a scale and shift that make its score a logit for the pointwise loss."""
 
-    def __init__(self, head: str) -> None:
+    def __init__(self, head: str, start: str = "") -> None:
+        """Start from embedded-v0's weights in the file `start`, or else from the encoder."""
         super().__init__()
         self.model = CrossEncoder(head)
-        self.model.load_state_dict(trunk_state(), strict=False)
+        state = v0_state(Path(start)) if start else trunk_state()
+        if head != "rows":
+            state = {name: weight for name, weight in state.items() if not name.startswith("heads")}
+        self.model.load_state_dict(state, strict=False)
         self.scale = nn.Parameter(torch.tensor(1.0))
-        self.shift = nn.Parameter(torch.tensor(0.0))
+        self.shift = nn.Parameter(torch.tensor(-12.0))
 
 
 def loss_of(scores: Tensor, teacher: Tensor, student: Student, recipe: Recipe) -> Tensor:
@@ -163,7 +168,7 @@ def run(
     torch.manual_seed(recipe.seed)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "recipe.json").write_text(json.dumps(asdict(recipe), indent=1))
-    student = Student(recipe.head).to(device)
+    student = Student(recipe.head, recipe.start).to(device)
     optimiser = _optimiser(student, recipe)
     half = HalfStep(student)
     average = copy.deepcopy(student.model)
