@@ -24,7 +24,8 @@ from .rules import RULE_TABLES, KeepSettings, SelectionSettings
 from .scorers import Scorer
 from .scorers.files import EMBEDDED, Hub, Precision, find
 from .scorers.lexical import LexicalScorer
-from .scorers.onnx import Long, OnnxOptions, OnnxScorer
+from .scorers.onnx import OnnxOptions, OnnxScorer
+from .scorers.pairs import Long
 from .scorers.remote.audit import AuditLog
 from .scorers.session import Provider
 from .telemetry import TelemetryOptions

@@ -21,7 +21,7 @@ from .passages import Fold
 from .policy import Policy
 from .records import Budget, Candidate, Code, Request, Result
 from .scorers.files import EMBEDDED, Precision
-from .scorers.onnx import Long
+from .scorers.pairs import Long
 from .scorers.scheduler import Scheduler
 from .scorers.session import Provider
 from .telemetry import Redact, Telemetry, Trace
