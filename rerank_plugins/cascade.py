@@ -5,9 +5,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
+import numpy as np
+
 from . import calibration, keep, tiers
 from .calibration import Calibration
-from .errors import ConfigError, RerankError, Withheld
+from .errors import ConfigError, InvalidRequest, ModelError, RerankError, Withheld
 from .keep import Keep, MarginKeep
 from .policy import Permit, Policy
 from .records import Code, Decision, StageRun, Timing, Usage
@@ -91,6 +93,8 @@ async def run(
 ) -> Standing:
     """Run the stages over `texts`, which come best first; failures are recorded, not raised.
 
+    Only `InvalidRequest` is raised.
+
     A stage that fails leaves its candidates where the stage before put them. Stages that send text
     run only as far as `permit` goes (None: no residency policy). An `outage` says why local stages
     cannot serve: they are passed over. `stop` ends the first stage early, by `priors` of the texts.
@@ -116,17 +120,14 @@ async def run(
                 )
             else:
                 scored = await scorer.score(query, passages, state=state, deadline_s=limit_s)
+            _check(scored, len(alive), name)
         except Withheld as error:
             standing.withheld.append(error)
             standing.decisions.append(Decision("policy", Code.POLICY, len(alive), str(error)))
             continue
         except RerankError as error:
-            standing.failures.append(error)
-            standing.decisions.append(
-                Decision("score", Code.STAGE_FAILED, len(alive), f"{name}: {error}")
-            )
+            _fail(standing, error, name, len(alive))
             standing.timings.append(Timing("stage", clock() - started, name))
-            standing.runs.append(StageRun(name, len(alive), 0, error=type(error).__name__))
             continue
         if stage.when == "fallback":
             standing.decisions.append(Decision("score", Code.FALLBACK, len(alive), name))
@@ -136,6 +137,30 @@ async def run(
         state = scored.state and scored.state.take([alive.index(text) for text in kept])
         alive = kept
     return standing
+
+
+def _fail(standing: Standing, error: RerankError, name: str, passages: int) -> None:
+    """Record a failed stage. Raises the caller's mistake, for which no other stage makes up."""
+    if isinstance(error, InvalidRequest):
+        raise error
+    standing.failures.append(error)
+    standing.decisions.append(Decision("score", Code.STAGE_FAILED, passages, f"{name}: {error}"))
+    standing.runs.append(StageRun(name, passages, 0, error=type(error).__name__))
+
+
+def _check(scored: Scored, passages: int, name: str) -> None:
+    """Refuse an answer that cannot be ordered. Raises `ModelError`."""
+    sizes = [len(one) for one in (scored.scores, scored.done, scored.truncated_tokens)]
+    if sizes != [passages] * len(sizes):
+        message = (
+            f"{name} gave {sizes[0]} scores, {sizes[1]} done and {sizes[2]} truncated counts; "
+            f"expected {passages} of each, one for every passage"
+        )
+        raise ModelError(message)
+    bad = int((~np.isfinite(scored.scores[scored.done])).sum())
+    if bad:
+        message = f"{name} gave {bad} of {passages} scores that are not finite; expected numbers"
+        raise ModelError(message)
 
 
 def _permitted(scorer: Scorer, permit: Permit, query: str, passages: Sequence[str]) -> Scorer:

@@ -24,8 +24,7 @@ from .rules import RULE_TABLES, KeepSettings, SelectionSettings
 from .scorers import Scorer
 from .scorers.files import EMBEDDED, Hub, Precision, find
 from .scorers.lexical import LexicalScorer
-from .scorers.onnx import OnnxOptions, OnnxScorer
-from .scorers.pairs import Long
+from .scorers.onnx import Long, OnnxOptions, OnnxScorer
 from .scorers.remote.audit import AuditLog
 from .scorers.session import Provider
 from .telemetry import TelemetryOptions
@@ -304,7 +303,7 @@ def _card_calibration(card: Mapping[str, object]) -> Calibration | None:
 
 
 def _card_prior_weight(stages: tuple[Stage, ...]) -> float:
-    last = stages[-1].scorer
+    last = stages[-1].scorer if stages else None
     facts = last.files.card.get("fusion") if isinstance(last, OnnxScorer) else None
     weight = facts.get("prior_weight") if isinstance(facts, Mapping) else None
     return float(weight) if isinstance(weight, int | float) else 0.0

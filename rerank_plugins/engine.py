@@ -28,6 +28,7 @@ _DEGRADING = frozenset(
         Code.OVERLOADED,
         Code.PASS_THROUGH,
         Code.STAGE_FAILED,
+        Code.TOO_LONG,
     }
 )
 
@@ -105,27 +106,6 @@ def permit(setup: Setup, candidates: Sequence[Candidate], request_id: str) -> Pe
     return Permit(
         setup.policy, tuple(one for one in labels if one is not None), request_id, setup.audit
     )
-
-
-def check(request: Request) -> None:
-    """Refuse what cannot be answered. Raises `InvalidRequest`."""
-    query: object = request.query
-    if not isinstance(query, str) or not query.strip():
-        message = f"the query is {query!r}; expected text that is not blank"
-        raise InvalidRequest(message)
-    if request.top_k is not None and request.top_k < 1:
-        message = f"top_k is {request.top_k}; expected at least 1, or None for all candidates"
-        raise InvalidRequest(message)
-    if request.budget.time_s is not None and not request.budget.time_s > 0.0:
-        message = f"the budget is {request.budget.time_s} s; expected more than 0, or None"
-        raise InvalidRequest(message)
-    for index, candidate in enumerate(request.candidates):
-        if candidate.prior is not None and not np.isfinite(candidate.prior):
-            message = (
-                f"candidate {index} has prior {candidate.prior}; expected a finite number, or "
-                "None where the first stage gives no scores"
-            )
-            raise InvalidRequest(message)
 
 
 async def rerank(
@@ -264,7 +244,16 @@ def _raise_if_strict(setup: Setup, request: Request, chosen: Shortlist, standing
         raise standing.failures[0]
     if standing.withheld and not standing.scored:
         raise standing.withheld[0]
-    missed = sum(one.count for one in standing.decisions if one.code is Code.DEADLINE)
+    missed, long = (
+        sum(one.count for one in standing.decisions if one.code is code)
+        for code in (Code.DEADLINE, Code.TOO_LONG)
+    )
+    if long:
+        message = (
+            f"{long} of {len(chosen.texts)} candidates are over the token limit and long is "
+            '"error"; shorten them, raise max_tokens, or choose long="window" or "truncate"'
+        )
+        raise InvalidRequest(message)
     if missed:
         message = (
             f"{missed} of {len(chosen.texts)} candidates were not scored when the budget of "

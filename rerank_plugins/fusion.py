@@ -43,6 +43,11 @@ def fuse(
 
 
 def _standardise(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    centred = values - values.mean()
+    peak = float(np.abs(values).max(initial=0.0))
+    if peak == 0.0:
+        return np.zeros_like(values)
+    # Within [-1, 1] no sum or square overflows.
+    scaled = values / peak
+    centred = scaled - scaled.mean()
     spread = float(centred.std())
     return centred / spread if spread > 0.0 else np.zeros_like(centred)

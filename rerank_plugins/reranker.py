@@ -1,10 +1,10 @@
 """What users hold: a reranker, from a model name, a file of settings, or stages of their own."""
 
+import contextlib
 import os
-import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
@@ -13,16 +13,17 @@ from typing import Literal, Self
 from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import TracerProvider
 
-from . import engine
+from . import engine, validity
 from .cascade import Stage
 from .engine import Setup, WhenCold
 from .errors import InvalidRequest, Overloaded
 from .passages import Fold
 from .policy import Policy
+from .readiness import Readiness
 from .records import Budget, Candidate, Code, Request, Result
 from .scorers.files import EMBEDDED, Precision
-from .scorers.pairs import Long
-from .scorers.scheduler import Scheduler
+from .scorers.onnx import Long
+from .scorers.scheduler import Scheduler, wait
 from .scorers.session import Provider
 from .telemetry import Redact, Telemetry, Trace
 
@@ -36,10 +37,10 @@ class Reranker:
     sent. `load` reads everything else from a file.
 
     `budget_ms` bounds every request in time: it then costs quality, never an error. `strict` raises
-    instead of degrading. Until the model is warm a request waits, or with
-    `when_cold="pass_through"` gets the first-stage order back. Spans and metrics go to the given
-    providers, or to OpenTelemetry's global ones; `redact` rewrites texts that go onto spans. Raises
-    `ModelError`, `ConfigError`.
+    instead of degrading. While the model warms up a request without a budget waits; with
+    `when_cold="pass_through"` it gets the first-stage order back, and starts the warm-up if nobody
+    has. Spans and metrics go to the given providers, or to OpenTelemetry's global ones; `redact`
+    rewrites texts that go onto spans. Raises `ModelError`, `ConfigError`.
 
     >>> reranker = Reranker("lexical")
     >>> [hit.index for hit in reranker.rerank("red fox", ["blue hen", "a red fox"], top_k=1)]
@@ -106,6 +107,7 @@ class Reranker:
             max_requests=self.setup.max_requests,
             clock=clock,
         )
+        self._readiness = Readiness([stage.scorer for stage in self.setup.stages])
         self._telemetry = Telemetry(
             self.setup.telemetry,
             stages=[stage.scorer for stage in self.setup.stages],
@@ -115,8 +117,6 @@ class Reranker:
             redact=redact,
             clock=clock,
         )
-        self._warm = threading.Event()
-        self._warming = threading.Lock()
         # Worker threads must not outlive a reranker that nobody closed.
         self._finalizer = weakref.finalize(self, self._scheduler.close)
 
@@ -128,16 +128,11 @@ class Reranker:
     @property
     def ready(self) -> bool:
         """Tell whether every stage has run real shapes."""
-        return self._warm.is_set()
+        return self._readiness.ready
 
     def warm_up(self) -> None:
         """Run short and long, single and full batches on every stage; later calls do nothing."""
-        with self._warming:
-            if self._warm.is_set():
-                return
-            for stage in self.setup.stages:
-                stage.scorer.warm_up()
-            self._warm.set()
+        self._readiness.warm_up()
 
     def rerank(
         self,
@@ -180,10 +175,10 @@ class Reranker:
 
     def _submit(self, request: Request, trace: Trace) -> Future[Result]:
         now = self._clock()
-        engine.check(request)
+        validity.check(request)
         strict = self.setup.strict if request.strict is None else request.strict
-        if not self._warm.is_set() and self.setup.when_cold == "pass_through" and not strict:
-            threading.Thread(target=self.warm_up, name="rerank-warm-up", daemon=True).start()
+        passing = self.setup.when_cold == "pass_through" and not strict
+        if passing and not self.ready and self._readiness.begin():
             return self._without_local(request, trace, Code.NOT_WARM, now_s=now)
         try:
             return self._start(request, trace, now_s=now)
@@ -199,14 +194,19 @@ class Reranker:
     ) -> Future[Result]:
         time_s = request.budget.time_s or self.setup.budget.time_s
         deadline_s = None if time_s is None else now_s + time_s
+        # A budget is spent on scoring, warm or not.
+        warming = self._readiness.under_way if deadline_s is None else None
         answer = trace.observe(
-            lambda: engine.rerank(
-                self.setup,
-                request,
-                deadline_s=deadline_s,
-                submitted_s=now_s,
-                outage=outage,
-                clock=self._clock,
+            lambda: _once_warm(
+                warming,
+                lambda: engine.rerank(
+                    self.setup,
+                    request,
+                    deadline_s=deadline_s,
+                    submitted_s=now_s,
+                    outage=outage,
+                    clock=self._clock,
+                ),
             )
         )
         return self._scheduler.submit(answer, deadline_s=deadline_s, spare=outage is not None)
@@ -270,12 +270,22 @@ def _request(
     budget_ms: float | None,
     strict: bool | None,
 ) -> Request:
-    if isinstance(passages, str):
-        message = f"passages is one text ({passages[:40]!r}); expected a list of texts"
+    if isinstance(passages, str | bytes) or not isinstance(passages, Iterable):
+        message = f"passages is {repr(passages)[:40]}; expected a list of texts"
         raise InvalidRequest(message)
     candidates = tuple(one if isinstance(one, Candidate) else Candidate(one) for one in passages)
     budget = Budget(None if budget_ms is None else budget_ms / 1e3)
     return Request(query, candidates, top_k=top_k, budget=budget, strict=strict)
+
+
+async def _once_warm(
+    warming: Future[None] | None, answer: Callable[[], Coroutine[object, object, Result]]
+) -> Result:
+    if warming is not None:
+        # Where it fails, so will the stage, which says so in the result.
+        with contextlib.suppress(Exception):
+            await wait(warming)
+    return await answer()
 
 
 def _done(result: Result) -> Future[Result]:

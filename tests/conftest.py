@@ -3,6 +3,7 @@
 import ipaddress
 import socket
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -47,3 +48,11 @@ def _loopback_only(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(socket.socket, "connect", guarded(socket.socket.connect))
     monkeypatch.setattr(socket.socket, "connect_ex", guarded(socket.socket.connect_ex))
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the folder of a tiny BERT cross-encoder; see tests/tiny.py."""
+    from tests import tiny
+
+    return tiny.build(tmp_path_factory.mktemp("models") / "tiny")

@@ -27,9 +27,10 @@ ROWS = (
         "fusion",
         "drift",
         "registry",
+        "validity",
     ),
     ("scorers", "models"),  # L2
-    ("telemetry", "shortlist", "tiers"),  # L3
+    ("readiness", "shortlist", "telemetry", "tiers"),  # L3
     ("cascade",),
     ("engine",),
     ("rules",),  # L4

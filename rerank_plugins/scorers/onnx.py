@@ -2,25 +2,26 @@
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..batching import Batch
+from ..batching import Batch, plan
 from ..errors import ConfigError, ModelError
-from ..passages import Fold
-from ..records import Code, Decision, Timing
-from . import Scored, ScoreKind, State, graphs, pairs
+from ..passages import Fold, fold, windows
+from ..records import Code, Decision, Timing, Usage
+from . import Scored, ScoreKind, State, graphs
 from .files import ModelFiles
 from .graphs import cache
 from .graphs.verify import probes
-from .pace import Pace
-from .pairs import MIN_WINDOW_TOKENS, Long, Pairs, Windowing, lay_out
 from .scheduler import Job, run_jobs
 from .session import Graph, Provider, open_graph
-from .tokens import PairTokenizer
+from .tokens import Ids, PairTokenizer
+
+Long: TypeAlias = Literal["window", "truncate", "error"]
 
 # Position tables that start behind the padding index (RoBERTa and its kin) lose those rows.
 _OFFSET_FAMILIES = frozenset(
@@ -35,7 +36,10 @@ _OFFSET_FAMILIES = frozenset(
     }
 )
 _FALLBACK_MAX_TOKENS = 512
-_WARM_LENGTHS = (16, 64, 128, 256)
+# A window must hold enough of the passage to be worth a model run.
+_MIN_WINDOW_TOKENS = 16
+_TIER_PAIRS = 16
+_SMOOTHING = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,19 @@ class OnnxOptions:
     score_column: int | None = None
     rewrite: bool = True
     graph_cache: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class _Pairs:
+    """The pairs of a request: which candidate owns each, its passage ids, its full length."""
+
+    query: Ids
+    ids: list[Ids]
+    owners: NDArray[np.intp]
+    lengths: NDArray[np.int64]
+    truncated: NDArray[np.int64]
+    refused: NDArray[np.bool_]
+    windowed: int
 
 
 class OnnxScorer:
@@ -90,13 +107,10 @@ class OnnxScorer:
         self._note = prepared.note
         self._column = _score_column(self.options, files)
         self._clock = clock
-        self.windowing = Windowing(
-            self.options.long, self.options.window_overlap, self.options.max_windows
-        )
-        self.pace = Pace(max_tokens=self.max_tokens, max_batch_tokens=self.options.max_batch_tokens)
+        self._token_s = 0.0
         self._warm = False
         self._lock = threading.Lock()
-        self._columns(self._probe(1, 8))
+        self._columns(self._probe(pairs=1, length_tokens=8))
 
     async def score(
         self,
@@ -109,46 +123,33 @@ class OnnxScorer:
         """Score passages; those the deadline leaves no time for come back not done."""
         started = self._clock()
         ids, hits = self.tokenizer.passages(passages)
-        query_ids = self.tokenizer.query(query)
-        laid = lay_out(
-            query_ids,
-            ids,
-            room_tokens=self.tokenizer.room(query_ids, self.max_tokens),
-            special_tokens=self.tokenizer.template.special_tokens,
-            windowing=self.windowing,
+        pairs = self._pairs(query, ids)
+        batches = plan(
+            pairs.lengths,
+            max_batch_tokens=self.options.max_batch_tokens,
+            tier_pairs=None if deadline_s is None else _TIER_PAIRS,
         )
         tokenised = self._clock()
-        self.pace.observe_reading(
-            sum(map(len, passages)), laid.lengths, sum(map(len, ids)), tokenised - started
-        )
-        batches = self.pace.batches(laid.lengths, deadline_s=deadline_s, now_s=tokenised)
         logits = await run_jobs(
-            [self._job(laid, batch) for batch in batches],
-            admit=self.pace.admission(deadline_s, self._clock),
+            [self._job(pairs, batch) for batch in batches],
+            admit=None if deadline_s is None else self._admit(deadline_s),
         )
         scored = self._clock()
-        scores, done = pairs.bring_back(laid, batches, logits, self.options.fold)
-        self._check_finite(scores, done)
+        scores, done = self._fold(pairs, batches, logits, len(passages))
         timings = (
             Timing("tokenise", tokenised - started),
             Timing("score", scored - tokenised),
             Timing("fold", self._clock() - scored),
         )
-        finished = [
-            batch for batch, logit in zip(batches, logits, strict=True) if logit is not None
-        ]
+        ran = [batch for batch, logit in zip(batches, logits, strict=True) if logit is not None]
         return Scored(
             scores,
             done,
-            laid.truncated,
+            pairs.truncated,
             timings=timings,
-            decisions=(*pairs.decisions(laid, done), *self._rewrite_decision(len(passages))),
-            usage=replace(pairs.usage(laid, finished), token_cache_hits=hits),
+            decisions=(*_decisions(pairs, done), *self._rewrite_decision(len(passages))),
+            usage=replace(_usage(pairs, ran), token_cache_hits=hits),
         )
-
-    def price_s(self, chars: Sequence[int]) -> float:
-        """Predict worker seconds per pair for passages of so many characters; 0.0: unknown."""
-        return self.pace.price_s(chars)
 
     def warm_up(self) -> None:
         """Run short and full length, one pair and a full batch; later calls do nothing."""
@@ -156,13 +157,10 @@ class OnnxScorer:
             if self._warm:
                 return
             budget = self.options.max_batch_tokens
-            sizes = [
-                (count, length)
-                for length in sorted({min(one, self.max_tokens) for one in _WARM_LENGTHS})
-                for count in sorted({1, max(1, min(64, budget // length))})
-            ]
+            for length in sorted({min(16, self.max_tokens), min(128, self.max_tokens)}):
+                for count in {1, max(1, min(64, budget // length))}:
+                    self._probe(count, length)
             self._probe(1, min(self.max_tokens, 2048))
-            self.pace.meter.calibrate(sizes, [self._timed(*size) for size in sizes])
             self._warm = True
 
     def close(self) -> None:
@@ -189,57 +187,65 @@ class OnnxScorer:
             folder=cache.directory() if options.graph_cache else None,
         )
 
-    def _timed(self, count: int, length_tokens: int) -> float:
-        """Time a batch of filler, the second of two runs: the first pays for its shapes."""
-        self._probe(count, length_tokens)
-        started = self._clock()
-        self._probe(count, length_tokens)
-        return self._clock() - started
-
-    def _probe(self, count: int, length_tokens: int) -> NDArray[np.float32]:
+    def _probe(self, pairs: int, length_tokens: int) -> NDArray[np.float32]:
         """Run pairs of padding-free filler, timed; give the raw output columns."""
         room = length_tokens - self.tokenizer.template.special_tokens - 1
         query = np.zeros(1, dtype=np.int32)
         filler = np.full(max(1, room), self.tokenizer.pad_id, dtype=np.int32)
         length = self.tokenizer.template.special_tokens + 1 + len(filler)
-        arrays = self.tokenizer.assemble(query, [filler] * count, length)
+        arrays = self.tokenizer.assemble(query, [filler] * pairs, length)
         try:
             return self.graph.run(arrays)
         except Exception as error:
             message = (
-                f"model {self.name!r} fails on a batch of {count} x {length} tokens: {error}. "
+                f"model {self.name!r} fails on a batch of {pairs} x {length} tokens: {error}. "
                 "Expected dynamic batch and sequence axes; export it again"
             )
             raise ModelError(message) from error
 
-    def _check_finite(self, scores: NDArray[np.float32], done: NDArray[np.bool_]) -> None:
-        bad = int((~np.isfinite(scores[done])).sum())
-        if bad:
-            message = (
-                f"model {self.name!r} gave {bad} of {int(done.sum())} scores that are not finite; "
-                "the export or its quantisation is broken"
-            )
-            raise ModelError(message)
-
-    def _job(self, laid: Pairs, batch: Batch) -> Job[NDArray[np.float32]]:
-        return Job(
-            lambda: self._run(laid, batch),
-            tokens=batch.padded_tokens,
-            length_tokens=batch.length_tokens,
+    def _pairs(self, query_text: str, passages: Sequence[Ids]) -> _Pairs:
+        query = self.tokenizer.query(query_text)
+        room = self.tokenizer.room(query, self.max_tokens)
+        long = self.options.long
+        if long == "window" and room < _MIN_WINDOW_TOKENS:
+            long = "truncate"
+        ids: list[Ids] = []
+        owners: list[int] = []
+        truncated = np.zeros(len(passages), dtype=np.int64)
+        refused = np.zeros(len(passages), dtype=np.bool_)
+        windowed = 0
+        for i, passage in enumerate(passages):
+            limit = self.options.max_windows if long == "window" else 1
+            spans = windows(len(passage), room, overlap=self.options.window_overlap, limit=limit)
+            truncated[i] = len(passage) - spans[-1][1]
+            if truncated[i] and long == "error":
+                refused[i] = True
+                continue
+            windowed += len(spans) > 1
+            ids += [passage[start:stop] for start, stop in spans]
+            owners += [i] * len(spans)
+        extra = len(query) + self.tokenizer.template.special_tokens
+        lengths = np.array([len(one) + extra for one in ids], dtype=np.int64)
+        return _Pairs(
+            query, ids, np.array(owners, dtype=np.intp), lengths, truncated, refused, windowed
         )
 
-    def _run(self, laid: Pairs, batch: Batch) -> NDArray[np.float32]:
+    def _job(self, pairs: _Pairs, batch: Batch) -> Job[NDArray[np.float32]]:
+        return Job(lambda: self._run(pairs, batch), tokens=batch.padded_tokens)
+
+    def _run(self, pairs: _Pairs, batch: Batch) -> NDArray[np.float32]:
         """Compute one micro-batch: logits [pairs of the batch]."""
         started = self._clock()
         arrays = self.tokenizer.assemble(
-            laid.query, [laid.ids[i] for i in batch.pairs], batch.length_tokens
+            pairs.query, [pairs.ids[i] for i in batch.pairs], batch.length_tokens
         )
         try:
             columns = self.graph.run(arrays)
         except Exception as error:
             message = f"model {self.name!r} failed on {arrays.input_ids.shape}: {error}"
             raise ModelError(message) from error
-        self.pace.meter.observe(len(batch.pairs), batch.length_tokens, self._clock() - started)
+        seen_s = (self._clock() - started) / batch.padded_tokens
+        self._token_s += (_SMOOTHING if self._token_s else 1.0) * (seen_s - self._token_s)
         return self._columns(columns)
 
     def _columns(self, columns: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -256,6 +262,39 @@ class OnnxScorer:
             f"{self._column}; expected 1 or 2 columns, or a score_column that says which one counts"
         )
         raise ModelError(message)
+
+    def _admit(self, deadline_s: float) -> Callable[[Job[NDArray[np.float32]]], bool]:
+        return lambda job: self._clock() + job.tokens * self._token_s <= deadline_s
+
+    def _fold(
+        self,
+        pairs: _Pairs,
+        batches: Sequence[Batch],
+        logits: Sequence[NDArray[np.float32] | None],
+        candidates: int,
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Bring logits back into candidate order; a candidate is done with its last window."""
+        flat = np.zeros(len(pairs.ids), dtype=np.float32)
+        ran = np.zeros(len(pairs.ids), dtype=np.bool_)
+        for batch, values in zip(batches, logits, strict=True):
+            if values is not None:
+                flat[list(batch.pairs)] = values
+                ran[list(batch.pairs)] = True
+        if not np.isfinite(flat).all():
+            bad = int((~np.isfinite(flat)).sum())
+            message = (
+                f"model {self.name!r} gave {bad} of {len(flat)} scores that are not finite; the "
+                "export or its quantisation is broken"
+            )
+            raise ModelError(message)
+        done = ~pairs.refused
+        done[pairs.owners[~ran]] = False
+        scores = np.zeros(candidates, dtype=np.float32)
+        if len(flat):
+            whole = ~pairs.refused
+            names = np.cumsum(whole) - 1
+            scores[whole] = fold(flat, names[pairs.owners], int(whole.sum()), self.options.fold)
+        return scores, done
 
 
 def usable_tokens(files: ModelFiles) -> int:
@@ -280,10 +319,10 @@ def usable_tokens(files: ModelFiles) -> int:
 
 def _checked(options: OnnxOptions, files: ModelFiles) -> OnnxOptions:
     limit = usable_tokens(files)
-    if options.max_tokens is not None and not MIN_WINDOW_TOKENS <= options.max_tokens <= limit:
+    if options.max_tokens is not None and not _MIN_WINDOW_TOKENS <= options.max_tokens <= limit:
         message = (
             f"max_tokens is {options.max_tokens}; model {files.name!r} takes "
-            f"{MIN_WINDOW_TOKENS} to {limit} tokens a pair"
+            f"{_MIN_WINDOW_TOKENS} to {limit} tokens a pair"
         )
         raise ConfigError(message)
     if options.max_batch_tokens < 1 or options.max_windows < 1 or options.intra_threads < 0:
@@ -297,3 +336,26 @@ def _score_column(options: OnnxOptions, files: ModelFiles) -> int | None:
         return options.score_column
     column = files.card.get("score_column")
     return column if isinstance(column, int) else None
+
+
+def _decisions(pairs: _Pairs, done: NDArray[np.bool_]) -> tuple[Decision, ...]:
+    truncated = int(((pairs.truncated > 0) & ~pairs.refused).sum())
+    missed = int((~done & ~pairs.refused).sum())
+    counts: Mapping[Code, tuple[str, int]] = {
+        Code.WINDOWED: ("split", pairs.windowed),
+        Code.TRUNCATED: ("split", truncated),
+        Code.TOO_LONG: ("split", int(pairs.refused.sum())),
+        Code.DEADLINE: ("score", missed),
+    }
+    return tuple(Decision(step, code, n) for code, (step, n) in counts.items() if n)
+
+
+def _usage(pairs: _Pairs, ran: Sequence[Batch]) -> Usage:
+    real = sum(int(pairs.lengths[i]) for batch in ran for i in batch.pairs)
+    return Usage(
+        pairs=sum(len(batch.pairs) for batch in ran),
+        tokens=real,
+        padding_tokens=sum(batch.padded_tokens for batch in ran) - real,
+        truncated_tokens=int(pairs.truncated[~pairs.refused].sum()),
+        batches=len(ran),
+    )

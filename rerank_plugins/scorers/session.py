@@ -72,7 +72,8 @@ def open_graph(
     options.inter_op_num_threads = 1
     # Idle workers must not burn the cores that others compute on.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3
+    # Errors reach the caller as exceptions; the library need not print them as well.
+    options.log_severity_level = 4
     if literal:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     where = str(graph) if isinstance(graph, Path) else "the rewritten graph"
