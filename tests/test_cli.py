@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rerank_plugins import cli
-from tests.collections import beir_folder, rerank_folder
+from tests.small_collections import beir_folder, rerank_folder
 
 
 def run(*arguments: object) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.collections import beir_folder
+from tests.small_collections import beir_folder
 
 ROOT = Path(__file__).parent.parent
 CODE = re.compile(r"^```python\n(.*?)^```", flags=re.MULTILINE | re.DOTALL)

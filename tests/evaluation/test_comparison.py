@@ -4,7 +4,7 @@ import pytest
 
 from rerank_plugins import Reranker, evaluation
 from rerank_plugins.errors import InvalidRequest
-from tests.collections import beir_folder
+from tests.small_collections import beir_folder
 
 
 @pytest.fixture

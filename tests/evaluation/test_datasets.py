@@ -6,7 +6,7 @@ import pytest
 
 from rerank_plugins.errors import InvalidRequest
 from rerank_plugins.evaluation import datasets
-from tests.collections import QRELS, RUN, beir_folder, rerank_folder, text
+from tests.small_collections import QRELS, RUN, beir_folder, rerank_folder, text
 
 
 @pytest.mark.parametrize("layout", [beir_folder, rerank_folder])
