@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 import typer
 from signatures import python
+from traces import tables
 
 from rerank_plugins import errors
 from rerank_plugins.cli import application
@@ -113,6 +114,11 @@ def errors_and_codes() -> str:
     return "\n".join(lines) + "\n"
 
 
+def spans_and_metrics() -> str:
+    """List spans, their attributes, and metrics."""
+    return "\n".join([NOTE, *tables()]) + "\n"
+
+
 def api() -> str:
     """Describe the Python interface."""
     return "\n".join([NOTE, *python()]) + "\n"
@@ -124,6 +130,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "command-line.md": command_line,
     "errors.md": errors_and_codes,
     "known-models.md": known_models,
+    "spans-and-metrics.md": spans_and_metrics,
 }
 
 
