@@ -134,7 +134,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--head", choices=("rows", "mixed", "cls"), default=None)
-    parser.add_argument("--start", default=None, help="weights-fp16.safetensors of embedded-v0 to start from")
+    parser.add_argument("--begin-from", dest="start", default=None, help="weights-fp16.safetensors of embedded-v0 to start from")
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--steps", type=int, default=None)
     parser.add_argument("--stop-at", type=int, default=None, help="pause after this step; resumable")

@@ -46,8 +46,8 @@ def score_sets(
     sets: Mapping[str, list[JudgedQuery]],
     folder: Path,
     *,
-    both: int = 15,
-    max_tokens: int = 256,
+    both: int = 10,
+    max_tokens: int = 192,
     device: str = "cpu",
 ) -> None:
     """Write one file per set: scores with the shipped (rounded) weights, fp32 weights on `both` queries, cosine."""
