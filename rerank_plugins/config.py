@@ -24,7 +24,9 @@ from .rules import RULE_TABLES, KeepSettings, SelectionSettings
 from .scorers import Scorer
 from .scorers.files import EMBEDDED, Hub, Precision, find
 from .scorers.lexical import LexicalScorer
-from .scorers.onnx import Long, OnnxOptions, OnnxScorer
+from .scorers.onnx import OnnxScorer
+from .scorers.options import OnnxOptions
+from .scorers.pairs import Long
 from .scorers.remote.audit import AuditLog
 from .scorers.session import Provider
 from .telemetry import TelemetryOptions
@@ -64,11 +66,14 @@ class StageSettings(_Table):
     intra_threads: Annotated[int, Field(ge=0)] = Field(
         default=1, description="threads inside an operator"
     )
-    max_batch_tokens: Positive = Field(
-        default=512, description="padded tokens a micro-batch, at most"
+    max_batch_tokens: Positive | None = Field(
+        default=None, description="padded tokens a micro-batch, at most; None: measured at warm-up"
     )
     token_cache_bytes: Annotated[int, Field(ge=0)] = Field(
         default=64 * 2**20, description="memory for passage token ids; 0: no cache"
+    )
+    score_cache_bytes: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="memory for scores of pairs seen before; 0: no cache"
     )
     score_column: int | None = Field(
         default=None, description="output column that counts, if several"
@@ -250,6 +255,7 @@ def scorer(settings: StageSettings) -> Scorer:
         intra_threads=settings.intra_threads,
         max_batch_tokens=settings.max_batch_tokens,
         token_cache_bytes=settings.token_cache_bytes,
+        score_cache_bytes=settings.score_cache_bytes,
         score_column=settings.score_column,
         rewrite=settings.rewrite,
         graph_cache=settings.graph_cache,

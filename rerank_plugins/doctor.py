@@ -23,7 +23,8 @@ from .reranker import Reranker
 from .scorers import Scorer
 from .scorers.files import cpu_features, verify
 from .scorers.lexical import LexicalScorer
-from .scorers.onnx import OnnxScorer, usable_tokens
+from .scorers.onnx import OnnxScorer
+from .scorers.options import usable_tokens
 
 Verdict: TypeAlias = Literal["ok", "warn", "fail"]
 

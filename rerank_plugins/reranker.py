@@ -21,8 +21,9 @@ from .passages import Fold
 from .policy import Policy
 from .readiness import Readiness
 from .records import Budget, Candidate, Code, Request, Result
+from .scorers import cores
 from .scorers.files import EMBEDDED, Precision
-from .scorers.onnx import Long
+from .scorers.pairs import Long
 from .scorers.scheduler import Scheduler, wait
 from .scorers.session import Provider
 from .telemetry import Redact, Telemetry, Trace
@@ -103,7 +104,7 @@ class Reranker:
             self.setup = config.build(settings, policy=policy)
         self._clock = clock
         self._scheduler = Scheduler(
-            self.setup.workers or os.cpu_count() or 1,
+            self.setup.workers or cores.count(),
             max_requests=self.setup.max_requests,
             clock=clock,
         )

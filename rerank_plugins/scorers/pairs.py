@@ -1,0 +1,136 @@
+"""The pairs of a request: laid out from token ids, and their logits brought back to candidates."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..batching import Batch
+from ..passages import Fold, fold, windows
+from ..records import Code, Decision, Usage
+from .tokens import Ids
+
+Long: TypeAlias = Literal["window", "truncate", "error"]
+
+# A window must hold enough of the passage to be worth a model run.
+MIN_WINDOW_TOKENS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Windowing:
+    """What happens to passages that do not fit beside the query."""
+
+    long: Long
+    overlap: float
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """Which candidate owns each pair, its passage ids and full length; per candidate what was cut.
+
+    `truncated` and `refused` are per candidate, the rest per pair.
+    """
+
+    query: Ids
+    ids: list[Ids]
+    owners: NDArray[np.intp]
+    lengths: NDArray[np.int64]
+    truncated: NDArray[np.int64]
+    refused: NDArray[np.bool_]
+    windowed: int
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all pairs, without padding."""
+        return int(self.lengths.sum())
+
+
+def lay_out(
+    query: Ids,
+    passages: Sequence[Ids],
+    *,
+    room_tokens: int,
+    special_tokens: int,
+    windowing: Windowing,
+) -> Pairs:
+    """Make one pair per passage, or one per window where a passage takes more than the room."""
+    long = windowing.long
+    if long == "window" and room_tokens < MIN_WINDOW_TOKENS:
+        long = "truncate"
+    limit = windowing.limit if long == "window" else 1
+    sizes = np.array([len(one) for one in passages], dtype=np.int64)
+    truncated = np.zeros(len(passages), dtype=np.int64)
+    refused = np.zeros(len(passages), dtype=np.bool_)
+    ids, owners = list(passages), list(range(len(passages)))
+    windowed = 0
+    if (sizes > room_tokens).any():
+        ids, owners = [], []
+        for i, passage in enumerate(passages):
+            spans = windows(len(passage), room_tokens, overlap=windowing.overlap, limit=limit)
+            truncated[i] = len(passage) - spans[-1][1]
+            if truncated[i] and long == "error":
+                refused[i] = True
+                continue
+            windowed += len(spans) > 1
+            ids += [passage[start:stop] for start, stop in spans]
+            owners += [i] * len(spans)
+        sizes = np.array([len(one) for one in ids], dtype=np.int64)
+    lengths = sizes + len(query) + special_tokens
+    return Pairs(query, ids, np.array(owners, dtype=np.intp), lengths, truncated, refused, windowed)
+
+
+def bring_back(
+    pairs: Pairs,
+    batches: Sequence[Batch],
+    logits: Sequence[NDArray[np.float32] | None],
+    how: Fold,
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Fold logits into candidate scores; a candidate is done with its last window.
+
+    Scores of candidates that are not done mean nothing; a score of a pair that ran may be not
+    finite, which is the caller's to check.
+    """
+    flat = np.zeros(len(pairs.ids), dtype=np.float32)
+    ran = np.zeros(len(pairs.ids), dtype=np.bool_)
+    for batch, values in zip(batches, logits, strict=True):
+        if values is not None:
+            flat[list(batch.pairs)] = values
+            ran[list(batch.pairs)] = True
+    done = ~pairs.refused
+    done[pairs.owners[~ran]] = False
+    scores = np.zeros(len(pairs.refused), dtype=np.float32)
+    if not pairs.windowed:
+        scores[pairs.owners] = flat
+    elif len(flat):
+        whole = ~pairs.refused
+        names = np.cumsum(whole) - 1
+        scores[whole] = fold(flat, names[pairs.owners], int(whole.sum()), how)
+    return scores, done
+
+
+def decisions(pairs: Pairs, done: NDArray[np.bool_]) -> tuple[Decision, ...]:
+    """Say what was windowed, cut, refused, or left out for lack of time."""
+    truncated = int(((pairs.truncated > 0) & ~pairs.refused).sum())
+    missed = int((~done & ~pairs.refused).sum())
+    counts = {
+        Code.WINDOWED: ("split", pairs.windowed),
+        Code.TRUNCATED: ("split", truncated),
+        Code.TOO_LONG: ("split", int(pairs.refused.sum())),
+        Code.DEADLINE: ("score", missed),
+    }
+    return tuple(Decision(step, code, n) for code, (step, n) in counts.items() if n)
+
+
+def usage(pairs: Pairs, ran: Sequence[Batch]) -> Usage:
+    """Count what the batches that ran cost."""
+    real = sum(int(pairs.lengths[i]) for batch in ran for i in batch.pairs)
+    return Usage(
+        pairs=sum(len(batch.pairs) for batch in ran),
+        tokens=real,
+        padding_tokens=sum(batch.padded_tokens for batch in ran) - real,
+        truncated_tokens=int(pairs.truncated[~pairs.refused].sum()),
+        batches=len(ran),
+    )

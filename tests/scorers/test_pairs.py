@@ -1,0 +1,51 @@
+"""Passages become pairs and logits become scores, whatever was cut, refused or left out."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rerank_plugins.batching import plan
+from rerank_plugins.scorers.pairs import Windowing, bring_back, lay_out
+
+lengths = st.lists(st.integers(min_value=1, max_value=120), min_size=1, max_size=30)
+
+
+def made(sizes, long):
+    """Lay out passages of these sizes beside a query of 4 tokens, room for 40."""
+    passages = [np.full(size, i, dtype=np.int32) for i, size in enumerate(sizes)]
+    query = np.zeros(4, dtype=np.int32)
+    windowing = Windowing(long, 0.5, 3)
+    return lay_out(query, passages, room_tokens=40, special_tokens=3, windowing=windowing)
+
+
+@given(lengths, st.sampled_from(["window", "truncate", "error"]))
+def test_every_score_comes_back_to_its_candidate(sizes, long):
+    """A pair's logit is its owner's number here: so must be the candidate's score."""
+    pairs = made(sizes, long)
+    batches = plan(pairs.lengths, max_batch_tokens=128)
+    logits = [
+        np.array([pairs.ids[i][0] for i in batch.pairs], dtype=np.float32) for batch in batches
+    ]
+    scores, done = bring_back(pairs, batches, logits, "max")
+    assert (scores[done] == np.flatnonzero(done)).all()
+    assert (done == ~pairs.refused).all()
+    assert (pairs.refused == (np.array(sizes) > 40) & (long == "error")).all()
+
+
+@given(lengths)
+def test_a_candidate_with_a_window_that_did_not_run_is_not_done(sizes):
+    """Half a passage is no score."""
+    pairs = made(sizes, "window")
+    batches = plan(pairs.lengths, max_batch_tokens=128)
+    logits = [None, *(np.zeros(len(batch.pairs), np.float32) for batch in batches[1:])]
+    _, done = bring_back(pairs, batches, logits, "max")
+    missed = {int(pairs.owners[i]) for i in batches[0].pairs}
+    assert {int(i) for i in np.flatnonzero(~done)} == missed
+
+
+@given(lengths)
+def test_tokens_are_read_or_counted_as_cut(sizes):
+    """What windows leave out at the end is reported, token by token."""
+    pairs = made(sizes, "truncate")
+    read = np.bincount(pairs.owners, [len(one) for one in pairs.ids], minlength=len(sizes))
+    assert (read + pairs.truncated == np.array(sizes)).all()
