@@ -23,7 +23,7 @@ from ..reranker import Reranker
 from . import schema
 from .dialects import Dialect, RerankBody, TeiBody, documents_answer, tei_answer
 from .limits import Limits, Refused, authorise, budget_ms, read_body
-from .metrics import exposition
+from .observing import exposition
 
 _LOG = logging.getLogger(__name__)
 _PARSE_IN_THREAD_BYTES = 256 * 2**10
@@ -193,12 +193,7 @@ async def _readyz(request: Request) -> Response:
 
 
 async def _metrics(_: Request) -> Response:
-    text = exposition()
-    if text is None:
-        return PlainTextResponse(
-            "metrics need: pip install 'rerank-plugins[otel]'", status_code=404
-        )
-    return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+    return Response(exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 async def _openapi(_: Request) -> Response:

@@ -15,6 +15,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ..errors import ConfigError
 from ..reranker import Reranker, load
+from . import observing
 from .app import Serving, build
 from .limits import Limits
 
@@ -102,6 +103,7 @@ def serve(options: ServeOptions) -> None:
 
 def application() -> Starlette:
     """Build the application of one worker from what `serve` left in the environment."""
+    observing.set_up()
     options = ServeOptions(**json.loads(os.environ[_ENVIRONMENT]))
     return build(
         Serving(

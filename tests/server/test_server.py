@@ -9,8 +9,13 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from starlette.testclient import TestClient
 
 from rerank_plugins import Reranker
+from rerank_plugins.server.app import Serving, build
 
 from .serving import Server, running
 
@@ -247,3 +252,31 @@ def _kill(pid: int) -> None:
     import signal
 
     os.kill(pid, signal.SIGKILL)
+
+
+def test_metrics_count_what_was_served(server: Server) -> None:
+    """After a request, /metrics tells of it in Prometheus' text format."""
+    assert post(server, "/v1/rerank", query=QUERY, documents=TEXTS).status_code == 200
+    text = httpx.get(f"{server.url}/metrics").text
+    counts = [line for line in text.splitlines() if line.startswith("rerank") and "_count" in line]
+    assert any(float(line.rsplit(" ", 1)[1]) >= 1 for line in counts)
+
+
+def test_a_callers_trace_goes_on_in_the_server() -> None:
+    """The rerank span is a child of the span that `traceparent` names."""
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    serving = Serving(open_reranker=lambda: Reranker("lexical", tracer_provider=provider))
+    parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    with TestClient(build(serving)) as client:
+        answer = client.post(
+            "/v1/rerank",
+            json={"query": QUERY, "documents": TEXTS},
+            headers={"traceparent": parent},
+        )
+    assert answer.status_code == 200
+    root = next(span for span in exporter.get_finished_spans() if span.name.startswith("rerank "))
+    assert f"{root.context.trace_id:032x}" == parent.split("-")[1]
+    assert root.parent is not None
+    assert f"{root.parent.span_id:016x}" == parent.split("-")[2]
