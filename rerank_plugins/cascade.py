@@ -79,6 +79,22 @@ class Standing:
         return max(self.depths) + 1 if self.settled[text] else self.depths[text]
 
 
+@dataclass(frozen=True, slots=True)
+class Course:
+    """How far the stages go: per stage how many candidates at most (None: all that come).
+
+    `stop` ends the first stage early, by `priors` of the texts.
+    """
+
+    counts: tuple[int | None, ...] = ()
+    priors: tuple[float | None, ...] = ()
+    stop: Sequential | None = None
+
+    def count(self, place: int) -> int | None:
+        """Bound what the stage at `place` may score."""
+        return self.counts[place] if place < len(self.counts) else None
+
+
 async def run(
     stages: Sequence[Stage],
     query: str,
@@ -86,8 +102,7 @@ async def run(
     *,
     permit: Permit | None = None,
     outage: Code | None = None,
-    priors: Sequence[float | None] = (),
-    stop: Sequential | None = None,
+    course: Course | None = None,
     deadline_s: float | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Standing:
@@ -97,9 +112,10 @@ async def run(
 
     A stage that fails leaves its candidates where the stage before put them. Stages that send text
     run only as far as `permit` goes (None: no residency policy). An `outage` says why local stages
-    cannot serve: they are passed over. `stop` ends the first stage early, by `priors` of the texts.
+    cannot serve: they are passed over. The `course` bounds what each stage does.
     """
     permit = permit or Permit(Policy())
+    course = course or Course()
     standing = Standing.start(len(texts))
     alive = list(range(len(texts)))
     state: State | None = None
@@ -108,44 +124,52 @@ async def run(
             continue
         if outage is not None and not isinstance(stage.scorer, Sends):
             continue
-        name = stage.scorer.name
+        if course.count(place) == 0:
+            skipped = Decision("budget", Code.STAGE_SKIPPED, len(alive), stage.scorer.name)
+            standing.decisions.append(skipped)
+            continue
         started = clock()
+        limit_s = _stage_deadline_s(stages[place:], deadline_s, started)
         passages = [texts[i] for i in alive]
         try:
             scorer = _permitted(stage.scorer, permit, query, passages)
-            limit_s = _stage_deadline_s(stages[place:], deadline_s, started)
-            if stop is not None and place == 0:
+            if course.stop is not None and place == 0:
                 scored = await tiers.score(
-                    scorer, query, passages, priors, stop, deadline_s=limit_s
+                    scorer, query, passages, course.priors, course.stop, deadline_s=limit_s
                 )
             else:
                 scored = await scorer.score(query, passages, state=state, deadline_s=limit_s)
-            _check(scored, len(alive), name)
-        except Withheld as error:
-            standing.withheld.append(error)
-            standing.decisions.append(Decision("policy", Code.POLICY, len(alive), str(error)))
-            continue
+            _check(scored, len(alive), stage.scorer.name)
         except RerankError as error:
-            _fail(standing, error, name, len(alive))
-            standing.timings.append(Timing("stage", clock() - started, name))
+            _note_failure(standing, stage.scorer.name, error, len(alive), clock() - started)
             continue
         if stage.when == "fallback":
-            standing.decisions.append(Decision("score", Code.FALLBACK, len(alive), name))
+            standing.decisions.append(
+                Decision("score", Code.FALLBACK, len(alive), stage.scorer.name)
+            )
         _record(standing, stage, scored, alive, depth=place + 1)
-        standing.timings.append(Timing("stage", clock() - started, name))
+        standing.timings.append(Timing("stage", clock() - started, stage.scorer.name))
         kept = _keep(standing, stage, alive, depth=place + 1, last=place == len(stages) - 1)
+        kept = kept[: course.count(place + 1) or None]
         state = scored.state and scored.state.take([alive.index(text) for text in kept])
         alive = kept
     return standing
 
 
-def _fail(standing: Standing, error: RerankError, name: str, passages: int) -> None:
+def _note_failure(
+    standing: Standing, name: str, error: RerankError, candidates: int, seconds: float
+) -> None:
     """Record a failed stage. Raises the caller's mistake, for which no other stage makes up."""
     if isinstance(error, InvalidRequest):
         raise error
+    if isinstance(error, Withheld):
+        standing.withheld.append(error)
+        standing.decisions.append(Decision("policy", Code.POLICY, candidates, str(error)))
+        return
     standing.failures.append(error)
-    standing.decisions.append(Decision("score", Code.STAGE_FAILED, passages, f"{name}: {error}"))
-    standing.runs.append(StageRun(name, passages, 0, error=type(error).__name__))
+    standing.decisions.append(Decision("score", Code.STAGE_FAILED, candidates, f"{name}: {error}"))
+    standing.timings.append(Timing("stage", seconds, name))
+    standing.runs.append(StageRun(name, candidates, 0, error=type(error).__name__))
 
 
 def _check(scored: Scored, passages: int, name: str) -> None:

@@ -9,10 +9,11 @@ import os
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from .budget import PROFILES
 from .calibration import Calibration
 from .cascade import Stage, When
 from .engine import Setup, WhenCold
@@ -100,6 +101,16 @@ class BudgetSettings(_Table):
     time_ms: Annotated[float, Field(gt=0.0)] | None = Field(
         default=None, description="milliseconds from the call to the answer; None: no limit"
     )
+    profile: Literal["search-as-you-type", "interactive-chat", "agent-step", "report"] | None = (
+        Field(default=None, description="a named budget, where time_ms is not given")
+    )
+
+    @property
+    def time_s(self) -> float | None:
+        """Give the budget in seconds."""
+        if self.time_ms is not None:
+            return self.time_ms / 1e3
+        return None if self.profile is None else PROFILES[self.profile]
 
 
 class FusionSettings(_Table):
@@ -215,7 +226,6 @@ def build(
     if weight is None:
         weight = _card_prior_weight(stages)
     policy = policy or _policy(settings.policy)
-    time_ms = settings.budget.time_ms
     chosen = settings.selection
     return Setup(
         stages=stages,
@@ -225,7 +235,7 @@ def build(
         stop=None if chosen.stop is None else chosen.stop.rule(),
         cut=None if chosen.cut is None else chosen.cut.rule(),
         top_k=chosen.top_k,
-        budget=Budget(None if time_ms is None else time_ms / 1e3),
+        budget=Budget(settings.budget.time_s),
         strict=settings.strict,
         when_cold=settings.service.when_cold,
         workers=settings.service.workers,

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
-import numpy as np
-
-from . import cascade, fusion, shortlist
-from .cascade import Stage, Standing
+from . import answer, cascade, fusion, shortlist
+from .budget import FINISH_S
+from .cascade import Course, Stage, Standing
 from .errors import ConfigError, DeadlineExceeded, InvalidRequest, PolicyError
+from .planning import Effort, Planner
 from .policy import Audit, Permit, Policy
 from .records import Budget, Candidate, Code, Decision, Hit, Request, Result, Timing
 from .scorers import Sends
@@ -27,6 +27,7 @@ _DEGRADING = frozenset(
         Code.NOT_WARM,
         Code.OVERLOADED,
         Code.PASS_THROUGH,
+        Code.PLAN,
         Code.STAGE_FAILED,
         Code.TOO_LONG,
     }
@@ -41,7 +42,7 @@ class Setup:
     many candidates are scored, `skip` and `stop` say when none or no more are worth it; `cut` and
     `top_k` bound how many are returned. `when_cold` says what a request does while the model warms
     up. `policy` bounds where text may be sent; `audit` receives a record of each sending and
-    refusal.
+    refusal. `planner` fits the work to a request's budget.
     """
 
     stages: tuple[Stage, ...]
@@ -59,6 +60,7 @@ class Setup:
     policy: Policy = field(default_factory=Policy)
     audit: Callable[[Audit], None] | None = None
     telemetry: TelemetryOptions = field(default_factory=TelemetryOptions)
+    planner: Planner = field(default_factory=Planner)
 
     def __post_init__(self) -> None:
         if not self.stages:
@@ -115,15 +117,22 @@ async def rerank(
     deadline_s: float | None,
     submitted_s: float,
     outage: Code | None = None,
+    workers: Callable[[], float] = lambda: 1.0,
     clock: Callable[[], float] = time.monotonic,
 ) -> Result:
     """Answer a checked request. Raises only in strict mode.
 
-    An `outage` says why no local stage can serve.
+    An `outage` says why no local stage can serve; `workers` tells how many this request may count
+    on, others being under way.
     """
     started = clock()
     request_id = uuid.uuid4().hex
     chosen = shortlist.choose(request.candidates, setup.depth, skip=setup.skip)
+    strict = setup.strict if request.strict is None else request.strict
+    if deadline_s is not None:
+        deadline_s -= FINISH_S
+    effort = _plan(setup, chosen, None if strict else deadline_s, started, workers())
+    chosen = shortlist.limited(chosen, effort.counts[0])
     selected = clock()
     standing = await cascade.run(
         setup.stages,
@@ -131,20 +140,19 @@ async def rerank(
         chosen.texts,
         permit=permit(setup, request.candidates, request_id),
         outage=outage,
-        priors=chosen.priors,
-        stop=setup.stop,
+        course=Course(effort.counts, tuple(chosen.priors), setup.stop),
         deadline_s=deadline_s,
         clock=clock,
     )
     _raise_if_strict(setup, request, chosen, standing)
     fusing = clock()
-    hits, fused = _hits(setup, request.candidates, chosen, standing)
+    hits, fused = answer.assemble(request.candidates, chosen, standing, setup.prior_weight)
     keys = [hit.fused if hit.fused is not None else hit.score for hit in hits]
     tiers = [0 if text is None else standing.tier(text) for text in chosen.text_of]
     order = fusion.merge(tiers, keys)
-    hits = _without_foreign_scores(setup.stages, hits)
+    hits = answer.without_foreign_scores(setup.stages, hits)
     ended = clock()
-    decisions = [*chosen.decisions, *standing.decisions]
+    decisions = [*chosen.decisions, *effort.decisions, *standing.decisions]
     if outage is not None:
         decisions.insert(0, Decision("queue", outage, len(request.candidates)))
     if fused:
@@ -168,6 +176,7 @@ async def rerank(
         usage=standing.usage,
         degraded=any(decision.code in _DEGRADING for decision in decisions),
         stages=tuple(standing.runs),
+        predicted_s=effort.predicted_s,
     )
     return shortlist.cut(result, request.top_k or setup.top_k, setup.cut, depth=setup.last_depth)
 
@@ -190,55 +199,25 @@ def pass_through(
     return shortlist.cut(result, request.top_k or setup.top_k, setup.cut, depth=setup.last_depth)
 
 
-def _hits(
-    setup: Setup, candidates: Sequence[Candidate], chosen: Shortlist, standing: Standing
-) -> tuple[list[Hit], int]:
-    hits: list[Hit] = []
-    for index, candidate in enumerate(candidates):
-        text = chosen.text_of[index]
-        if text is None:
-            hits.append(Hit(index, None, prior=candidate.prior))
-            continue
-        hits.append(
-            Hit(
-                index,
-                standing.scores[text],
-                probability=standing.probabilities[text],
-                prior=candidate.prior,
-                stage=standing.stages[text],
-                depth=standing.depths[text],
-                truncated_tokens=standing.truncated_tokens[text],
-            )
-        )
-    return _fuse(hits, setup.prior_weight)
-
-
-def _fuse(hits: list[Hit], prior_weight: float) -> tuple[list[Hit], int]:
-    """Fuse the prior in, depth by depth; only where every scored candidate has a prior."""
-    scored = [hit for hit in hits if hit.depth > 0]
-    if prior_weight == 0.0 or not scored or any(hit.prior is None for hit in scored):
-        return hits, 0
-    for depth in {hit.depth for hit in scored}:
-        group = [hit for hit in scored if hit.depth == depth]
-        values = fusion.fuse(
-            np.array([hit.score for hit in group], dtype=np.float64),
-            np.array([hit.prior for hit in group], dtype=np.float64),
-            prior_weight,
-        )
-        for hit, value in zip(group, values.tolist(), strict=True):
-            hits[hit.index] = replace(hit, fused=value)
-    return hits, len(scored)
-
-
-def _without_foreign_scores(stages: Sequence[Stage], hits: Sequence[Hit]) -> list[Hit]:
-    """Take the scores of fallback stages out: no threshold of the caller's is on their scale."""
-    foreign = {place + 1 for place, stage in enumerate(stages) if stage.when == "fallback"}
-    return [replace(hit, score=None) if hit.depth in foreign else hit for hit in hits]
+def _plan(
+    setup: Setup, chosen: Shortlist, deadline_s: float | None, now_s: float, workers: float
+) -> Effort:
+    """Plan the regular stages; fallbacks take what is left when their turn comes."""
+    places = [i for i, stage in enumerate(setup.stages) if stage.when == "always"]
+    effort = setup.planner.plan(
+        [(setup.stages[i].scorer, setup.stages[i].keep) for i in places],
+        [len(text) for text in chosen.texts],
+        left_s=None if deadline_s is None else deadline_s - now_s,
+        workers=workers,
+    )
+    counts: list[int | None] = [None] * len(setup.stages)
+    for i, count in zip(places, effort.counts, strict=True):
+        counts[i] = count
+    return replace(effort, counts=tuple(counts))
 
 
 def _raise_if_strict(setup: Setup, request: Request, chosen: Shortlist, standing: Standing) -> None:
-    strict = setup.strict if request.strict is None else request.strict
-    if not strict:
+    if not (setup.strict if request.strict is None else request.strict):
         return
     if standing.failures:
         raise standing.failures[0]

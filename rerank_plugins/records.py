@@ -155,7 +155,9 @@ class Result:
     """The order, and how it came about.
 
     `order` is a permutation of all candidates; `hits` is its head, cut to what was asked for.
-    `degraded` is true when anything but the configured plan produced the order.
+    `degraded` is true when anything but the configured plan produced the order. `predicted_s` is
+    what the stages were expected to take (None: no budget, or no cost known yet); the "stage"
+    timings are what they took.
     """
 
     hits: tuple[Hit, ...]
@@ -167,6 +169,7 @@ class Result:
     usage: Usage = field(default_factory=Usage)
     degraded: bool = False
     stages: tuple[StageRun, ...] = ()
+    predicted_s: float | None = None
 
     def __iter__(self) -> Iterator[Hit]:
         return iter(self.hits)

@@ -206,6 +206,7 @@ class Reranker:
                     deadline_s=deadline_s,
                     submitted_s=now_s,
                     outage=outage,
+                    workers=self._scheduler.share,
                     clock=self._clock,
                 ),
             )

@@ -27,12 +27,10 @@ def choose(
     depth: Depth | None,
     *,
     skip: Certain | None = None,
-    limit: int | None = None,
 ) -> Shortlist:
     """Choose the texts to score: skip blank ones, score duplicates once, stop at the depth.
 
-    `limit` is what the plan affords; `skip` says when the first stage is sure enough to score
-    nothing.
+    `skip` says when the first stage is sure enough to score nothing.
     """
     places: dict[str, int] = {}
     priors: list[float | None] = []
@@ -56,12 +54,17 @@ def choose(
         decisions.append(Decision("select", Code.STAGE_SKIPPED, len(places), "prior is certain"))
         return Shortlist([], [], [None] * len(candidates), decisions)
     wanted = selection.depth(depth, priors)
-    affordable = wanted if limit is None else min(wanted, limit)
-    for code, count in ((Code.DEPTH, len(places) - wanted), (Code.PLAN, wanted - affordable)):
-        if count:
-            decisions.append(Decision("select", code, count))
-    inside = [place if place is not None and place < affordable else None for place in text_of]
-    return Shortlist(list(places)[:affordable], priors[:affordable], inside, decisions)
+    if wanted < len(places):
+        decisions.append(Decision("select", Code.DEPTH, len(places) - wanted))
+    return limited(Shortlist(list(places), priors, text_of, decisions), wanted)
+
+
+def limited(chosen: Shortlist, count: int | None) -> Shortlist:
+    """Leave only the first `count` texts (None: all) to be scored."""
+    if count is None or count >= len(chosen.texts):
+        return chosen
+    inside = [place if place is not None and place < count else None for place in chosen.text_of]
+    return Shortlist(chosen.texts[:count], chosen.priors[:count], inside, chosen.decisions)
 
 
 def cut(result: Result, top_k: int | None, rule: Cut | None = None, *, depth: int = 1) -> Result:

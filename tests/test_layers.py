@@ -30,8 +30,9 @@ ROWS = (
         "validity",
     ),
     ("scorers", "models"),  # L2
-    ("readiness", "shortlist", "telemetry", "tiers"),  # L3
+    ("planning", "readiness", "shortlist", "telemetry", "tiers"),  # L3
     ("cascade",),
+    ("answer",),
     ("engine",),
     ("rules",),  # L4
     ("config",),

@@ -131,6 +131,10 @@ class Scheduler:
         """Requests under way."""
         return len(self._active)
 
+    def share(self) -> float:
+        """Say how many workers a request may count on while those under way share them."""
+        return self.workers / max(1, len(self._active))
+
     def submit(
         self,
         coroutine: Coroutine[object, object, R],

@@ -1,0 +1,58 @@
+"""From where the texts stand to hits: one per candidate, the prior fused in where it has a say."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from . import fusion
+from .cascade import Stage, Standing
+from .records import Candidate, Hit
+from .shortlist import Shortlist
+
+
+def assemble(
+    candidates: Sequence[Candidate], chosen: Shortlist, standing: Standing, prior_weight: float
+) -> tuple[list[Hit], int]:
+    """Give each candidate its hit, in the caller's order; also how many have their prior fused."""
+    hits: list[Hit] = []
+    for index, candidate in enumerate(candidates):
+        text = chosen.text_of[index]
+        if text is None:
+            hits.append(Hit(index, None, prior=candidate.prior))
+            continue
+        hits.append(
+            Hit(
+                index,
+                standing.scores[text],
+                probability=standing.probabilities[text],
+                prior=candidate.prior,
+                stage=standing.stages[text],
+                depth=standing.depths[text],
+                truncated_tokens=standing.truncated_tokens[text],
+            )
+        )
+    return _fuse(hits, prior_weight)
+
+
+def _fuse(hits: list[Hit], prior_weight: float) -> tuple[list[Hit], int]:
+    """Fuse the prior in, depth by depth; only where every scored candidate has a prior."""
+    scored = [hit for hit in hits if hit.depth > 0]
+    if prior_weight == 0.0 or not scored or any(hit.prior is None for hit in scored):
+        return hits, 0
+    for depth in {hit.depth for hit in scored}:
+        group = [hit for hit in scored if hit.depth == depth]
+        values = fusion.fuse(
+            np.array([hit.score for hit in group], dtype=np.float64),
+            np.array([hit.prior for hit in group], dtype=np.float64),
+            prior_weight,
+        )
+        for hit, value in zip(group, values.tolist(), strict=True):
+            hits[hit.index] = replace(hit, fused=value)
+    return hits, len(scored)
+
+
+def without_foreign_scores(stages: Sequence[Stage], hits: Sequence[Hit]) -> list[Hit]:
+    """Take the scores of fallback stages out: no threshold of the caller's is on their scale."""
+    foreign = {place + 1 for place, stage in enumerate(stages) if stage.when == "fallback"}
+    return [replace(hit, score=None) if hit.depth in foreign else hit for hit in hits]

@@ -1,0 +1,100 @@
+"""Choose a plan for a request: what its budget affords, priced for its own passages."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from . import budget
+from .budget import Plan
+from .keep import Keep, MarginKeep, ShareKeep
+from .records import Code, Decision
+from .scorers import Priced, Scorer
+
+# The share of the time that is planned for; the rest absorbs what predictions miss.
+_PLANNED = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How many candidates each stage may score (None: as many as come), and what it should take.
+
+    `predicted_s` is in wall-clock seconds, None where nothing was planned.
+    """
+
+    counts: tuple[int | None, ...]
+    predicted_s: float | None = None
+    decisions: tuple[Decision, ...] = ()
+
+
+class Planner:
+    """Plans requests for one cascade. Thread-safe.
+
+    `front` is what calibration measured; without it, plans are laid out by `budget.plans` from the
+    first prices that are known.
+    """
+
+    def __init__(self, front: Sequence[Plan] = ()) -> None:
+        self._front: Sequence[Plan] = tuple(front)
+
+    def plan(
+        self,
+        stages: Sequence[tuple[Scorer, Keep | None]],
+        chars: Sequence[int],
+        *,
+        left_s: float | None,
+        workers: float,
+    ) -> Effort:
+        """Choose how much each stage may do for passages of so many characters within `left_s`.
+
+        `workers` is how many of them the request may count on.
+        """
+        prices = [s.price_s(chars) if isinstance(s, Priced) else 0.0 for s, _ in stages]
+        if left_s is None or not chars or not any(prices):
+            return Effort((None,) * len(stages))
+        caps = _caps([keep for _, keep in stages], len(chars))
+        worker_s = max(0.0, left_s) * _PLANNED * workers
+        if not self._front:
+            self._front = budget.plans([price or 1e-9 for price in prices])
+        everything = Plan((len(chars),) * len(stages), math.inf)
+        front = (everything, *self._front)
+        chosen = budget.afford(front, prices, len(chars), worker_s, caps)
+        if chosen is None:
+            first = max(1, int(worker_s / prices[0])) if prices[0] else 1
+            chosen = Plan((first, *[0] * (len(stages) - 1)), 0.0), worker_s
+        plan, needed_s = chosen
+        if plan is everything:
+            return Effort((None,) * len(stages), needed_s / workers)
+        counts, needed_s = _stretched(plan, prices, len(chars), worker_s, needed_s)
+        detail = (
+            f"{' > '.join(map(str, counts))} of {len(chars)}; "
+            f"predicted {1e3 * needed_s / workers:.0f} of {1e3 * left_s:.0f} ms"
+        )
+        decision = Decision("budget", Code.PLAN, max(0, len(chars) - counts[0]), detail)
+        return Effort(counts, needed_s / workers, (decision,))
+
+
+def _stretched(
+    plan: Plan, prices: Sequence[float], candidates: int, worker_s: float, needed_s: float
+) -> tuple[tuple[int, ...], float]:
+    """Spend what is left of the time on the deepest stage of the plan that runs."""
+    counts = [min(count, candidates) for count in plan.counts]
+    place = max(i for i, count in enumerate(counts) if count or i == 0)
+    most = counts[place - 1] if place else candidates
+    if prices[place] and counts[place] < most:
+        more = min(most - counts[place], int((worker_s - needed_s) / prices[place]))
+        counts[place] += max(0, more)
+        needed_s += max(0, more) * prices[place]
+    return tuple(counts), needed_s
+
+
+def _caps(keeps: Sequence[Keep | None], candidates: int) -> list[int | None]:
+    """Bound what each stage gets by the keep rule before it, where that is known beforehand."""
+    caps: list[int | None] = [None]
+    for keep in keeps[:-1]:
+        if isinstance(keep, int):
+            caps.append(keep)
+        elif isinstance(keep, ShareKeep):
+            caps.append(min(keep.max or candidates, math.ceil(keep.share * candidates)))
+        else:
+            caps.append(None if keep is None or isinstance(keep, MarginKeep) else keep.max)
+    return caps

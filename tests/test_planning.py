@@ -1,0 +1,130 @@
+"""Plans for requests under a budget."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rerank_plugins.budget import PROFILES, Plan
+
+from rerank_plugins import Reranker, Stage, load
+from rerank_plugins.engine import Setup
+from rerank_plugins.errors import ConfigError
+from rerank_plugins.keep import ShareKeep
+from rerank_plugins.planning import Planner
+from rerank_plugins.records import Code
+from rerank_plugins.scorers import Scored
+
+
+class Slow:
+    """A scorer of one's own with a known price: longer passages score higher."""
+
+    score_kind = "logit"
+
+    def __init__(self, price_s, name="slow"):
+        self.name = name
+        self._price_s = price_s
+
+    async def score(self, query, passages, *, state=None, deadline_s=None):
+        """Score by length, in no time."""
+        n = len(passages)
+        return Scored(np.float32([len(p) for p in passages]), np.ones(n, bool), np.zeros(n, int))
+
+    def price_s(self, chars):
+        """Ask the same for every passage."""
+        return self._price_s
+
+    def warm_up(self):
+        """Do nothing."""
+
+    def close(self):
+        """Do nothing."""
+
+
+def work(effort, prices):
+    """Give worker seconds of the planned counts."""
+    return sum(count * price for count, price in zip(effort.counts, prices, strict=True))
+
+
+@given(
+    st.lists(st.floats(1e-4, 1e-1), min_size=1, max_size=3),
+    st.integers(1, 200),
+    st.floats(1e-3, 10.0),
+    st.sampled_from([0.5, 1.0, 2.0]),
+)
+def test_a_plan_fits_the_time_or_scores_one_candidate(prices, candidates, left_s, workers):
+    """Planned work is within the workers' time, and later stages never score more."""
+    stages = [(Slow(price), None) for price in prices]
+    effort = Planner().plan(stages, [100] * candidates, left_s=left_s, workers=workers)
+    if effort.counts == (None,) * len(prices):
+        assert candidates * sum(prices) <= left_s * workers
+        return
+    assert list(effort.counts) == sorted(effort.counts, reverse=True)
+    assert effort.counts[0] >= 1
+    assert effort.counts[0] == 1 or work(effort, prices) <= left_s * workers
+    assert effort.decisions[0].code is Code.PLAN
+
+
+def test_more_time_is_spent():
+    """What a coarse front leaves over goes to its deepest stage."""
+    planner = Planner([Plan((50, 10), 1.0), Plan((10, 0), 0.5)])
+    stages = [(Slow(1e-3), None), (Slow(1e-2), None)]
+    effort = planner.plan(stages, [100] * 60, left_s=0.4, workers=1.0)
+    assert effort.counts == (50, 31)
+    effort = planner.plan(stages, [100] * 60, left_s=0.05, workers=1.0)
+    assert effort.counts == (45, 0)
+
+
+def test_a_keep_rule_lets_a_deeper_plan_fit():
+    """After keep = 20 % the second stage is cheap, and everything fits."""
+    stages = [(Slow(1e-3), ShareKeep(0.2)), (Slow(1e-2), None)]
+    effort = Planner().plan(stages, [100] * 100, left_s=0.4, workers=1.0)
+    assert effort.counts == (None, None)
+
+
+def test_without_prices_or_budget_nothing_is_planned():
+    """Unknown costs and unlimited time leave the cascade as configured."""
+    for left_s, price in ((None, 1e-3), (0.1, 0.0)):
+        effort = Planner().plan([(Slow(price), None)], [100] * 50, left_s=left_s, workers=1.0)
+        assert effort.counts == (None,)
+        assert effort.predicted_s is None
+
+
+def test_a_budget_limits_the_depth_and_says_so():
+    """Ten milliseconds a pair and 100 ms leave about nine of 50 candidates, the first ones."""
+    passages = ["passage " + "x" * i for i in range(50)]
+    with Reranker(Setup((Stage(Slow(1e-2)),), workers=1)) as reranker:
+        result = reranker.rerank("query", passages, budget_ms=100)
+    scored = [hit.index for hit in result if hit.depth]
+    assert 5 <= len(scored) <= 9
+    assert sorted(scored) == list(range(len(scored)))
+    assert sorted(result.order) == list(range(50))
+    assert result.degraded
+    assert result.predicted_s == pytest.approx(len(scored) * 1e-2)
+    (decision,) = (one for one in result.decisions if one.code is Code.PLAN)
+    assert decision.count == 50 - len(scored)
+
+
+def test_a_plan_may_leave_later_stages_out():
+    """Where the time is short a later stage is skipped, and the first one's order stands."""
+    stages = (Stage(Slow(1e-3, "quick")), Stage(Slow(1.0, "thorough")))
+    with Reranker(Setup(stages, workers=1)) as reranker:
+        result = reranker.rerank("query", ["a", "bb", "ccc"], budget_ms=200)
+    assert result.order == (2, 1, 0)
+    assert {hit.stage for hit in result} == {"quick"}
+    assert any(one.code is Code.STAGE_SKIPPED for one in result.decisions)
+
+
+def test_profiles_are_named_budgets():
+    """`profile` stands for its milliseconds; `time_ms` beats it; unknown names are refused."""
+    lexical = {"stages": [{"scorer": "lexical"}]}
+    for table, seconds in (
+        ({"profile": "interactive-chat"}, 0.3),
+        ({"profile": "interactive-chat", "time_ms": 50}, 0.05),
+    ):
+        with load({**lexical, "budget": table}) as reranker:
+            assert reranker.setup.budget.time_s == seconds
+    with pytest.raises(ConfigError, match="interactive-chat"):
+        load({**lexical, "budget": {"profile": "interactive"}})
+    for profile, seconds in PROFILES.items():
+        with load({**lexical, "budget": {"profile": profile}}) as reranker:
+            assert reranker.setup.budget.time_s == seconds
