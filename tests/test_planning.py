@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rerank_plugins.budget import PROFILES, Plan
 
 from rerank_plugins import Reranker, Stage, load
+from rerank_plugins.budget import PROFILES, Plan
 from rerank_plugins.engine import Setup
 from rerank_plugins.errors import ConfigError
 from rerank_plugins.keep import ShareKeep

@@ -98,3 +98,11 @@ class Sends(Protocol):
 
     def under(self, permit: Permit) -> Scorer:
         """Give the same scorer for one request, bound to what that request may do."""
+
+
+@runtime_checkable
+class Priced(Protocol):
+    """A scorer that knows what its work costs, so that a budget can plan with it."""
+
+    def price_s(self, chars: Sequence[int]) -> float:
+        """Predict worker seconds per pair for passages of so many characters; 0.0: unknown."""

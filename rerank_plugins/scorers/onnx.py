@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ..batching import Batch, plan
+from ..batching import Batch
 from ..errors import ModelError
 from ..records import Code, Decision, Timing
 from . import Scored, ScoreKind, State, cores, graphs, pairs, recall, tuning
@@ -16,18 +16,17 @@ from .files import ModelFiles
 from .graphs import cache
 from .graphs.verify import probes
 from .options import OnnxOptions, checked, identity, score_column, usable_tokens
+from .pace import Pace
 from .pairs import Pairs
 from .scheduler import Job, run_jobs
 from .session import Graph, open_graph
 from .tokens import PairTokenizer
 
-_TIER_PAIRS = 16
-_MAX_PADDING = 0.03
-_SMOOTHING = 0.2
 # Batches are timed at the length of a typical passage.
 _TUNING_LENGTH_TOKENS = 64
 # A batch below this is dominated by what a run costs whatever its size.
 _LEAST_BATCH_TOKENS = 64
+_TIMED_LENGTHS_TOKENS = (16, 64, 128, 256)
 
 
 class OnnxScorer:
@@ -62,7 +61,7 @@ class OnnxScorer:
             )
         self.batch_tokens = self.options.max_batch_tokens or tuning.DEFAULT_BATCH_TOKENS
         self._clock = clock
-        self._token_s = 0.0
+        self.pace = Pace(max_tokens=self.max_tokens)
         self._warm = False
         self._lock = threading.Lock()
         self._columns(self._probe(1, 8))
@@ -92,12 +91,18 @@ class OnnxScorer:
                 return
             if self.options.max_batch_tokens is None:
                 self.batch_tokens = tuning.batch_tokens(self._run_about)
-            budget = self.batch_tokens
-            for length in sorted({min(16, self.max_tokens), min(128, self.max_tokens)}):
-                for count in {1, max(1, min(64, budget // length))}:
-                    self._probe(count, length)
+            sizes = [
+                (count, length)
+                for length in sorted({min(one, self.max_tokens) for one in _TIMED_LENGTHS_TOKENS})
+                for count in sorted({1, max(1, min(64, self.batch_tokens // length))})
+            ]
             self._probe(1, min(self.max_tokens, 2048))
+            self.pace.meter.calibrate(sizes, [self._timed(*size) for size in sizes])
             self._warm = True
+
+    def price_s(self, chars: Sequence[int]) -> float:
+        """Predict worker seconds per pair for passages of so many characters; 0.0: unknown."""
+        return self.pace.price_s(chars, batch_tokens=self.batch_tokens)
 
     def close(self) -> None:
         """Do nothing: the session ends with the last reference to it."""
@@ -107,16 +112,16 @@ class OnnxScorer:
     ) -> Scored:
         started = self._clock()
         laid, hits = self._lay_out(query, passages)
-        batches = plan(
+        tokenised = self._clock()
+        self.pace.observe_reading(sum(map(len, passages)), laid, tokenised - started)
+        batches = self.pace.batches(
             laid.lengths,
             max_batch_tokens=self._batch_tokens(laid),
-            max_padding=_MAX_PADDING,
-            tier_pairs=None if deadline_s is None else _TIER_PAIRS,
+            left_s=None if deadline_s is None else deadline_s - tokenised,
         )
-        tokenised = self._clock()
         logits = await run_jobs(
             [self._job(laid, batch) for batch in batches],
-            admit=None if deadline_s is None else self._admit(deadline_s),
+            admit=self.pace.admission(deadline_s, self._clock),
         )
         scored = self._clock()
         scores, done = pairs.bring_back(laid, batches, logits, self.options.fold)
@@ -188,6 +193,13 @@ class OnnxScorer:
         length = min(_TUNING_LENGTH_TOKENS, self.max_tokens)
         self._probe(max(1, tokens // length), length)
 
+    def _timed(self, count: int, length_tokens: int) -> float:
+        """Time a batch of filler, the second of two runs: the first pays for its shapes."""
+        self._probe(count, length_tokens)
+        started = self._clock()
+        self._probe(count, length_tokens)
+        return self._clock() - started
+
     def _probe(self, count: int, length_tokens: int) -> NDArray[np.float32]:
         """Run pairs of padding-free filler, timed; give the raw output columns."""
         room = length_tokens - self.tokenizer.template.special_tokens - 1
@@ -205,7 +217,11 @@ class OnnxScorer:
             raise ModelError(message) from error
 
     def _job(self, laid: Pairs, batch: Batch) -> Job[NDArray[np.float32]]:
-        return Job(lambda: self._run(laid, batch), tokens=batch.padded_tokens)
+        return Job(
+            lambda: self._run(laid, batch),
+            tokens=batch.padded_tokens,
+            length_tokens=batch.length_tokens,
+        )
 
     def _run(self, laid: Pairs, batch: Batch) -> NDArray[np.float32]:
         """Compute one micro-batch: logits [pairs of the batch]."""
@@ -218,8 +234,7 @@ class OnnxScorer:
         except Exception as error:
             message = f"model {self.name!r} failed on {arrays.input_ids.shape}: {error}"
             raise ModelError(message) from error
-        seen_s = (self._clock() - started) / batch.padded_tokens
-        self._token_s += (_SMOOTHING if self._token_s else 1.0) * (seen_s - self._token_s)
+        self.pace.meter.observe(len(batch.pairs), batch.length_tokens, self._clock() - started)
         return self._columns(columns)
 
     def _columns(self, columns: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -236,6 +251,3 @@ class OnnxScorer:
             f"{self._column}; expected 1 or 2 columns, or a score_column that says which one counts"
         )
         raise ModelError(message)
-
-    def _admit(self, deadline_s: float) -> Callable[[Job[NDArray[np.float32]]], bool]:
-        return lambda job: self._clock() + job.tokens * self._token_s <= deadline_s

@@ -35,10 +35,14 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class Job(Generic[R]):
-    """One micro-batch: what to run and its size, the unit the queue reckons in."""
+    """One micro-batch: what to run and its size, the unit the queue reckons in.
+
+    `length_tokens` is that of its longest pair, 0 where it has none.
+    """
 
     run: Callable[[], R]
     tokens: int
+    length_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,90 @@
+"""Keeping time: what a model's batches cost, how large they may be, and which may still start."""
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..batching import Batch, plan
+from ..budget import Meter
+from .pairs import Pairs
+from .scheduler import Job
+
+R = TypeVar("R")
+
+_TIER_PAIRS = 16
+# Under a deadline a batch takes at most this part of the time left, so that little is forgone when
+# the next one would not end in time.
+_PARTS = 8
+_CHARS_PER_TOKEN = 4.0
+_MAX_PADDING = 0.03
+_SMOOTHING = 0.1
+
+
+class Pace:
+    """What one model's work costs, learnt as it runs. Thread-safe.
+
+    Reading is tokenisation; computing is what `meter` knows.
+    """
+
+    def __init__(self, *, max_tokens: int) -> None:
+        self.meter = Meter()
+        self._max_tokens = max_tokens
+        self._chars_per_token = _CHARS_PER_TOKEN
+        self._char_s = 0.0
+        self._overhead_tokens = 16.0
+
+    def observe_reading(self, chars: int, pairs: Pairs, seconds: float) -> None:
+        """Learn from a request that was tokenised; cached passages make it look cheap, rightly."""
+        read = sum(map(len, pairs.ids))
+        if not read or not chars:
+            return
+        overhead = (pairs.tokens - read) / len(pairs.ids)
+        self._chars_per_token += _SMOOTHING * (chars / read - self._chars_per_token)
+        self._char_s += _SMOOTHING * (seconds / chars - self._char_s)
+        self._overhead_tokens += _SMOOTHING * (overhead - self._overhead_tokens)
+
+    def price_s(self, chars: Sequence[int], *, batch_tokens: int, read: bool = True) -> float:
+        """Predict worker seconds per pair, of passages with so many characters; 0.0: unknown.
+
+        `read` adds tokenisation, for the stage that does it.
+        """
+        if not chars or not self.meter.ready:
+            return 0.0
+        mean = sum(chars) / len(chars)
+        tokens = min(self._max_tokens, round(mean / self._chars_per_token + self._overhead_tokens))
+        together = max(1, batch_tokens // max(1, tokens))
+        computing = self.meter.seconds(together, max(1, tokens)) / together
+        return computing + (self._char_s * mean if read else 0.0)
+
+    def batches(
+        self, lengths: NDArray[np.int64], *, max_batch_tokens: int, left_s: float | None
+    ) -> tuple[Batch, ...]:
+        """Plan batches: everything by length, or tier by tier in small steps under a deadline."""
+        if left_s is None:
+            return plan(lengths, max_batch_tokens=max_batch_tokens, max_padding=_MAX_PADDING)
+        if len(lengths):
+            part_s = max(0.0, left_s) / _PARTS
+            affordable = self.meter.affordable_tokens(part_s, int(lengths.mean()))
+            max_batch_tokens = min(max_batch_tokens, affordable)
+        return plan(
+            lengths,
+            max_batch_tokens=max_batch_tokens,
+            max_padding=_MAX_PADDING,
+            tier_pairs=_TIER_PAIRS,
+        )
+
+    def admission(
+        self, deadline_s: float | None, clock: Callable[[], float]
+    ) -> Callable[[Job[R]], bool] | None:
+        """Give what admits a job: it is predicted to end by the deadline. None: everything is."""
+        if deadline_s is None:
+            return None
+
+        def admit(job: Job[R]) -> bool:
+            length = job.length_tokens or 1
+            needed = self.meter.seconds(job.tokens // length, length, sure=True)
+            return clock() + needed <= deadline_s
+
+        return admit
