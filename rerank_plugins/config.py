@@ -21,7 +21,7 @@ from .errors import ConfigError
 from .passages import Fold
 from .policy import Policy, Unlabelled
 from .records import Budget
-from .rules import RULE_TABLES, KeepSettings, SelectionSettings
+from .rules import RULE_TABLES, KeepValue, SelectionSettings
 from .scorers import Scorer
 from .scorers.files import EMBEDDED, Hub, Precision, find
 from .scorers.lexical import LexicalScorer
@@ -51,7 +51,7 @@ class StageSettings(_Table):
     scorer: str = Field(
         default=EMBEDDED, description='"embedded", "lexical", a hub id, a folder, or an .onnx file'
     )
-    keep: KeepSettings | None = Field(
+    keep: KeepValue | None = Field(
         default=None, description="who goes on to the next stage: a number, or a rule"
     )
     when: When = Field(default="always", description="always, or only as a fallback")

@@ -41,7 +41,7 @@ def _count(value: object) -> object:
     return {"count": value} if isinstance(value, int | float) else value
 
 
-class DepthTable(_Rule):
+class DepthSettings(_Rule):
     """How many candidates are scored: a count, or what the priors say."""
 
     count: Positive | None = Field(default=None, description="score this many")
@@ -56,7 +56,7 @@ class DepthTable(_Rule):
     max: Positive | None = None
 
     @model_validator(mode="after")
-    def _one(self) -> "DepthTable":
+    def _one(self) -> "DepthSettings":
         # {min, max} alone means the default rule, so only "more than one" is wrong here.
         _at_most_one(self, ("count", "mass", "gap"))
         _ordered(self.min, self.max)
@@ -71,7 +71,7 @@ class DepthTable(_Rule):
         return MassDepth(self.mass or 0.9, self.temperature, self.min, self.max)
 
 
-class KeepTable(_Rule):
+class KeepSettings(_Rule):
     """Who goes on to the next stage."""
 
     count: Positive | None = Field(default=None, description="keep this many, best first")
@@ -94,7 +94,7 @@ class KeepTable(_Rule):
     max: Positive | None = None
 
     @model_validator(mode="after")
-    def _one(self) -> "KeepTable":
+    def _one(self) -> "KeepSettings":
         _exactly_one(self, ("count", "share", "score", "margin", "probability", "accept"))
         if (self.accept is None) != (self.reject is None):
             raise ValueError("accept and reject come together; give both")
@@ -116,7 +116,7 @@ class KeepTable(_Rule):
         return self.count
 
 
-class CutTable(_Rule):
+class CutSettings(_Rule):
     """How many hits are returned."""
 
     count: Positive | None = Field(default=None, description="return this many")
@@ -138,7 +138,7 @@ class CutTable(_Rule):
     max: Positive | None = None
 
     @model_validator(mode="after")
-    def _one(self) -> "CutTable":
+    def _one(self) -> "CutSettings":
         _exactly_one(self, ("count", "probability", "mass", "gap", "null_rate"))
         if self.nulls is not None and self.null_rate is None:
             raise ValueError("nulls need null_rate, such as null_rate = 0.1")
@@ -186,15 +186,15 @@ class StopSettings(_Rule):
         return Sequential(self.epsilon, self.tier, self.min, self.top_k)
 
 
-DepthSettings: TypeAlias = Annotated[DepthTable, BeforeValidator(_count)]
-KeepSettings: TypeAlias = Annotated[KeepTable, BeforeValidator(_count)]
-CutSettings: TypeAlias = Annotated[CutTable, BeforeValidator(_count)]
+DepthValue: TypeAlias = Annotated[DepthSettings, BeforeValidator(_count)]
+KeepValue: TypeAlias = Annotated[KeepSettings, BeforeValidator(_count)]
+CutValue: TypeAlias = Annotated[CutSettings, BeforeValidator(_count)]
 
 
 class SelectionSettings(_Rule):
     """How many candidates are scored and returned."""
 
-    depth: DepthSettings | None = Field(
+    depth: DepthValue | None = Field(
         default=None, description="candidates scored: a number, or a rule; None: all"
     )
     skip: SkipSettings | None = Field(
@@ -203,7 +203,7 @@ class SelectionSettings(_Rule):
     stop: StopSettings | None = Field(
         default=None, description="stop scoring where no better candidate is to be expected"
     )
-    cut: CutSettings | None = Field(
+    cut: CutValue | None = Field(
         default=None, description="hits returned: a number, or a rule; None: top_k"
     )
     top_k: Positive | None = Field(
@@ -212,9 +212,9 @@ class SelectionSettings(_Rule):
 
 
 RULE_TABLES: Mapping[str, type[BaseModel]] = {
-    "depth": DepthTable,
-    "keep": KeepTable,
-    "cut": CutTable,
+    "depth": DepthSettings,
+    "keep": KeepSettings,
+    "cut": CutSettings,
     "skip": SkipSettings,
     "stop": StopSettings,
 }
