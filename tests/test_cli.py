@@ -82,24 +82,68 @@ def test_help_shows_examples(command, capsys):
 
 
 def test_eval_prints_before_and_after(tmp_path, capsys):
-    """`eval` shows the first stage and each model, differences with intervals."""
+    """`eval` shows the first stage and each model, differences with intervals and counts."""
     folder = beir_folder(tmp_path / "pets")
     assert run("eval", "--dataset", folder, "-m", "lexical") == 0
     shown = capsys.readouterr().out
     assert "pets: 2 queries, 6 candidates" in shown
     assert "first stage" in shown
-    assert "+0.500 [" in shown
+    assert "+0.500 [+0.500, +0.500]" in shown
+    assert "2/0/0, p" in shown
 
 
 def test_eval_prints_json(tmp_path, capsys):
-    """`eval --json` gives every value of every query."""
-    folder = rerank_folder(tmp_path / "pets")
-    arguments = ("--dataset", folder, "-m", "lexical", "--measures", "RR@10,P(rel=1)@1", "--json")
-    assert run("eval", *arguments) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert [one["name"] for one in found["systems"]] == ["first stage", "lexical"]
-    assert found["systems"][0]["values"]["RR@10"] == {"q1": 0.5, "q2": 0.5}
-    assert found["systems"][1]["values"]["P@1"] == {"q1": 1.0, "q2": 1.0}
+    """`eval --json` gives every value of every query, of every dataset."""
+    beir, lines = beir_folder(tmp_path / "beir"), rerank_folder(tmp_path / "lines")
+    arguments = ("--dataset", beir, "--dataset", lines, "-m", "lexical")
+    assert run("eval", *arguments, "--measures", "RR@10,P(rel=1)@1", "--json") == 0
+    found = json.loads(capsys.readouterr().out)["comparisons"]
+    assert [one["dataset"] for one in found] == ["beir", "lines/bm25"]
+    for one in found:
+        first, lexical = one["systems"]
+        assert (first["name"], lexical["name"]) == ("first stage", "lexical")
+        assert first["values"]["RR@10"] == {"q1": 0.5, "q2": 0.5}
+        assert lexical["values"]["P@1"] == {"q1": 1.0, "q2": 1.0}
+
+
+@pytest.mark.parametrize("suffix", [".html", ".md", ".json"])
+def test_eval_writes_a_report(suffix, tmp_path):
+    """`--report FILE` writes what its suffix says."""
+    folder, file = beir_folder(tmp_path / "pets"), tmp_path / f"report{suffix}"
+    assert run("eval", "--dataset", folder, "-m", "lexical", "--report", file) == 0
+    assert "lexical" in file.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("gate", "code", "message"),
+    [
+        (("--fail-below", "RR@10=0.9"), 0, ""),
+        (("--fail-below", "RR@10=1.1,nDCG@10=0.1"), 1, "lexical has RR@10 1.0000, below 1.1"),
+        (("--no-worse-than", "0.01"), 0, ""),
+        (("--fail-below", "RR@10"), 2, "expected MEASURE=VALUE"),
+        (("--fail-below", "RR@10=high"), 2, "expected MEASURE=VALUE"),
+    ],
+)
+def test_gates_decide_the_exit_code(gate, code, message, tmp_path, capsys):
+    """A gate that holds exits 0, one that fails 1 and says where, one that is no gate 2."""
+    folder = beir_folder(tmp_path / "pets")
+    assert run("eval", "--dataset", folder, "-m", "lexical", *gate) == code
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--report", "report.pdf"), "expected one of .html, .md, .json"),
+        (("--report", "nowhere/report.md"), "nowhere is no folder"),
+        (("--run", "a", "--run", "b"), "1 --dataset but 2 --run"),
+        (("--measures", "nDGC@10"), "no measure is called 'nDGC@10'"),
+    ],
+)
+def test_eval_checks_its_options_before_it_works(arguments, message, tmp_path, capsys):
+    """A report that cannot be written, or runs that do not pair up, are refused at once."""
+    assert run("eval", "--dataset", beir_folder(tmp_path / "pets"), *arguments) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_eval_refuses_the_same_model_twice(tmp_path, capsys):

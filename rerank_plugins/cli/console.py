@@ -2,18 +2,13 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import fields, is_dataclass
-from pathlib import Path
-from typing import TypeAlias
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ..records import Code
-
-Json: TypeAlias = bool | int | float | str | list["Json"] | dict[str, "Json"] | None
+from ..evaluation.report.plain import plain
 
 _PIPE_WIDTH = 120
 
@@ -44,25 +39,3 @@ def progress(what: str, total: int) -> Iterator[Callable[[], None]]:
 def print_json(value: object) -> None:
     """Write a record as JSON, with its field names as keys."""
     sys.stdout.write(json.dumps(plain(value), ensure_ascii=False, indent=2, allow_nan=False) + "\n")
-
-
-def plain(value: object) -> Json:
-    """Turn records into what JSON knows.
-
-    >>> plain((Code.CUT, {"a": 1}))
-    ['cut', {'a': 1}]
-    """
-    if isinstance(value, Code):
-        return value.code
-    if isinstance(value, bool | int | float | str) or value is None:
-        return value
-    if isinstance(value, Path):
-        return str(value)
-    if is_dataclass(value):
-        return {one.name: plain(getattr(value, one.name)) for one in fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): plain(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(one) for one in value]
-    message = f"{type(value).__name__} has no JSON form"
-    raise TypeError(message)

@@ -1,21 +1,40 @@
-"""`rerank-plugins eval`: quality and cost on a labelled set, before and after."""
+"""`rerank-plugins eval`: quality and cost on labelled sets, before and after."""
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
-from ..evaluation import Comparison, System, compare, datasets, measures
+from ..errors import InvalidRequest
+from ..evaluation import Comparison, adjust, compare, datasets, gates, measures, report
 from ..evaluation.datasets import Dataset
-from . import console
-from .options import DatasetFolder, Depth, Json, Run, Sample, Seed, open_several, split
+from . import console, tables
+from .options import Depth, Json, Sample, Seed, open_several, split
 
 
 def evaluate(  # noqa: PLR0913 - one parameter for each option
     *,
-    dataset: DatasetFolder,
-    run: Run = None,
+    dataset: Annotated[
+        list[Path],
+        typer.Option(
+            "--dataset",
+            metavar="DIR",
+            help="A BEIR folder (corpus.jsonl, queries.jsonl, qrels/test.tsv), or one with "
+            "rerank/*.jsonl lines {qid, query, candidates: [{docid, text, rank, score, rel}]}; "
+            "repeat it for several.",
+        ),
+    ],
+    run: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--run",
+            metavar="RUN",
+            help="The first stage: a TREC run, or one of the rerank/*.jsonl files; one for each "
+            "--dataset, or none where each folder holds one only.",
+        ),
+    ] = None,
     qrels: Annotated[
         Path | None, typer.Option("--qrels", metavar="F", help="Judgements from another place.")
     ] = None,
@@ -33,29 +52,76 @@ def evaluate(  # noqa: PLR0913 - one parameter for each option
     sample: Sample = None,
     seed: Seed = 0,
     depth: Depth = None,
+    report_file: Annotated[
+        Path | None,
+        typer.Option("--report", metavar="FILE", help="Write a report: .html, .md or .json."),
+    ] = None,
+    fail_below: Annotated[
+        str | None,
+        typer.Option(
+            "--fail-below", metavar="M=V", help="Exit 1 where a mean is below, as in nDCG@10=0.6."
+        ),
+    ] = None,
+    no_worse_than: Annotated[
+        float | None,
+        typer.Option(
+            "--no-worse-than",
+            metavar="D",
+            min=0.0,
+            help="Exit 1 unless the intervals exclude a loss of more than D to the first stage.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Rerank a run and print its measures before and after, with intervals, and its cost.
+    """Rerank runs and print their measures before and after, with intervals, and the cost.
 
-    Differences to the first stage carry a paired bootstrap 95 % interval over queries: where it
-    holds 0, the data does not tell the two apart.
+    Differences to the first stage carry a paired bootstrap 95 % interval over queries (where it
+    holds 0, the data does not tell the two apart), wins/ties/losses, and the p-value of a
+    permutation test, adjusted over all sets and models (Holm).
 
     For example:
 
         rerank-plugins eval --dataset scifact --run scifact/candidates/bm25_top100.trec
 
-        rerank-plugins eval --dataset scifact --sample 50 -m embedded -m lexical --json
+        rerank-plugins eval --dataset a --dataset b -m embedded -m lexical --report report.html
+
+        rerank-plugins eval --dataset a --sample 50 --fail-below nDCG@10=0.6 --no-worse-than 0.01
     """
-    names = measures.check(split(measure_names))
-    chosen = _choose(datasets.read(dataset, run=run, qrels=qrels), sample, seed, depth)
+    floors = _floors(fail_below)
+    names = measures.check([*split(measure_names), *floors])
+    names = tuple(dict.fromkeys(names))
+    if report_file is not None:
+        report.check(report_file)
+    chosen = [
+        _choose(datasets.read(folder, run=its_run, qrels=qrels), sample, seed, depth)
+        for folder, its_run in zip(dataset, _runs(dataset, run or []), strict=True)
+    ]
     rerankers = open_several(model or [], config or [])
-    total = len(chosen.topics) * len(rerankers)
-    with console.progress(f"reranking {chosen.name}", total) as advance:
-        found = compare(chosen, rerankers, measures=names, seed=seed, progress=advance)
+    found: list[Comparison] = []
+    for one in chosen:
+        total = len(one.topics) * len(rerankers)
+        with console.progress(f"reranking {one.name}", total) as advance:
+            found.append(compare(one, rerankers, measures=names, seed=seed, progress=advance))
+    comparisons = adjust(found)
+    if report_file is not None:
+        report.write(comparisons, report_file)
     if as_json:
-        console.print_json(found)
+        console.print_json({"comparisons": comparisons})
     else:
-        console.stdout().print(_table(found))
+        screen = console.stdout()
+        for comparison in comparisons:
+            screen.print(*tables.comparison(comparison))
+    _judge(comparisons, floors, no_worse_than)
+
+
+def _runs(folders: Sequence[Path], runs: Sequence[Path]) -> list[Path | None]:
+    if runs and len(runs) != len(folders):
+        message = (
+            f"{len(folders)} --dataset but {len(runs)} --run were given; "
+            "expected one run for each, in the same order, or none"
+        )
+        raise InvalidRequest(message)
+    return list(runs) or [None] * len(folders)
 
 
 def _choose(dataset: Dataset, sample: int | None, seed: int, depth: int | None) -> Dataset:
@@ -65,35 +131,25 @@ def _choose(dataset: Dataset, sample: int | None, seed: int, depth: int | None) 
     return dataset if depth is None else datasets.shorten(dataset, depth)
 
 
-def _table(found: Comparison) -> Table:
-    title = f"{found.dataset}: {found.queries:,} queries, {found.candidates:,} candidates"
-    table = Table(title=title, caption="[...]: 95 % interval of the difference to the first stage")
-    table.add_column("")
-    for name in (*found.measures, "p50 ms", "p95 ms", "p99 ms", "pairs/s", "truncated"):
-        table.add_column(name, justify="right")
-    for system in found.systems:
-        table.add_row(system.name, *_quality(found, system), *_cost(system))
-    return table
+def _floors(text: str | None) -> dict[str, float]:
+    floors = {}
+    for part in split(text or ""):
+        name, _, value = part.rpartition("=")
+        try:
+            floors[measures.check([name])[0]] = float(value)
+        except ValueError as error:
+            message = f"--fail-below reads {part[:40]!r}; expected MEASURE=VALUE, as nDCG@10=0.6"
+            raise InvalidRequest(message) from error
+    return floors
 
 
-def _quality(found: Comparison, system: System) -> list[str]:
-    cells = []
-    for name in found.measures:
-        cell, difference = f"{system.means[name]:.3f}", system.differences.get(name)
-        if difference is not None:
-            cell += f"\n{difference.mean:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]"
-        cells.append(cell.replace("[", r"\["))
-    return cells
-
-
-def _cost(system: System) -> list[str]:
-    cost = system.cost
-    if cost is None or cost.latency is None:
-        return ["-"] * 5
-    latency = cost.latency
-    percentiles = (latency.p50_s, latency.p95_s, latency.p99_s)
-    return [
-        *(f"{seconds * 1e3:.0f}" for seconds in percentiles),
-        f"{cost.pairs_per_s:.0f}",
-        f"{cost.truncated_share:.1%}",
-    ]
+def _judge(
+    comparisons: Sequence[Comparison], floors: dict[str, float], margin: float | None
+) -> None:
+    """Say which gates failed, on stderr, and exit 1 if one did."""
+    failed = gates.below(comparisons, floors)
+    if margin is not None:
+        failed += gates.worse(comparisons, margin)
+    if failed:
+        sys.stderr.write("".join(f"failed: {one}\n" for one in failed))
+        raise typer.Exit(1)

@@ -1,6 +1,17 @@
 """Quality and cost on a labelled set: what reranking changes, and what it takes."""
 
-from .comparison import Comparison, System, compare
+from .comparison import Comparison, Difference, System, adjust, compare
 from .datasets import Dataset, Topic, read, sample, shorten
 
-__all__ = ["Comparison", "Dataset", "System", "Topic", "compare", "read", "sample", "shorten"]
+__all__ = [
+    "Comparison",
+    "Dataset",
+    "Difference",
+    "System",
+    "Topic",
+    "adjust",
+    "compare",
+    "read",
+    "sample",
+    "shorten",
+]

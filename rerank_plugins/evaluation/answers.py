@@ -1,9 +1,10 @@
 """A reranker's answers over a dataset, one request at a time, and what they cost."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from ..records import Result
 from ..reranker import Reranker
 from .datasets import Dataset, Topic
 from .latency import Latency, summarise
@@ -11,20 +12,38 @@ from .latency import Latency, summarise
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One reranked topic: document ids best first, and the request's cost.
+    """One ordered topic.
 
-    `latency_s` is what the caller waited. `truncated` counts candidates the model did not read to
-    their end.
+    `order` holds positions in the topic's candidates, best first; `scores` the model's scores in
+    the candidates' own order, None where there is none. `latency_s` is what the caller waited.
+    `truncated` counts candidates the model did not read to their end.
     """
 
     qid: str
-    docids: tuple[str, ...]
+    order: tuple[int, ...]
+    scores: tuple[float | None, ...]
     latency_s: float
-    candidates: int
-    pairs: int
-    tokens: int
-    truncated: int
-    degraded: bool
+    pairs: int = 0
+    tokens: int = 0
+    truncated: int = 0
+    degraded: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """A dataset as one system orders it; the first stage has no requests to show a cost for."""
+
+    name: str
+    dataset: Dataset
+    answers: tuple[Answer, ...]
+
+    @property
+    def orders(self) -> dict[str, list[str]]:
+        """Give query id -> document ids, best first."""
+        return {
+            topic.qid: [topic.docids[place] for place in answer.order]
+            for topic, answer in zip(self.dataset.topics, self.answers, strict=True)
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,27 +57,47 @@ class Cost:
     degraded_share: float
 
 
+def first_stage(dataset: Dataset, name: str) -> Ranking:
+    """Give the order that the dataset came in; its scores are the priors."""
+    return Ranking(
+        name,
+        dataset,
+        tuple(
+            Answer(
+                topic.qid,
+                tuple(range(len(topic.candidates))),
+                tuple(one.prior for one in topic.candidates),
+                0.0,
+            )
+            for topic in dataset.topics
+        ),
+    )
+
+
 def collect(
+    name: str,
     reranker: Reranker,
     dataset: Dataset,
     *,
     progress: Callable[[], None] = lambda: None,
     clock: Callable[[], float] = time.perf_counter,
-) -> tuple[Answer, ...]:
+) -> Ranking:
     """Rerank every topic, one after the other, after a warm-up; call `progress` after each."""
     reranker.warm_up()
     answers = []
     for topic in dataset.topics:
-        answers.append(_answer(reranker, topic, clock))
+        started = clock()
+        result = reranker.rerank(topic.query, topic.candidates)
+        answers.append(_answer(topic, result, clock() - started))
         progress()
-    return tuple(answers)
+    return Ranking(name, dataset, tuple(answers))
 
 
-def cost(answers: tuple[Answer, ...]) -> Cost:
-    """Add the answers up; shares are in [0, 1], speed in pairs per second of waiting."""
+def cost(answers: Sequence[Answer]) -> Cost:
+    """Add the answers up; speed is in pairs per second of waiting."""
     seconds = sum(one.latency_s for one in answers)
     pairs = sum(one.pairs for one in answers)
-    candidates = sum(one.candidates for one in answers)
+    candidates = sum(len(one.order) for one in answers)
     return Cost(
         summarise([one.latency_s for one in answers]),
         pairs,
@@ -68,15 +107,15 @@ def cost(answers: tuple[Answer, ...]) -> Cost:
     )
 
 
-def _answer(reranker: Reranker, topic: Topic, clock: Callable[[], float]) -> Answer:
-    started = clock()
-    result = reranker.rerank(topic.query, topic.candidates)
-    ended = clock()
+def _answer(topic: Topic, result: Result, latency_s: float) -> Answer:
+    scores: list[float | None] = [None] * len(topic.candidates)
+    for hit in result.hits:
+        scores[hit.index] = hit.score
     return Answer(
         topic.qid,
-        tuple(topic.docids[index] for index in result.order),
-        ended - started,
-        candidates=len(topic.candidates),
+        result.order,
+        tuple(scores),
+        latency_s,
         pairs=result.usage.pairs,
         tokens=result.usage.tokens,
         truncated=sum(hit.truncated_tokens > 0 for hit in result.hits),

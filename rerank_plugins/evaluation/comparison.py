@@ -1,30 +1,56 @@
 """Before and after: the first stage's order against the orders of rerankers."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 from ..errors import InvalidRequest
 from ..reranker import Reranker
-from .answers import Cost, collect, cost
+from . import buckets, curves, losses
+from .answers import Cost, Ranking, collect, cost, first_stage
+from .buckets import Bucket
+from .curves import Recall
 from .datasets import Dataset
-from .measures import DEFAULT, check, per_query
-from .significance import Interval, bootstrap
+from .losses import Loss
+from .measures import DEFAULT, Qrels, check, judged_only, per_query
+from .significance import Interval, bootstrap, holm, permutation
 
 FIRST_STAGE = "first stage"
+_SAME = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A system's measure less the first stage's, over paired queries.
+
+    `interval` is the bootstrap's at 95 %, `p` the permutation test's, `p_adjusted` the same after
+    Holm over every difference of this measure in the evaluation.
+    """
+
+    interval: Interval
+    wins: int
+    ties: int
+    losses: int
+    p: float
+    p_adjusted: float
 
 
 @dataclass(frozen=True, slots=True)
 class System:
     """One way to order the candidates.
 
-    `values` maps measure -> query id -> value, `differences` measure -> the mean difference to the
-    first stage with its interval. The first stage itself has no cost and no differences.
+    `values` maps measure -> query id -> value; `judged_only` measure -> mean with unjudged
+    documents left out, empty where nothing is judged not relevant. `by_depth` is the first measure
+    where only the first k candidates are reranked. The first stage has no cost, no differences.
     """
 
     name: str
     values: Mapping[str, Mapping[str, float]]
-    differences: Mapping[str, Interval]
+    judged_only: Mapping[str, float]
+    differences: Mapping[str, Difference]
+    by_depth: Mapping[int, float]
+    worst: tuple[Loss, ...]
+    buckets: tuple[Bucket, ...]
     cost: Cost | None
 
     @property
@@ -41,6 +67,7 @@ class Comparison:
     queries: int
     candidates: int
     measures: tuple[str, ...]
+    recall: Recall
     systems: tuple[System, ...]
 
 
@@ -54,9 +81,16 @@ def compare(
 ) -> Comparison:
     """Rerank the judged topics of `dataset` with every reranker and measure before and after.
 
-    `seed` fixes the bootstrap. Raises `InvalidRequest` where nothing is judged.
+    `seed` fixes bootstrap and permutations. Raises `InvalidRequest` where nothing is judged.
     """
     names = check(measures)
+    judged = require_judged(dataset)
+    rankings = [collect(name, one, judged, progress=progress) for name, one in rerankers.items()]
+    return measure(judged, rankings, measures=names, seed=seed)
+
+
+def require_judged(dataset: Dataset) -> Dataset:
+    """Keep the judged topics. Raises `InvalidRequest` where there is none."""
     judged = dataset.judged
     if not judged.topics:
         message = (
@@ -64,19 +98,92 @@ def compare(
             "folder, 'rel' in its lines, or --qrels FILE"
         )
         raise InvalidRequest(message)
-    before = per_query({one.qid: one.docids for one in judged.topics}, judged.qrels, names)
-    systems = [System(FIRST_STAGE, before, {}, None)]
-    for name, reranker in rerankers.items():
-        answers = collect(reranker, judged, progress=progress)
-        after = per_query({one.qid: one.docids for one in answers}, judged.qrels, names)
-        differences = {
-            measure: bootstrap(_paired(before[measure], after[measure]), seed=seed)
-            for measure in names
-        }
-        systems.append(System(name, after, differences, cost(answers)))
-    candidates = sum(len(one.candidates) for one in judged.topics)
-    return Comparison(dataset.name, len(judged.topics), candidates, names, tuple(systems))
+    return judged
 
 
-def _paired(before: Mapping[str, float], after: Mapping[str, float]) -> list[float]:
-    return [after[qid] - value for qid, value in before.items()]
+def measure(
+    judged: Dataset, rankings: Sequence[Ranking], *, measures: Sequence[str], seed: int = 0
+) -> Comparison:
+    """Measure rankings of the same judged topics against the first stage."""
+    before = first_stage(judged, FIRST_STAGE)
+    start = _first_system(before, judged.qrels, measures)
+    systems = [_system(one, start, judged.qrels, measures, seed) for one in rankings]
+    return Comparison(
+        judged.name,
+        len(judged.topics),
+        sum(len(one.candidates) for one in judged.topics),
+        tuple(measures),
+        curves.recall(before, judged.qrels),
+        (start, *systems),
+    )
+
+
+def adjust(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
+    """Adjust the p-values of each measure over all datasets and systems (Holm)."""
+    keys = [
+        (at, place, measure)
+        for at, one in enumerate(comparisons)
+        for place, system in enumerate(one.systems)
+        for measure in system.differences
+    ]
+    adjusted: dict[tuple[int, int, str], float] = {}
+    for measure in {key[2] for key in keys}:
+        family = [key for key in keys if key[2] == measure]
+        values = [comparisons[at].systems[place].differences[measure].p for at, place, _ in family]
+        adjusted |= dict(zip(family, holm(values), strict=True))
+    return tuple(_adjusted(one, at, adjusted) for at, one in enumerate(comparisons))
+
+
+def _adjusted(
+    comparison: Comparison, at: int, adjusted: Mapping[tuple[int, int, str], float]
+) -> Comparison:
+    systems = [
+        replace(
+            system,
+            differences={
+                measure: replace(one, p_adjusted=adjusted[at, place, measure])
+                for measure, one in system.differences.items()
+            },
+        )
+        for place, system in enumerate(comparison.systems)
+    ]
+    return replace(comparison, systems=tuple(systems))
+
+
+def _first_system(before: Ranking, qrels: Qrels, measures: Sequence[str]) -> System:
+    values = per_query(before.orders, qrels, measures)
+    shared = judged_only(before.orders, qrels, measures)
+    return System(before.name, values, shared, {}, {}, (), (), None)
+
+
+def _system(
+    after: Ranking, start: System, qrels: Qrels, measures: Sequence[str], seed: int
+) -> System:
+    values = per_query(after.orders, qrels, measures)
+    first = measures[0]
+    return System(
+        after.name,
+        values,
+        judged_only(after.orders, qrels, measures),
+        {name: difference(start.values[name], values[name], seed=seed) for name in measures},
+        curves.by_depth(after, qrels, first),
+        losses.worst(after, start.values[first], values[first]),
+        buckets.split(after.answers),
+        cost(after.answers),
+    )
+
+
+def difference(
+    before: Mapping[str, float], after: Mapping[str, float], *, seed: int = 0
+) -> Difference:
+    """Compare two systems query by query; a difference below 1e-9 is a tie."""
+    paired = [after[qid] - value for qid, value in before.items()]
+    p = permutation(paired, seed=seed)
+    return Difference(
+        bootstrap(paired, seed=seed),
+        wins=sum(one > _SAME for one in paired),
+        ties=sum(abs(one) <= _SAME for one in paired),
+        losses=sum(one < -_SAME for one in paired),
+        p=p,
+        p_adjusted=p,
+    )

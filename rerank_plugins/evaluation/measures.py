@@ -47,6 +47,24 @@ def per_query(
     return values
 
 
+def judged_only(
+    orders: Mapping[str, Sequence[str]], qrels: Qrels, names: Sequence[str]
+) -> dict[str, float]:
+    """Give measure -> mean with every unjudged document left out of the orders.
+
+    Empty where no document is judged not relevant: there the rest would be perfect by construction.
+    """
+    if not any(value <= 0 for judged in qrels.values() for value in judged.values()):
+        return {}
+    kept = {
+        qid: [docid for docid in ranked if docid in qrels[qid]]
+        for qid, ranked in orders.items()
+        if qid in qrels
+    }
+    values = per_query(kept, qrels, names)
+    return {name: sum(one.values()) / len(one) if one else 0.0 for name, one in values.items()}
+
+
 def _library() -> "ModuleType":
     try:
         import ir_measures

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from rerank_plugins.evaluation.significance import Interval, bootstrap
+from rerank_plugins.evaluation.significance import Interval, bootstrap, holm, permutation
 
 
 def test_the_same_seed_gives_the_same_interval():
@@ -34,3 +34,25 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says():
     draw = np.random.default_rng(1)
     found = [bootstrap(draw.normal(0.0, 1.0, 50).tolist(), resamples=500) for _ in range(200)]
     assert 180 <= sum(one.low <= 0.0 <= one.high for one in found) <= 199
+
+
+def test_the_permutation_test_agrees_with_all_sign_flips():
+    """With five queries that all gain, 2 of 32 sign patterns reach the sum: p is 1/16."""
+    found = permutation([0.1, 0.2, 0.3, 0.4, 0.5], rounds=20_000)
+    assert found == pytest.approx(1 / 16, abs=0.005)
+
+
+def test_under_no_difference_p_values_are_uniform():
+    """Of 200 tests on symmetric noise, 2 to 20 fall below .05."""
+    draw = np.random.default_rng(2)
+    found = [permutation(draw.normal(0.0, 1.0, 30).tolist(), rounds=500) for _ in range(200)]
+    assert 2 <= sum(p < 0.05 for p in found) <= 20
+
+
+def test_holm_keeps_the_order_and_never_lowers_a_p_value():
+    """Adjusted values are at least the raw ones, at most 1, and as ordered."""
+    raw = [0.2, 0.001, 0.04, 0.9, 0.04]
+    adjusted = holm(raw)
+    assert all(after >= before for before, after in zip(raw, adjusted, strict=True))
+    assert adjusted == pytest.approx([0.4, 0.005, 0.16, 0.9, 0.16])
+    assert holm([]) == []

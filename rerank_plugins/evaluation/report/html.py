@@ -1,0 +1,179 @@
+"""The report as one page of HTML that needs nothing else: no script, no request."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from html import escape
+from statistics import fmean
+
+from ..comparison import Comparison, Difference, System
+from ..losses import Loss
+from . import plots
+
+_STYLE = """
+:root { color-scheme: light; }
+body { font: 15px/1.5 system-ui, sans-serif; color: #1c2024; margin: 2rem auto; max-width: 76rem;
+  padding: 0 1.5rem; }
+h1, h2, h3 { line-height: 1.2; } h2 { margin-top: 3rem; border-bottom: 1px solid #d7dbdf; }
+table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }
+th, td { padding: .35rem .7rem; text-align: right; border-bottom: 1px solid #e8eaec;
+  vertical-align: top; }
+th:first-child, td:first-child { text-align: left; }
+thead th { border-bottom: 2px solid #889096; font-weight: 600; }
+small { color: #60676d; display: block; white-space: nowrap; }
+.better { color: #067a46; } .worse { color: #b3261e; }
+.plots { display: flex; flex-wrap: wrap; gap: 1rem; } figure { margin: 0; flex: 1 1 24rem; }
+svg { max-width: 100%; height: auto; } figcaption { color: #60676d; font-size: .9em; }
+details { margin: .4rem 0; } summary { cursor: pointer; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1rem; margin: .5rem 1rem; }
+dt { color: #60676d; } dd { margin: 0; overflow-wrap: anywhere; }
+"""
+
+
+def page(comparisons: Sequence[Comparison]) -> str:
+    """Write the whole page: the overview first, then a section for each dataset."""
+    body = "".join([*_overview(comparisons), *(part for one in comparisons for part in _set(one))])
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>Evaluation</title><style>{_STYLE}</style></head>\n<body>{body}</body></html>\n"
+    )
+
+
+def _overview(comparisons: Sequence[Comparison]) -> Iterator[str]:
+    measure = comparisons[0].measures[0]
+    yield "<h1>Does reranking help, and what does it cost?</h1>"
+    yield (
+        "<p>Differences are to the first stage, over the same queries: in brackets the 95 % "
+        "interval of a paired bootstrap; p from a permutation test, adjusted over all sets and "
+        "systems (Holm). Green and red: the interval excludes 0.</p>"
+    )
+    names = [one.name for one in comparisons[0].systems]
+    rows = [
+        [_name(one.dataset), *(_quality(system, measure) for system in one.systems)]
+        for one in comparisons
+    ]
+    if len(comparisons) > 1:
+        means = [
+            fmean(one.systems[place].means[measure] for one in comparisons)
+            for place in range(len(names))
+        ]
+        rows.append(["<b>mean</b>", *(f"<b>{value:.3f}</b>" for value in means)])
+    yield _table([measure, *map(_name, names)], rows)
+    if len(names) > 1:
+        yield '<div class="plots">'
+        yield _figure(
+            plots.pareto(comparisons), "Quality against tail latency: up and left is better"
+        )
+        yield _figure(plots.forest(comparisons), "Gain or loss by dataset")
+        yield "</div>"
+
+
+def _set(found: Comparison) -> Iterator[str]:
+    yield f"<h2>{_name(found.dataset)}</h2>"
+    yield f"<p>{found.queries:,} queries, {found.candidates:,} candidates.</p>"
+    costs = ("p50 ms", "p95 ms", "p99 ms", "pairs/s", "truncated")
+    rows = [
+        [_name(one.name), *(_quality(one, name) for name in found.measures), *_cost(one)]
+        for one in found.systems
+    ]
+    yield _table(["", *map(_name, found.measures), *costs], rows)
+    yield '<div class="plots">'
+    yield _figure(plots.recall(found), _recommendation(found))
+    if len(found.systems) > 1:
+        yield _figure(plots.depth(found), "What reranking only the first candidates gives")
+    yield "</div>"
+    yield from _buckets(found)
+    for system in found.systems[1:]:
+        yield from _worst(found, system)
+
+
+def _quality(system: System, measure: str) -> str:
+    cell = f"{system.means[measure]:.3f}"
+    if measure in system.judged_only:
+        cell += f"<small>judged only {system.judged_only[measure]:.3f}</small>"
+    one = system.differences.get(measure)
+    return cell if one is None else cell + _difference(one)
+
+
+def _difference(one: Difference) -> str:
+    gap = one.interval
+    kind = "better" if gap.low > 0.0 else "worse" if gap.high < 0.0 else ""
+    return (
+        f'<small class="{kind}">{gap.mean:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]</small>'
+        f"<small>{one.wins} won, {one.ties} tied, {one.losses} lost, p {one.p_adjusted:.4f}</small>"
+    )
+
+
+def _cost(system: System) -> list[str]:
+    cost = system.cost
+    if cost is None or cost.latency is None:
+        return [""] * 5
+    latency = cost.latency
+    return [
+        *_ms(latency.p50_s, latency.p95_s, latency.p99_s),
+        f"{cost.pairs_per_s:.0f}",
+        f"{cost.truncated_share:.1%}",
+    ]
+
+
+def _recommendation(found: Comparison) -> str:
+    return (
+        f"First-stage recall by depth: {found.recall.recommended} candidates reach 95 % of what "
+        "the deepest finds"
+    )
+
+
+def _buckets(found: Comparison) -> Iterator[str]:
+    rows = [
+        [
+            _name(system.name),
+            one.candidates,
+            one.tokens,
+            str(one.latency.n),
+            *_ms(one.latency.p50_s, one.latency.p95_s, one.latency.p99_s),
+        ]
+        for system in found.systems
+        for one in system.buckets
+    ]
+    if rows:
+        yield "<h3>Latency by size of the request</h3>"
+        head = ["", "candidates", "tokens a pair", "requests", "p50 ms", "p95 ms", "p99 ms"]
+        yield _table(head, rows)
+
+
+def _worst(found: Comparison, system: System) -> Iterator[str]:
+    if not system.worst:
+        return
+    yield f"<h3>What {_name(system.name)} made worst</h3>"
+    for one in system.worst:
+        change = f"{found.measures[0]} {one.before:.3f} to {one.after:.3f}"
+        yield f"<details><summary>{_name(one.query)} ({change})</summary><dl>"
+        yield "".join(f"<dt>{name}</dt><dd>{_name(text)}</dd>" for name, text in _facts(one))
+        yield "</dl></details>"
+
+
+def _facts(one: Loss) -> Iterator[tuple[str, str]]:
+    yield "query id", one.qid
+    yield "on top before", one.top_before
+    yield "on top after", one.top_after
+    if one.relevant is not None:
+        yield "best relevant", one.relevant
+        yield "its rank", f"{one.relevant_before} before, {one.relevant_after} after"
+
+
+def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """Lay cells out, which are HTML already."""
+    top = "".join(f"<th>{cell}</th>" for cell in head)
+    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>\n" for row in rows)
+    return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _figure(svg: str, caption: str) -> str:
+    return f"<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>"
+
+
+def _name(text: str) -> str:
+    return escape(" ".join(text.split()))
+
+
+def _ms(*seconds: float) -> list[str]:
+    return [f"{one * 1e3:.0f}" for one in seconds]
