@@ -1,6 +1,8 @@
 """The server over real sockets: dialects, bounds, overload, and a graceful end."""
 
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -280,3 +282,20 @@ def test_a_callers_trace_goes_on_in_the_server() -> None:
     assert f"{root.context.trace_id:032x}" == parent.split("-")[1]
     assert root.parent is not None
     assert f"{root.parent.span_id:016x}" == parent.split("-")[2]
+
+
+@pytest.mark.slow
+def test_generated_requests_never_break_the_server(server: Server, tmp_path: Path) -> None:
+    """Whatever schemathesis makes of our description, valid or not, no answer is a 5xx."""
+    command = [str(Path(sys.executable).parent / "schemathesis"), "run"]
+    options = ["--max-examples", "60", "--checks", "not_a_server_error", "--seed", "1"]
+    done = subprocess.run(
+        [*command, f"{server.url}/openapi.json", *options, "--phases", "examples,coverage,fuzzing"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-1000:]
+    assert post(server, "/v1/rerank", query=QUERY, documents=TEXTS).status_code == 200
