@@ -23,7 +23,8 @@ from .policy import Policy, Unlabelled
 from .records import Budget
 from .rules import RULE_TABLES, KeepValue, SelectionSettings
 from .scorers import Scorer
-from .scorers.files import EMBEDDED, Hub, Precision, find
+from .scorers.files import EMBEDDED, Precision, find
+from .scorers.hub import Hub
 from .scorers.lexical import LexicalScorer
 from .scorers.onnx import OnnxScorer
 from .scorers.options import OnnxOptions

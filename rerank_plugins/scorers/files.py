@@ -4,12 +4,13 @@ import hashlib
 import json
 import platform
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal, TypeAlias
 
 from ..errors import ModelError
+from .hub import Hub, snapshot
 
 Precision: TypeAlias = Literal["fp32", "int8"]
 
@@ -33,19 +34,6 @@ _INT8_BY_FEATURE = (
     ("arm64", "model_qint8_arm64.onnx"),
 )
 _INT8_ANYWHERE = ("model_quantized.onnx", "model_int8.onnx", "model_uint8.onnx")
-
-
-@dataclass(frozen=True, slots=True)
-class Hub:
-    """How the Hugging Face hub is asked: huggingface-hub's own options.
-
-    Pin a commit with `revision`. HF_HUB_OFFLINE counts as `local_files_only`.
-    """
-
-    revision: str | None = None
-    local_files_only: bool = False
-    cache_dir: Path | None = None
-    token: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +67,15 @@ def find(
         folder = Path(__file__).parent.parent / "models" / "embedded"
         return _in_folder(folder, EMBEDDED, precision, must_verify=True)
     path = Path(model).expanduser()
-    if path.is_file():
-        return _from_file(path)
-    if path.is_dir():
-        return _in_folder(path, str(model), precision)
     name = str(model)
+    try:
+        if path.is_file():
+            return _from_file(path)
+        if path.is_dir():
+            return _in_folder(path, name, precision)
+    except OSError as error:
+        message = f"no model at {name[:200]!r}: {error.strerror}; give a readable folder or file"
+        raise ModelError(message) from error
     if not _HUB_ID.fullmatch(name) or name.endswith(".onnx"):
         message = (
             f"no model at {name!r}: it is neither a file, nor a folder, nor a hub id. Give a "
@@ -92,6 +84,17 @@ def find(
         )
         raise ModelError(message)
     return _from_hub(name, precision, hub or Hub())
+
+
+def padding(files: ModelFiles) -> int | str | None:
+    """Read what pads a batch: the model's padding id, or else its tokenizer's padding token."""
+    number = files.config.get("pad_token_id")
+    if isinstance(number, int):
+        return number
+    token = files.tokenizer_config.get("pad_token")
+    if isinstance(token, Mapping):
+        token = token.get("content")
+    return token if isinstance(token, str) else None
 
 
 def cpu_features() -> frozenset[str]:
@@ -139,8 +142,11 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def verify(folder: Path) -> int:
-    """Check every file that manifest.json lists; return how many. Raises `ModelError`."""
+def verify(folder: Path, *, partial: bool = False) -> int:
+    """Check every file that manifest.json lists; return how many. Raises `ModelError`.
+
+    `partial` passes over files that are not there: the hub's cache holds only what is needed.
+    """
     listed = read_json(folder / "manifest.json").get("files")
     if not isinstance(listed, Mapping) or not listed:
         message = (
@@ -150,6 +156,8 @@ def verify(folder: Path) -> int:
         raise ModelError(message)
     for name, facts in listed.items():
         path = folder / str(name)
+        if partial and not path.is_file():
+            continue
         expected = facts.get("sha256") if isinstance(facts, Mapping) else None
         found = sha256(path) if path.is_file() else "no such file"
         if found != expected:
@@ -193,19 +201,30 @@ def _from_file(path: Path) -> ModelFiles:
 
 
 def _in_folder(
-    folder: Path, name: str, precision: Precision, *, must_verify: bool = False
+    folder: Path,
+    name: str,
+    precision: Precision,
+    *,
+    must_verify: bool = False,
+    cached: bool = False,
 ) -> ModelFiles:
     names = [path.relative_to(folder).as_posix() for path in folder.rglob("*.onnx")]
     chosen = choose_graph(names, precision, cpu_features())
     if chosen is None or not (folder / "tokenizer.json").is_file():
         found = ", ".join(sorted(path.name for path in folder.iterdir())[:12]) or "nothing"
+        remedy = (
+            "Only a part of it is in the local cache: fetch it once while online"
+            if cached
+            else f"Make them with: rerank-plugins export {name} OUT_DIR"
+        )
         message = (
             f"{folder} is no ONNX model: found {found}; expected model.onnx (or onnx/model.onnx) "
-            f"and tokenizer.json. Make them with: rerank-plugins export {name} OUT_DIR"
+            f"and tokenizer.json. {remedy}"
         )
         raise ModelError(message)
-    if must_verify or (folder / "manifest.json").is_file():
-        verify(folder)
+    # Other programs, too, call a file manifest.json; ours lists files.
+    if must_verify or "files" in read_json(folder / "manifest.json"):
+        verify(folder, partial=cached)
     return _describe(folder, name, folder / chosen)
 
 
@@ -222,44 +241,13 @@ def _describe(folder: Path, name: str, graph: Path, revision: str | None = None)
 
 
 def _from_hub(name: str, precision: Precision, hub: Hub) -> ModelFiles:
-    from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    patterns: list[str] | None = None
-    offline = hub.local_files_only or constants.HF_HUB_OFFLINE
-    try:
-        if not offline:
-            patterns = _needed(name, precision, hub)
-        folder = Path(
-            snapshot_download(
-                name,
-                revision=hub.revision,
-                cache_dir=hub.cache_dir,
-                local_files_only=offline,
-                allow_patterns=patterns,
-                token=hub.token,
-                library_name="rerank-plugins",
-            )
-        )
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
-        hint = (
-            "it is not in the local cache, and the hub is switched off" if offline else str(error)
-        )
-        message = (
-            f"model {name!r} could not be fetched: {hint}. Check the id, fetch it once while "
-            "online, or give a local folder"
-        )
-        raise ModelError(message) from error
-    found = _in_folder(folder, name, precision)
+    folder = snapshot(name, hub, lambda names: _needed(name, names, precision))
+    found = _in_folder(folder, name, precision, cached=True)
     return _describe(folder, name, found.graph, revision=folder.name)
 
 
-def _needed(name: str, precision: Precision, hub: Hub) -> list[str]:
-    from huggingface_hub import HfApi
-
-    api = HfApi(library_name="rerank-plugins", token=hub.token)
-    siblings = api.model_info(name, revision=hub.revision).siblings
-    names = [sibling.rfilename for sibling in siblings or []]
+def _needed(name: str, names: Sequence[str], precision: Precision) -> list[str]:
+    """Choose what to fetch among a repository's files."""
     graph = choose_graph(names, precision, cpu_features())
     if graph is None:
         folder = name.rsplit("/", maxsplit=1)[-1]

@@ -2,12 +2,13 @@
 
 import math
 import re
+import time
 from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 
-from ..records import Timing, Usage
+from ..records import Code, Decision, Timing, Usage
 from . import Scored, ScoreKind, State
 from .scheduler import Job, run_jobs
 
@@ -31,18 +32,23 @@ class LexicalScorer:
         passages: Sequence[str],
         *,
         state: State | None = None,  # noqa: ARG002 - nothing to go on from
-        deadline_s: float | None = None,  # noqa: ARG002 - done before any deadline
+        deadline_s: float | None = None,
     ) -> Scored:
-        """Score every passage; a passage without a query word scores 0."""
-        results = await run_jobs([Job(lambda: bm25(query, passages), tokens=0)])
-        scores = np.array(results[0] or [], dtype=np.float32)
+        """Score all passages, or none after the deadline; one without a query word scores 0."""
         n = len(passages)
+        started = time.monotonic()
+        (scores,) = await run_jobs(
+            [Job(lambda: bm25(query, passages), tokens=0)],
+            admit=lambda _: deadline_s is None or time.monotonic() <= deadline_s,
+        )
+        done = scores is not None
         return Scored(
-            scores,
-            np.ones(n, dtype=np.bool_),
+            np.array(scores if done else [0.0] * n, dtype=np.float32),
+            np.full(n, done, dtype=np.bool_),
             np.zeros(n, dtype=np.int64),
-            timings=(Timing("score", 0.0),),
-            usage=Usage(pairs=n),
+            timings=(Timing("score", time.monotonic() - started),),
+            decisions=() if done or not n else (Decision("score", Code.DEADLINE, n),),
+            usage=Usage(pairs=n if done else 0),
         )
 
     def warm_up(self) -> None:

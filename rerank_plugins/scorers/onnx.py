@@ -12,7 +12,7 @@ from ..batching import Batch
 from ..errors import ModelError
 from ..records import Code, Decision, Timing
 from . import Scored, ScoreKind, State, cores, graphs, pairs, recall, tuning
-from .files import ModelFiles
+from .files import ModelFiles, padding
 from .graphs import cache
 from .graphs.verify import probes
 from .options import OnnxOptions, checked, identity, score_column, usable_tokens
@@ -48,7 +48,9 @@ class OnnxScorer:
         self.files = files
         self.name = files.name
         self.options = checked(options or OnnxOptions(), files)
-        self.tokenizer = PairTokenizer(files.tokenizer, cache_bytes=self.options.token_cache_bytes)
+        self.tokenizer = PairTokenizer(
+            files.tokenizer, cache_bytes=self.options.token_cache_bytes, pad=padding(files)
+        )
         self.max_tokens = self.options.max_tokens or usable_tokens(files)
         prepared = self._prepare()
         self.graph: Graph = prepared.graph
@@ -64,7 +66,8 @@ class OnnxScorer:
         self.pace = Pace(max_tokens=self.max_tokens)
         self._warm = False
         self._lock = threading.Lock()
-        self._columns(self._probe(1, 8))
+        # Two pairs: a graph exported for one has a fixed axis, and its user should know now.
+        self._columns(self._probe(2, 8))
 
     async def score(
         self,

@@ -53,7 +53,9 @@ class OnnxOptions:
     @property
     def windowing(self) -> Windowing:
         """What happens to passages that do not fit."""
-        return Windowing(self.long, self.window_overlap, self.max_windows)
+        # FirstP reads the first window alone; what lies behind it is cut, and reported as cut.
+        limit = 1 if self.fold == "first" else self.max_windows
+        return Windowing(self.long, self.window_overlap, limit)
 
 
 def usable_tokens(files: ModelFiles) -> int:

@@ -26,6 +26,8 @@ _PROVIDERS: Mapping[str, str] = {
 }
 # What "auto" tries, in order. Not TensorRT: it builds an engine per shape at first use.
 _AUTO = ("cuda", "coreml", "directml", "openvino", "cpu")
+# Scores are [pairs] or [pairs, columns].
+_MAX_AXES = 2
 _KNOWN_INPUTS = frozenset({"input_ids", "attention_mask", "token_type_ids"})
 
 
@@ -96,7 +98,15 @@ def open_graph(
             "token_type_ids beside it. This is not a text-pair cross-encoder"
         )
         raise ModelError(message)
-    return Graph(session, inputs, score_output(outputs), session.get_providers()[0])
+    output = score_output(outputs)
+    axes = next(one.shape for one in session.get_outputs() if one.name == output)
+    if len(axes) > _MAX_AXES:
+        message = (
+            f"{where} gives {output} with {len(axes)} axes; expected one score, or a few, for each "
+            "pair. This looks like an encoder without a scoring head; export the cross-encoder"
+        )
+        raise ModelError(message)
+    return Graph(session, inputs, output, session.get_providers()[0])
 
 
 def score_output(outputs: Sequence[str]) -> str:

@@ -3,7 +3,7 @@
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -20,6 +20,8 @@ Ids: TypeAlias = NDArray[np.int32]
 
 # Longer texts are tokenised piece by piece, so that memory stays bounded by the ids alone.
 _PIECE_CHARS = 50_000
+# What is tokenised at once.
+_GROUP_CHARS = 400_000
 _ENTRY_OVERHEAD_BYTES = 200
 
 
@@ -52,11 +54,15 @@ class PairTokenizer:
     """Turns texts into token ids and ids into padded pairs.
 
     Thread-safe: truncation and padding are switched off once, at loading, and never touched again
-    (a shared tokenizer whose state changes per call corrupts concurrent requests). `cache_bytes`
-    bounds the memory of cached passage ids; 0 switches the cache off.
+    (a shared tokenizer whose state changes per call corrupts concurrent requests). Text that spells
+    a special token, such as "[SEP]", is text: a passage cannot forge the end of itself.
+    `cache_bytes` bounds the memory of cached passage ids; 0 switches the cache off. `pad` is the
+    padding id or token of the model (None: the tokenizer's own).
     """
 
-    def __init__(self, path: Path, *, cache_bytes: int = 64 * 2**20) -> None:
+    def __init__(
+        self, path: Path, *, cache_bytes: int = 64 * 2**20, pad: int | str | None = None
+    ) -> None:
         from tokenizers import Tokenizer
 
         try:
@@ -64,10 +70,11 @@ class PairTokenizer:
         except Exception as error:
             message = f"{path} is not a tokenizer.json ({error}); export the model again"
             raise ModelError(message) from error
+        self.pad_id = _pad_id(self._tokenizer, pad)
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
+        self._tokenizer.encode_special_tokens = True
         self.template = _template(self._tokenizer)
-        self.pad_id = _pad_id(self._tokenizer)
         self._cache = TokenCache(cache_bytes)
 
     def query(self, text: str) -> Ids:
@@ -119,14 +126,14 @@ class PairTokenizer:
 
     def _encode(self, texts: Sequence[str]) -> list[Ids]:
         pieces = [_pieces(text) for text in texts]
-        flat = [piece for parts in pieces for piece in parts]
         encoded: list[Ids] = []
-        # Bounded groups: an Encoding costs far more memory than the ids kept of it.
-        for start in range(0, len(flat), 256):
-            group = self._tokenizer.encode_batch_fast(
-                flat[start : start + 256], add_special_tokens=False
-            )
-            encoded += [np.array(one.ids, dtype=np.int32) for one in group]
+        for group in _groups([piece for parts in pieces for piece in parts]):
+            try:
+                done = self._tokenizer.encode_batch_fast(group, add_special_tokens=False)
+            except Exception as error:
+                message = f"the tokenizer fails on a text: {error}; export the model again"
+                raise ModelError(message) from error
+            encoded += [np.array(one.ids, dtype=np.int32) for one in done]
         out: list[Ids] = []
         place = 0
         for parts in pieces:
@@ -187,6 +194,20 @@ def _pieces(text: str) -> list[str]:
     return [*pieces, text[start:]]
 
 
+def _groups(pieces: Sequence[str]) -> Iterator[list[str]]:
+    """Group pieces by their characters: an encoding costs far more memory than the ids of it."""
+    group: list[str] = []
+    chars = 0
+    for piece in pieces:
+        if group and chars + len(piece) > _GROUP_CHARS:
+            yield group
+            group, chars = [], 0
+        group.append(piece)
+        chars += len(piece)
+    if group:
+        yield group
+
+
 def _template(tokenizer: "Tokenizer") -> Template:
     """Read the pair template off an encoded probe, whatever post-processor made it."""
     probe = tokenizer.encode("a", "b", add_special_tokens=True)
@@ -213,7 +234,14 @@ def _template(tokenizer: "Tokenizer") -> Template:
     )
 
 
-def _pad_id(tokenizer: "Tokenizer") -> int:
-    names = ("[PAD]", "<pad>", "<|padding|>", "<|endoftext|>")
-    found = (tokenizer.token_to_id(name) for name in names)
+def _pad_id(tokenizer: "Tokenizer", pad: int | str | None) -> int:
+    """Find the padding id: as the model says, as the tokenizer says, or by its usual names.
+
+    A wrong one is masked out and harmless but for models that count positions by it (RoBERTa).
+    """
+    if isinstance(pad, int) and 0 <= pad < tokenizer.get_vocab_size(with_added_tokens=True):
+        return pad
+    own = tokenizer.padding
+    names = (pad, own and own["pad_token"], "[PAD]", "<pad>", "<|padding|>", "<|endoftext|>")
+    found = (tokenizer.token_to_id(name) for name in names if isinstance(name, str))
     return next((number for number in found if number is not None), 0)

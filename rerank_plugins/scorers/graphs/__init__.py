@@ -85,14 +85,16 @@ def _rewritten(
     probes: Callable[[], Sequence[PairArrays]],
     opened: Callable[[bytes], Graph],
 ) -> tuple[Prepared, bytes | None]:
-    import onnx
-
+    from .load import load
     from .rewrite import rewrite
     from .verify import compare
 
     if original.provider not in _PROVIDERS:
         return Prepared(original, f"{original.provider} has no kernels for fused operators"), None
-    model = onnx.load(str(path))
+    try:
+        model = load(path)
+    except Exception as error:  # noqa: BLE001 - what onnxruntime runs, onnx may still refuse
+        return Prepared(original, f"the graph cannot be read for rewriting: {error}"), None
     done = rewrite(model, [score_output([one.name for one in model.graph.output])])
     if not done.layers and not done.dequantised:
         return Prepared(original, "no encoder layer was recognised"), None
