@@ -140,9 +140,12 @@ def test_answering_pulls_in_no_framework():
     assert (HEAVY - allowed) & {name.split(".")[0] for name in loaded} == set()
 
 
-def best(code: str, clock: str, *, limit_s: float, tries: int) -> float:
-    """Give the least seconds that `code` takes in fresh processes; stop at the first within."""
-    timed = f"import time; start = time.{clock}()\n{code}\nprint(time.{clock}() - start)"
+def best(code: str, *, limit_s: float, tries: int) -> float:
+    """Give the least seconds that `code` takes in fresh processes; stop at the first within.
+
+    Processor time of all threads: a busy neighbour must not fail a test.
+    """
+    timed = f"import time\n{code}\nprint(time.process_time())"
     least = float("inf")
     for _ in range(tries):
         least = min(least, float(fresh(timed)))
@@ -152,17 +155,16 @@ def best(code: str, clock: str, *, limit_s: float, tries: int) -> float:
 
 
 def test_the_import_takes_less_than_half_a_second():
-    """`import rerank_plugins` takes < 0.5 s of one core, best of ten fresh processes."""
-    # Processor time: the import has one thread, and a busy neighbour must not fail it.
-    assert best("import rerank_plugins", "process_time", limit_s=0.5, tries=10) < 0.5
+    """`import rerank_plugins` takes < 0.5 s, the interpreter's start included, best of ten."""
+    assert best("import rerank_plugins", limit_s=0.5, tries=10) < 0.5
 
 
 def test_the_first_result_of_a_fresh_process_takes_less_than_two_seconds():
-    """Import, model load and the first answer on 10 passages take < 2 s, best of five."""
+    """Import, model load and the first answer on 10 passages take < 2 s of processor time."""
     code = (
         "from rerank_plugins import Reranker\n"
         "passages = [f'Passage {i} on monoids, foxes and the weather of the day.' * 4"
         " for i in range(10)]\n"
         "Reranker().rerank('what is a monoid?', passages)"
     )
-    assert best(code, "perf_counter", limit_s=2.0, tries=5) < 2.0
+    assert best(code, limit_s=2.0, tries=5) < 2.0

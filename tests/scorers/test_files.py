@@ -226,7 +226,9 @@ class TestCache:
 
     def test_a_cached_model_loads_offline(self, tmp_path):
         """A snapshot of links into blobs serves without a word to the network."""
-        tiny.cache(tmp_path / "hub", "org/tiny", tiny.build(tmp_path / "m", graph="onnx/model.onnx"))
+        tiny.cache(
+            tmp_path / "hub", "org/tiny", tiny.build(tmp_path / "m", graph="onnx/model.onnx")
+        )
         with Reranker("org/tiny", cache_dir=tmp_path / "hub", local_files_only=True) as reranker:
             assert reranker.model == "org/tiny"
             assert len(reranker.rerank("red fox", TEXTS)) == 3
