@@ -9,7 +9,14 @@ import numpy as np
 
 from . import calibration, keep, tiers
 from .calibration import Calibration
-from .errors import ConfigError, InvalidRequest, ModelError, RerankError, Withheld
+from .errors import (
+    ConfigError,
+    InvalidRequest,
+    ModelError,
+    RemoteError,
+    RerankError,
+    Withheld,
+)
 from .keep import Keep, MarginKeep
 from .policy import Permit, Policy
 from .records import Code, Decision, StageRun, Timing, Usage
@@ -162,6 +169,8 @@ def _note_failure(
     """Record a failed stage. Raises the caller's mistake, for which no other stage makes up."""
     if isinstance(error, InvalidRequest):
         raise error
+    # What a remote stage had sent stays on record, though nothing came of it.
+    standing.decisions += error.decisions if isinstance(error, RemoteError) else ()
     if isinstance(error, Withheld):
         standing.withheld.append(error)
         standing.decisions.append(Decision("policy", Code.POLICY, candidates, str(error)))

@@ -16,16 +16,18 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from .budget import PROFILES
 from .calibration import Calibration
 from .cascade import Stage, When
+from .destinations import PolicySettings, RemoteSettings, ScorerSettings
 from .engine import Setup, WhenCold
-from .errors import ConfigError
+from .errors import ConfigError, ModelError
 from .passages import Fold
-from .policy import Policy, Unlabelled
+from .policy import Policy
 from .records import Budget
 from .rules import RULE_TABLES, KeepValue, SelectionSettings
 from .scorers import Scorer
 from .scorers.files import EMBEDDED, Precision, find
 from .scorers.hub import Hub
 from .scorers.lexical import LexicalScorer
+from .scorers.missing import MissingScorer
 from .scorers.onnx import OnnxScorer
 from .scorers.options import OnnxOptions
 from .scorers.pairs import Long
@@ -43,14 +45,18 @@ class _Table(BaseModel):
     """A table whose every key is known."""
 
     # Validators are built at first use: a third of the import time otherwise.
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+    # Errors do not repeat values: somebody may have written a key where its name was expected.
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, defer_build=True, hide_input_in_errors=True
+    )
 
 
 class StageSettings(_Table):
     """One stage: its scorer, how it runs, and how many candidates it passes on."""
 
-    scorer: str = Field(
-        default=EMBEDDED, description='"embedded", "lexical", a hub id, a folder, or an .onnx file'
+    scorer: ScorerSettings = Field(
+        default=EMBEDDED,
+        description='"embedded", "lexical", a hub id, a folder, an .onnx file, or a remote table',
     )
     keep: KeepValue | None = Field(
         default=None, description="who goes on to the next stage: a number, or a rule"
@@ -134,26 +140,6 @@ class ServiceSettings(_Table):
     )
 
 
-class PolicySettings(_Table):
-    """Where text may be processed."""
-
-    regions: Annotated[list[str], Field(min_length=1)] | None = Field(
-        default=None, description="regions that text may be sent to; None: anywhere"
-    )
-    residency_key: str = Field(
-        default="residency", description="metadata key under which a document narrows that"
-    )
-    unlabelled: Unlabelled = Field(
-        default="allow", description="whether documents without that key may leave"
-    )
-    inside: dict[str, str] = Field(
-        default_factory=dict, description="names of your own, and the region each lies in"
-    )
-    audit: Path | None = Field(
-        default=None, description="file for one JSON line a sending and a refusal"
-    )
-
-
 class TelemetrySettings(_Table):
     """What traces and logs tell; see the telemetry page for spans and metrics."""
 
@@ -222,11 +208,12 @@ def build(
     Raises `ConfigError`, also where the policy and the stages contradict each other.
     """
     if stages is None:
-        stages = tuple(_stage(one) for one in settings.stages)
+        helped = not settings.strict and any(one.when == "fallback" for one in settings.stages)
+        stages = tuple(_stage(one, helped=helped) for one in settings.stages)
     weight = settings.fusion.prior_weight
     if weight is None:
         weight = _card_prior_weight(stages)
-    policy = policy or _policy(settings.policy)
+    policy = policy or settings.policy.policy()
     chosen = settings.selection
     return Setup(
         stages=stages,
@@ -249,6 +236,8 @@ def build(
 
 def scorer(settings: StageSettings) -> Scorer:
     """Load the scorer that a stage names. Raises `ModelError` or `ConfigError`."""
+    if isinstance(settings.scorer, RemoteSettings):
+        return settings.scorer.scorer()
     if settings.scorer == LEXICAL:
         return LexicalScorer()
     files = find(
@@ -274,18 +263,15 @@ def scorer(settings: StageSettings) -> Scorer:
     return OnnxScorer(files, options)
 
 
-def _policy(settings: PolicySettings) -> Policy:
-    return Policy(
-        regions=None if settings.regions is None else tuple(settings.regions),
-        residency_key=settings.residency_key,
-        unlabelled=settings.unlabelled,
-        inside=settings.inside,
-        audit=settings.audit,
-    )
-
-
-def _stage(settings: StageSettings) -> Stage:
-    made = scorer(settings)
+def _stage(settings: StageSettings, *, helped: bool) -> Stage:
+    """Load a stage; where a fallback can help, a model that cannot be had fails its requests."""
+    made: Scorer
+    try:
+        made = scorer(settings)
+    except ModelError as error:
+        if not helped or not isinstance(settings.scorer, str):
+            raise
+        made = MissingScorer(settings.scorer, error)
     calibration: Calibration | None = None
     if settings.calibration is not None:
         calibration = Calibration(*settings.calibration)
@@ -320,7 +306,8 @@ def _card_calibration(card: Mapping[str, object]) -> Calibration | None:
 
 
 def _card_prior_weight(stages: tuple[Stage, ...]) -> float:
-    last = stages[-1].scorer if stages else None
+    planned = [stage.scorer for stage in stages if stage.when == "always"]
+    last = planned[-1] if planned else None
     facts = last.files.card.get("fusion") if isinstance(last, OnnxScorer) else None
     weight = facts.get("prior_weight") if isinstance(facts, Mapping) else None
     return float(weight) if isinstance(weight, int | float) else 0.0
@@ -345,6 +332,7 @@ def _keys_at(loc: Iterable[int | str]) -> set[str]:
         "fusion": FusionSettings,
         "service": ServiceSettings,
         "policy": PolicySettings,
+        "remote": RemoteSettings,
         **RULE_TABLES,
         "telemetry": TelemetrySettings,
     }

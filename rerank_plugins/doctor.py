@@ -144,7 +144,7 @@ def _files(name: str, settings: StageSettings, scorer: OnnxScorer) -> Iterator[C
 
 
 def _licence(name: str, settings: StageSettings, card: Mapping[str, object]) -> Check:
-    known = KNOWN.get(settings.scorer)
+    known = KNOWN.get(str(settings.scorer))
     label = f"{name}: licence"
     if known is not None:
         if not known.commercial:

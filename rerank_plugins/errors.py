@@ -14,6 +14,8 @@ RerankError
 Every message says what was found, what was expected, and what to do.
 """
 
+from .records import Decision
+
 
 class RerankError(Exception):
     """Base of every error this package raises on purpose."""
@@ -36,7 +38,14 @@ class ModelError(RerankError):
 
 
 class RemoteError(RerankError):
-    """A remote reranker refused, failed, or answered nonsense."""
+    """A remote reranker refused, failed, or answered nonsense.
+
+    `decisions` say what was done before it failed, such as what had been sent.
+    """
+
+    def __init__(self, message: str, *, decisions: tuple[Decision, ...] = ()) -> None:
+        super().__init__(message)
+        self.decisions = decisions
 
 
 class Withheld(RemoteError):

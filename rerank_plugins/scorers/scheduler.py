@@ -57,6 +57,7 @@ class _Jobs(Generic[R]):
 @dataclass(frozen=True, slots=True)
 class _Wait(Generic[R]):
     future: Future[R]
+    owned: bool
 
     def __await__(self) -> Generator["_Wait[R]", R, R]:
         return (yield self)
@@ -73,9 +74,12 @@ def run_jobs(
     return _Jobs(jobs, admit)
 
 
-def wait(future: Future[R]) -> Awaitable[R]:
-    """Give the result of a future that something outside the scheduler completes."""
-    return _Wait(future)
+def wait(future: Future[R], *, owned: bool = False) -> Awaitable[R]:
+    """Give the result of a future that something outside the scheduler completes.
+
+    An `owned` future serves this request alone, and is cancelled with it.
+    """
+    return _Wait(future, owned)
 
 
 @dataclass(slots=True, eq=False)
@@ -232,8 +236,8 @@ class Scheduler:
         if isinstance(effect, _Wait):
             waited = effect.future
             waited.add_done_callback(lambda done: self._resume(task, done))
-            # Who gives up on a request gives up on what it waits for.
-            task.future.add_done_callback(lambda done: done.cancelled() and waited.cancel())
+            if effect.owned:
+                task.future.add_done_callback(lambda done: done.cancelled() and waited.cancel())
         elif isinstance(effect, _Jobs):
             self._enqueue(task, effect)
         else:

@@ -1,0 +1,146 @@
+"""Settings of remote stages, and of the policy that bounds them."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+
+from .policy import Policy, Unlabelled
+from .scorers import Scorer
+
+Positive = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(gt=0.0)]
+
+
+class _Table(BaseModel):
+    """A table whose every key is known, and whose errors do not repeat its values."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, defer_build=True, hide_input_in_errors=True
+    )
+
+
+class BreakerSettings(_Table):
+    """When a destination that keeps failing is left alone."""
+
+    failures: Positive = Field(default=5, description="bad calls in a row that open it")
+    rest_s: Seconds = Field(default=2.0, description="seconds until the first probe")
+    longest_rest_s: Seconds = Field(default=60.0, description="seconds between probes, at most")
+
+
+class RemoteSettings(_Table):
+    """A remote reranker: `scorer = { provider = "cohere", model = "rerank-v3.5", ... }`."""
+
+    provider: str = Field(description="a row of the provider table, such as cohere, tei, vllm")
+    model: str = Field(default="", description="the provider's name of the model")
+    base_url: str | None = Field(default=None, description="None: the provider's own")
+    path: str | None = Field(default=None, description="path under base_url; None: the usual one")
+    region: str | None = Field(
+        default=None, description="where the destination processes text, if you answer for it"
+    )
+    project: str | None = Field(default=None, description="Google Cloud project")
+    location: str | None = Field(default=None, description="region in the URL: AWS, Google")
+    api_key_env: str | None = Field(
+        default=None, description="environment variable of the key; None: the provider's usual one"
+    )
+    api_key_file: Path | None = Field(default=None, description="file that holds the key")
+    extra: dict[str, str | int | float | bool] = Field(
+        default_factory=dict, description="fields to put into the body as they are"
+    )
+    accept_models: list[str] = Field(
+        default_factory=list, description="other names the model may answer under"
+    )
+    timeout_s: Seconds = Field(default=10.0, description="seconds an attempt may take, at most")
+    retries: Annotated[int, Field(ge=0)] = Field(default=2, description="attempts after the first")
+    per_minute: Seconds | None = Field(default=None, description="calls a minute; None: no limit")
+    concurrency: Positive = Field(default=16, description="calls under way at once")
+    hedge_ms: Seconds | None = Field(
+        default=None, description="milliseconds until an equal, second call; None: never"
+    )
+    max_documents: Positive | None = Field(
+        default=None, description="documents a call; None: what the provider takes"
+    )
+    breaker: BreakerSettings = BreakerSettings()
+    proxy: str | None = Field(default=None, description="proxy to go through; never the system's")
+    ca_file: Path | None = Field(default=None, description="authorities of your own, PEM")
+
+    @model_validator(mode="after")
+    def _one_key(self) -> "RemoteSettings":
+        if self.api_key_env is not None and self.api_key_file is not None:
+            message = "give api_key_env or api_key_file, not both"
+            raise ValueError(message)
+        return self
+
+    def scorer(self) -> Scorer:
+        """Give the scorer. Raises `ConfigError` and `PolicyError`."""
+        # Here, because most configurations are local and need no HTTP client.
+        from .scorers.remote.breaker import BreakerOptions
+        from .scorers.remote.client import ClientOptions
+        from .scorers.remote.keys import from_env, from_file
+        from .scorers.remote.options import RemoteOptions
+        from .scorers.remote.scorer import RemoteScorer
+
+        key = None if self.api_key_env is None else from_env(self.api_key_env)
+        options = RemoteOptions(
+            provider=self.provider,
+            model=self.model,
+            base_url=self.base_url,
+            path=self.path,
+            region=self.region,
+            project=self.project,
+            location=self.location,
+            key=key if self.api_key_file is None else from_file(self.api_key_file),
+            extra=self.extra,
+            accept_models=tuple(self.accept_models),
+            timeout_s=self.timeout_s,
+            retries=self.retries,
+            per_minute=self.per_minute,
+            concurrency=self.concurrency,
+            hedge_s=None if self.hedge_ms is None else self.hedge_ms / 1e3,
+            max_documents=self.max_documents,
+            breaker=BreakerOptions(
+                self.breaker.failures, self.breaker.rest_s, self.breaker.longest_rest_s
+            ),
+            client=ClientOptions(proxy=self.proxy, ca_file=self.ca_file),
+        )
+        return RemoteScorer(options)
+
+
+def _which(value: object) -> Literal["local", "remote"]:
+    return "local" if isinstance(value, str) else "remote"
+
+
+ScorerSettings = Annotated[
+    Annotated[str, Tag("local")] | Annotated[RemoteSettings, Tag("remote")], Discriminator(_which)
+]
+"""A local model by name, or a table that says how to reach a remote one."""
+
+
+class PolicySettings(_Table):
+    """Where text may be processed."""
+
+    regions: Annotated[list[str], Field(min_length=1)] | None = Field(
+        default=None, description="regions that text may be sent to; None: anywhere"
+    )
+    residency_key: str = Field(
+        default="residency", description="metadata key under which a document narrows that"
+    )
+    unlabelled: Unlabelled = Field(
+        default="allow", description="whether documents without that key may leave"
+    )
+    inside: dict[str, str] = Field(
+        default_factory=dict, description="names of your own, and the region each lies in"
+    )
+    audit: Path | None = Field(
+        default=None, description="file for one JSON line a sending and a refusal"
+    )
+
+    def policy(self) -> Policy:
+        """Give the policy. Raises `PolicyError`."""
+        return Policy(
+            regions=None if self.regions is None else tuple(self.regions),
+            residency_key=self.residency_key,
+            unlabelled=self.unlabelled,
+            inside=self.inside,
+            audit=self.audit,
+        )

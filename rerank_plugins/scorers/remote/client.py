@@ -1,0 +1,186 @@
+"""One thread with an event loop and a pooled HTTP client; the last check before text leaves."""
+
+import asyncio
+import importlib.util
+import ipaddress
+import ssl
+import threading
+import weakref
+from collections.abc import Callable, Coroutine, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import certifi
+import httpx
+
+from ...errors import ClosedError, ConfigError, RemoteError
+from .places import origin_of
+
+_REDIRECTS = frozenset({307, 308})
+_MOST_REDIRECTS = 2
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A whole HTTP answer; header names are in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ClientOptions:
+    """How connections are made. Proxies come from here alone, never from the environment."""
+
+    connect_s: float = 5.0
+    connections: int = 64
+    most_bytes: int = 32 * 2**20
+    proxy: str | None = None
+    ca_file: Path | None = None
+
+
+class Client:
+    """Posts JSON from a thread of its own. Thread-safe; `close` ends the thread.
+
+    `transport` replaces the network, for tests that stand in for DNS.
+    """
+
+    def __init__(
+        self, options: ClientOptions, *, transport: httpx.AsyncBaseTransport | None = None
+    ) -> None:
+        self.options = options
+        self._loop = asyncio.new_event_loop()
+        self._http = httpx.AsyncClient(
+            http2=importlib.util.find_spec("h2") is not None,
+            # Proxies, certificates and netrc of the environment could lead text elsewhere.
+            trust_env=False,
+            follow_redirects=False,
+            verify=_trust(options.ca_file),
+            proxy=options.proxy,
+            transport=transport,
+            timeout=httpx.Timeout(None, connect=options.connect_s),
+            limits=httpx.Limits(
+                max_connections=options.connections, max_keepalive_connections=options.connections
+            ),
+            headers={"user-agent": "rerank-plugins", "accept": "application/json"},
+        )
+        self._thread = threading.Thread(target=_turn, args=(self._loop,), daemon=True)
+        self._thread.name = "rerank-remote"
+        self._thread.start()
+        self._finalizer = weakref.finalize(self, _end, self._loop, self._http, self._thread)
+
+    def submit(self, coroutine: Coroutine[object, object, R]) -> Future[R]:
+        """Run a coroutine on the thread; cancelling the future cancels it."""
+        if not self._finalizer.alive:
+            coroutine.close()
+            message = "the remote scorer is closed; create a new one"
+            raise ClosedError(message)
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+
+    async def send(
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        *,
+        check: Callable[[str], None],
+        method: str = "POST",
+    ) -> Reply:
+        """Send a request after `check` let its final URL pass; follow the host's own redirects.
+
+        Every hop is checked. A redirect to another origin is refused, whatever the policy says.
+        Raises `RemoteError`, and what `check` raises.
+        """
+        for _ in range(_MOST_REDIRECTS + 1):
+            request = self._http.build_request(method, url, headers=headers, content=body)
+            await self._check_address(request.url)
+            check(str(request.url))
+            reply = await self._exchange(request)
+            if reply.status not in _REDIRECTS:
+                return reply
+            url = self._next(request.url, reply.headers.get("location", ""))
+        message = f"{origin_of(url)} redirects without end; check the URL"
+        raise RemoteError(message)
+
+    def close(self) -> None:
+        """Cancel what is under way and close the connections."""
+        self._finalizer()
+
+    async def _exchange(self, request: httpx.Request) -> Reply:
+        chunks: list[bytes] = []
+        size = 0
+        response = await self._http.send(request, stream=True)
+        try:
+            async for chunk in response.aiter_bytes():
+                chunks.append(chunk)
+                size += len(chunk)
+                if size > self.options.most_bytes:
+                    message = f"the answer is longer than {self.options.most_bytes} bytes"
+                    raise RemoteError(message)
+        finally:
+            await response.aclose()
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        return Reply(response.status_code, headers, b"".join(chunks))
+
+    def _next(self, here: httpx.URL, location: str) -> str:
+        try:
+            there = str(here.join(location)) if location else ""
+            same = bool(there) and origin_of(there) == origin_of(str(here))
+        except (httpx.InvalidURL, ConfigError):
+            same = False
+        if not same:
+            message = (
+                f"{origin_of(str(here))} redirects to another origin; that is never followed: give "
+                "the final URL as base_url if it is right"
+            )
+            raise RemoteError(message)
+        return there
+
+    async def _check_address(self, url: httpx.URL) -> None:
+        """Refuse a "localhost" that look-ups place on another machine."""
+        if url.host != "localhost":
+            return
+        found = await self._loop.getaddrinfo(url.host, url.port or 80)
+        if not all(ipaddress.ip_address(one[4][0]).is_loopback for one in found):
+            message = "localhost does not lead to this machine; give the address itself as base_url"
+            raise RemoteError(message)
+
+
+def _turn(loop: asyncio.AbstractEventLoop) -> None:
+    asyncio.set_event_loop(loop)
+    loop.run_forever()
+
+
+def _end(
+    loop: asyncio.AbstractEventLoop, http: httpx.AsyncClient, thread: threading.Thread
+) -> None:
+    asyncio.run_coroutine_threadsafe(_wind_up(http), loop).add_done_callback(
+        lambda _: loop.call_soon_threadsafe(loop.stop)
+    )
+    if thread is not threading.current_thread():
+        thread.join(timeout=5.0)
+        if not thread.is_alive():
+            loop.close()
+
+
+async def _wind_up(http: httpx.AsyncClient) -> None:
+    others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+    await http.aclose()
+    await asyncio.get_running_loop().shutdown_default_executor()
+
+
+def _trust(ca_file: Path | None) -> ssl.SSLContext:
+    # The bundled authorities, not the environment's: SSL_CERT_FILE could vouch for anybody.
+    try:
+        return ssl.create_default_context(cafile=certifi.where() if ca_file is None else ca_file)
+    except (OSError, ssl.SSLError) as error:
+        message = f"the CA file {ca_file} cannot be used ({error}); expected PEM certificates"
+        raise ConfigError(message) from error

@@ -1,0 +1,174 @@
+"""A remote reranker as a scorer: what is sent, under which permit, and what comes of it."""
+
+import random
+import time
+from collections.abc import Callable, Sequence
+
+import httpx
+import numpy as np
+from opentelemetry import propagate
+
+from ...errors import RemoteError, Withheld
+from ...policy import Destination, Permit
+from ...records import Code, Decision, Timing, Usage
+from .. import Scored, ScoreKind, State
+from ..scheduler import wait
+from .calls import Calls, Errand, Tally
+from .client import Client
+from .options import RemoteOptions, resolve
+from .signing import check_signer
+from .splitting import is_blank
+
+# Time kept for coming back from the client's thread and putting the order together.
+_RETURN_S = 0.005
+# W3C trace context only: baggage may hold what must not leave.
+_TRACE_HEADERS = ("traceparent", "tracestate")
+_CHARS_PER_TOKEN = 4
+
+
+class RemoteScorer:
+    """Scores by a provider's rerank API. Thread-safe.
+
+    Its texts go to `destination`, and only under a permit: `under(permit).score(...)`. `transport`
+    replaces the network in tests. Raises `ConfigError` for options that do not fit together, and
+    `PolicyError` for a region that the URL contradicts.
+    """
+
+    def __init__(
+        self,
+        options: RemoteOptions,
+        *,
+        transport: httpx.AsyncBaseTransport | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.target = resolve(options)
+        check_signer(self.target.provider.auth)
+        self.name = self.target.name
+        self.score_kind: ScoreKind = self.target.score_kind
+        self.destination: Destination = self.target.destination
+        self.client = Client(options.client, transport=transport)
+        self.calls = Calls(self.target, options, self.client, clock=clock, share=random.random)
+        self.clock = clock
+
+    def under(self, permit: Permit) -> "PermittedScorer":
+        """Give this scorer for one request."""
+        return PermittedScorer(self, permit)
+
+    async def score(
+        self,
+        query: str,  # noqa: ARG002 - refused unread
+        passages: Sequence[str],  # noqa: ARG002
+        *,
+        state: State | None = None,  # noqa: ARG002
+        deadline_s: float | None = None,  # noqa: ARG002
+    ) -> Scored:
+        """Refuse: without a permit nothing may be sent. Raises `Withheld`."""
+        message = f"{self.name} was asked without a permit; use under(permit).score(...)"
+        raise Withheld(message)
+
+    def warm_up(self) -> None:
+        """Do nothing: a destination is not ours to warm, and nobody asked to send text there."""
+
+    def close(self) -> None:
+        """Cancel the calls under way and close the connections."""
+        self.client.close()
+
+
+class PermittedScorer:
+    """A remote scorer for one request, bound to what that request may do."""
+
+    def __init__(self, scorer: RemoteScorer, permit: Permit) -> None:
+        self.name = scorer.name
+        self.score_kind: ScoreKind = scorer.score_kind
+        self._scorer = scorer
+        self._permit = permit
+
+    async def score(
+        self,
+        query: str,
+        passages: Sequence[str],
+        *,
+        state: State | None = None,  # noqa: ARG002 - no remote API goes on from hidden states
+        deadline_s: float | None = None,
+    ) -> Scored:
+        """Score all passages that show something. Raises `RemoteError` or `Withheld`."""
+        n = len(passages)
+        target, clock = self._scorer.target, self._scorer.clock
+        places = [i for i, text in enumerate(passages) if not is_blank(text)][: target.slate]
+        texts, truncated = _cut([passages[i] for i in places], target.caps.document_chars)
+        headers: dict[str, str] = {}
+        propagate.inject(headers)
+        errand = Errand(
+            query,
+            texts,
+            self._permit,
+            {name: headers[name] for name in _TRACE_HEADERS if name in headers},
+            None if deadline_s is None else deadline_s - _RETURN_S,
+        )
+        started = clock()
+        scores = np.zeros(n, dtype=np.float32)
+        done = np.zeros(n, dtype=np.bool_)
+        tokens = np.zeros(n, dtype=np.int64)
+        tokens[places] = truncated
+        decisions = _left_out(n, len(places), target.slate, truncated)
+        if places:
+            try:
+                call = self._scorer.client.submit(self._scorer.calls.score(errand))
+                found = await wait(call, owned=True)
+            except RemoteError as error:
+                error.decisions = (*error.decisions, *self._decisions(errand.tally))
+                raise
+            scores[places] = found
+            done[places] = True
+        tally = errand.tally
+        timings = [Timing("remote_call", clock() - started)]
+        timings += [Timing(step, seconds) for step, seconds in tally.seconds.items()]
+        return Scored(
+            scores,
+            done,
+            tokens,
+            timings=tuple(timings),
+            decisions=(*decisions, *self._decisions(tally)),
+            usage=Usage(
+                pairs=len(places),
+                tokens=tally.tokens,
+                truncated_tokens=int(tokens.sum()),
+                remote_calls=tally.calls,
+                billed_units=tally.billed_units,
+            ),
+        )
+
+    def warm_up(self) -> None:
+        """Do nothing, as the scorer itself."""
+
+    def close(self) -> None:
+        """Do nothing: the scorer outlives its requests."""
+
+    def _decisions(self, tally: Tally) -> tuple[Decision, ...]:
+        decisions: list[Decision] = []
+        if tally.sent:
+            decisions.append(Decision("send", Code.SENT, len(tally.sent), tally.reason))
+        if tally.retries:
+            decisions.append(Decision("send", Code.RETRIED, tally.retries, self.name))
+        return tuple(decisions)
+
+
+def _cut(texts: Sequence[str], most_chars: int | None) -> tuple[list[str], list[int]]:
+    """Cut texts to what the provider takes; also estimate the tokens that were cut of each."""
+    if most_chars is None:
+        return list(texts), [0] * len(texts)
+    over = [max(0, len(text) - most_chars) for text in texts]
+    return [text[:most_chars] for text in texts], [-(-chars // _CHARS_PER_TOKEN) for chars in over]
+
+
+def _left_out(n: int, kept: int, slate: int | None, truncated: Sequence[int]) -> list[Decision]:
+    decisions: list[Decision] = []
+    if slate is not None and kept == slate and kept < n:
+        detail = f"{slate} at once: scores compare within one call only"
+        decisions.append(Decision("send", Code.DEPTH, n - kept, detail))
+    elif kept < n:
+        decisions.append(Decision("send", Code.BLANK, n - kept))
+    cut = sum(tokens > 0 for tokens in truncated)
+    if cut:
+        decisions.append(Decision("send", Code.TRUNCATED, cut, "cut to what the provider takes"))
+    return decisions

@@ -1,0 +1,136 @@
+"""The dialects that the fake server speaks, each written from the provider's own side.
+
+A dialect reads the query and the documents off a request, and lays out the answer for scores. It
+shares nothing with the client, so that one mistake cannot be made twice.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from . import answering, reading
+from .asked import Asked, Layout
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """One provider: where it listens, how it reads and answers, how its errors look.
+
+    `error` lays out a status and a message; `cap` is the most documents; `key_header` is where the
+    key is expected; `headers` go with every success.
+    """
+
+    paths: tuple[str, ...]
+    read: Callable[[Mapping[str, object]], Asked]
+    answer: Callable[[Layout], object]
+    error: Callable[[int, str], object]
+    cap: int = 1000
+    cap_status: int = 400
+    key_header: str = "authorization"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    logits: bool = False
+
+
+def _message(status: int, message: str) -> object:  # noqa: ARG001 - Cohere's errors hold no status
+    return {"id": "07734bd2", "message": message}
+
+
+def _detail(status: int, message: str) -> object:
+    if status == 422:  # noqa: PLR2004 - FastAPI's own form for it
+        return {"detail": [{"loc": ["body", "documents"], "msg": message, "type": "value_error"}]}
+    return {"detail": message}
+
+
+def _openai(status: int, message: str) -> object:
+    return {"error": {"message": message, "type": "BadRequestError", "param": None, "code": status}}
+
+
+def _tei_error(status: int, message: str) -> object:
+    kinds = {429: "Overloaded", 424: "Backend", 503: "Unhealthy"}
+    return {"error": message, "error_type": kinds.get(status, "Validation")}
+
+
+_COHERE = Dialect(
+    ("/v2/rerank", "/v1/rerank"), reading.reader(), answering.cohere, _message, cap=10_000
+)
+_TEI_HEADERS = {
+    "x-total-time": "12",
+    "x-queue-time": "1",
+    "x-tokenization-time": "2",
+    "x-inference-time": "8",
+}
+
+DIALECTS: Mapping[str, Dialect] = MappingProxyType(
+    {
+        "cohere": _COHERE,
+        "cohere-v1": _COHERE,
+        "azure": Dialect(
+            ("/providers/cohere/v2/rerank",), reading.reader(), answering.cohere, _message
+        ),
+        "azure-v1": _COHERE,
+        "compatible": _COHERE,
+        "jina": Dialect(("/v1/rerank",), reading.reader(), answering.jina, _detail),
+        "voyage": Dialect(
+            ("/rerank", "/v1/rerank"),
+            reading.reader(cut="top_k"),
+            answering.voyage,
+            _detail,
+            headers={"voyage-processing-ms": "34"},
+        ),
+        "mixedbread": Dialect(
+            ("/v1/reranking",), reading.reader("input", "top_k"), answering.mixedbread, _message
+        ),
+        "zeroentropy": Dialect(
+            ("/models/rerank",), reading.reader(), answering.zeroentropy, _detail
+        ),
+        "pinecone": Dialect(
+            ("/rerank",),
+            reading.read_pinecone,
+            answering.pinecone,
+            _openai,
+            cap=100,
+            key_header="api-key",
+        ),
+        "bedrock": Dialect(("/rerank",), reading.read_bedrock, answering.bedrock, _message),
+        "bedrock-invoke": Dialect(("/model/",), reading.reader(), answering.cohere, _message),
+        "google": Dialect(
+            ("/v1/projects/",), reading.read_google, answering.google, _openai, cap=200
+        ),
+        "nvidia": Dialect(
+            ("/v1/ranking",), reading.read_nvidia, answering.nvidia, _openai, cap=512, logits=True
+        ),
+        "tei": Dialect(
+            ("/rerank", "/", "/invocations"),
+            reading.reader("texts", None),
+            answering.tei,
+            _tei_error,
+            cap=32,
+            cap_status=422,
+            headers=_TEI_HEADERS,
+        ),
+        "vllm": Dialect(
+            ("/rerank", "/v1/rerank", "/v2/rerank"),
+            reading.reader(zero_means=None),
+            answering.vllm,
+            _openai,
+        ),
+        "vllm-score": Dialect(
+            ("/score", "/v1/score"), reading.read_vllm_score, answering.vllm_score, _openai
+        ),
+        "infinity": Dialect(("/rerank",), reading.reader(), answering.infinity, _openai),
+        "llama.cpp": Dialect(
+            ("/rerank", "/reranking", "/v1/rerank", "/v1/reranking"),
+            reading.reader(zero_means=0),
+            answering.jina,
+            _openai,
+            logits=True,
+        ),
+    }
+)
+"""Dialects by the name of the provider in settings."""
+
+
+def dump(value: object) -> bytes:
+    """Give JSON as servers do, NaN and Infinity included."""
+    return json.dumps(value).encode()

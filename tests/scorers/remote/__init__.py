@@ -1,0 +1,1 @@
+"""Remote scorers, over real sockets."""
