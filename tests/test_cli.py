@@ -146,6 +146,34 @@ def test_eval_checks_its_options_before_it_works(arguments, message, tmp_path, c
     assert message in capsys.readouterr().err
 
 
+def test_eval_without_labels_says_what_it_can(tmp_path, capsys):
+    """`--label-free` needs no judgements, and says so."""
+    folder = beir_folder(tmp_path / "pets")
+    arguments = ("--dataset", folder, "-m", "lexical", "--label-free")
+    assert run("eval", *arguments) == 0
+    assert "pets: 3 queries, no labels used" in capsys.readouterr().out
+    assert run("eval", *arguments, "--json") == 0
+    (found,) = json.loads(capsys.readouterr().out)["label_free"]
+    assert [one["regret"] for one in found["systems"]][1] == 0.0
+
+
+def test_eval_writes_a_table_to_label_and_reads_it_back(tmp_path, capsys):
+    """`--label-sample` writes the pool; labelled, it works as --qrels and as --dataset."""
+    folder, table = beir_folder(tmp_path / "pets"), tmp_path / "pool.csv"
+    arguments = ("--dataset", folder, "-m", "lexical")
+    assert run("eval", *arguments, "--label-sample", table) == 0
+    assert "7 passages of 3 queries" in capsys.readouterr().err
+    assert run("eval", "--dataset", table, "-m", "lexical") == 2
+    assert "--label-free says what can be said" in capsys.readouterr().err
+    rows = table.read_text(encoding="utf-8").splitlines()
+    labelled = [row + ("1" if "Cats" in row and "q1" in row else "") for row in rows]
+    table.write_text("\n".join(labelled), encoding="utf-8")
+    for source in ((*arguments, "--qrels", table), ("--dataset", table, "-m", "lexical")):
+        assert run("eval", *source, "--measures", "RR@10", "--json") == 0
+        (found,) = json.loads(capsys.readouterr().out)["comparisons"]
+        assert found["systems"][1]["values"] == {"RR@10": {"q1": 1.0}}
+
+
 def test_eval_refuses_the_same_model_twice(tmp_path, capsys):
     """Two columns of one name could not be told apart."""
     folder = beir_folder(tmp_path / "pets")

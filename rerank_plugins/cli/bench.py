@@ -7,7 +7,7 @@ from rich.table import Table
 
 from .. import bench as loop
 from ..bench import Load
-from ..evaluation import datasets
+from ..evaluation import datasets, sources
 from . import console
 from .options import Config, DatasetFolder, Depth, Json, Model, Run, open_one
 
@@ -37,7 +37,7 @@ def bench(
 
         rerank-plugins bench --dataset scifact --requests 500 -c rerank.toml --json
     """
-    chosen = datasets.read(dataset, run=run)
+    chosen = sources.read(dataset, run=run)
     topics = (chosen if depth is None else datasets.shorten(chosen, depth)).topics
     reranker = open_one(model, config)
     with console.progress("asking", requests) as advance:

@@ -1,17 +1,33 @@
 """`rerank-plugins eval`: quality and cost on labelled sets, before and after."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ..errors import InvalidRequest
-from ..evaluation import Comparison, adjust, compare, datasets, gates, measures, report
+from ..evaluation import (
+    Comparison,
+    adjust,
+    compare,
+    datasets,
+    gates,
+    labels,
+    measures,
+    report,
+    sources,
+)
+from ..evaluation.answers import collect, first_stage
+from ..evaluation.comparison import FIRST_STAGE, require_judged
 from ..evaluation.datasets import Dataset
+from ..evaluation.label_free import observe
+from ..reranker import Reranker
 from . import console, tables
 from .options import Depth, Json, Sample, Seed, open_several, split
+
+_POOL_DEPTH = 10
 
 
 def evaluate(  # noqa: PLR0913 - one parameter for each option
@@ -21,9 +37,9 @@ def evaluate(  # noqa: PLR0913 - one parameter for each option
         typer.Option(
             "--dataset",
             metavar="DIR",
-            help="A BEIR folder (corpus.jsonl, queries.jsonl, qrels/test.tsv), or one with "
-            "rerank/*.jsonl lines {qid, query, candidates: [{docid, text, rank, score, rel}]}; "
-            "repeat it for several.",
+            help="A BEIR folder (corpus.jsonl, queries.jsonl, qrels/test.tsv), one with "
+            "rerank/*.jsonl lines {qid, query, candidates: [{docid, text, rank, score, rel}]}, or "
+            "a .csv or .jsonl table of query, passage, label; repeat it for several.",
         ),
     ],
     run: Annotated[
@@ -71,6 +87,18 @@ def evaluate(  # noqa: PLR0913 - one parameter for each option
             help="Exit 1 unless the intervals exclude a loss of more than D to the first stage.",
         ),
     ] = None,
+    label_free: Annotated[
+        bool,
+        typer.Option("--label-free", help="Use no labels: agreement, regret, phantom hits."),
+    ] = False,
+    label_sample: Annotated[
+        Path | None,
+        typer.Option(
+            "--label-sample",
+            metavar="CSV",
+            help="Write the pooled first ten of all systems as a table to label; --qrels reads it.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Rerank runs and print their measures before and after, with intervals, and the cost.
@@ -86,21 +114,30 @@ def evaluate(  # noqa: PLR0913 - one parameter for each option
         rerank-plugins eval --dataset a --dataset b -m embedded -m lexical --report report.html
 
         rerank-plugins eval --dataset a --sample 50 --fail-below nDCG@10=0.6 --no-worse-than 0.01
+
+        rerank-plugins eval --dataset logs --sample 40 --label-sample to-label.csv
     """
     floors = _floors(fail_below)
-    names = measures.check([*split(measure_names), *floors])
-    names = tuple(dict.fromkeys(names))
+    names = tuple(dict.fromkeys(measures.check([*split(measure_names), *floors])))
     if report_file is not None:
         report.check(report_file)
+    unlabelled = label_free or label_sample is not None
     chosen = [
-        _choose(datasets.read(folder, run=its_run, qrels=qrels), sample, seed, depth)
-        for folder, its_run in zip(dataset, _runs(dataset, run or []), strict=True)
+        _choose(
+            sources.read(place, run=its_run, qrels=qrels), sample, seed, depth, unjudged=unlabelled
+        )
+        for place, its_run in zip(dataset, _runs(dataset, run or []), strict=True)
     ]
     rerankers = open_several(model or [], config or [])
+    if label_sample is not None:
+        _pool(chosen, rerankers, label_sample, seed)
+        return
+    if label_free:
+        _observe(chosen, rerankers, seed, as_json=as_json)
+        return
     found: list[Comparison] = []
     for one in chosen:
-        total = len(one.topics) * len(rerankers)
-        with console.progress(f"reranking {one.name}", total) as advance:
+        with console.progress(one.name, len(one.topics) * len(rerankers)) as advance:
             found.append(compare(one, rerankers, measures=names, seed=seed, progress=advance))
     comparisons = adjust(found)
     if report_file is not None:
@@ -124,11 +161,47 @@ def _runs(folders: Sequence[Path], runs: Sequence[Path]) -> list[Path | None]:
     return list(runs) or [None] * len(folders)
 
 
-def _choose(dataset: Dataset, sample: int | None, seed: int, depth: int | None) -> Dataset:
-    dataset = dataset.judged
+def _choose(
+    dataset: Dataset, sample: int | None, seed: int, depth: int | None, *, unjudged: bool
+) -> Dataset:
+    if not unjudged:
+        dataset = require_judged(dataset)
     if sample is not None:
         dataset = datasets.sample(dataset, sample, seed=seed)
     return dataset if depth is None else datasets.shorten(dataset, depth)
+
+
+def _pool(
+    chosen: Sequence[Dataset], rerankers: Mapping[str, Reranker], path: Path, seed: int
+) -> None:
+    """Write the table to label; the first stage is pooled too."""
+    if len(chosen) != 1:
+        message = f"{len(chosen)} datasets were given; --label-sample pools one at a time"
+        raise InvalidRequest(message)
+    (dataset,) = chosen
+    rankings = [first_stage(dataset, FIRST_STAGE)]
+    with console.progress(dataset.name, len(dataset.topics) * len(rerankers)) as advance:
+        rankings += [
+            collect(name, one, dataset, progress=advance) for name, one in rerankers.items()
+        ]
+    rows = labels.write_pool(rankings, path, depth=_POOL_DEPTH, seed=seed)
+    sys.stderr.write(
+        f"{rows} passages of {len(dataset.topics)} queries in {path}: fill in the column label (0 "
+        f"for not relevant, more for relevant), then give the file as --qrels\n"
+    )
+
+
+def _observe(
+    chosen: Sequence[Dataset], rerankers: Mapping[str, Reranker], seed: int, *, as_json: bool
+) -> None:
+    found = []
+    for one in chosen:
+        with console.progress(one.name, 2 * len(one.topics) * len(rerankers)) as advance:
+            found.append(observe(one, rerankers, seed=seed, progress=advance))
+    if as_json:
+        console.print_json({"label_free": found})
+    else:
+        console.stdout().print(*map(tables.unlabelled, found))
 
 
 def _floors(text: str | None) -> dict[str, float]:

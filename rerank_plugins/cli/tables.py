@@ -5,6 +5,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..evaluation import Comparison, Difference, System
+from ..evaluation.label_free import Unlabelled
 
 
 def comparison(found: Comparison) -> list[RenderableType]:
@@ -55,7 +56,7 @@ def _cost(system: System) -> list[str]:
     latency = cost.latency
     percentiles = (latency.p50_s, latency.p95_s, latency.p99_s)
     return [
-        *(f"{seconds * 1e3:.0f}" for seconds in percentiles),
+        *_ms(*percentiles),
         f"{cost.pairs_per_s:.0f}",
         f"{cost.truncated_share:.1%}",
     ]
@@ -75,7 +76,7 @@ def _buckets(found: Comparison) -> Table:
                 one.candidates,
                 one.tokens,
                 str(latency.n),
-                *(f"{seconds * 1e3:.0f}" for seconds in percentiles),
+                *_ms(*percentiles),
             )
     return table
 
@@ -87,3 +88,29 @@ def _recall(found: Comparison) -> str:
         f"first-stage recall {curve}: reranking {recall.recommended} candidates "
         "reaches 95 % of what the deepest finds"
     )
+
+
+def unlabelled(found: Unlabelled) -> Table:
+    """Show what was seen without labels."""
+    caption = (
+        f"regret: what the first ten lose of {found.reference}'s; phantoms: share of the first ten "
+        "that passages of other queries took, ten of them mixed in"
+    )
+    title = f"{found.dataset}: {found.queries:,} queries, no labels used"
+    table = Table(title=escape(title), caption=escape(caption))
+    for name in ("", "overlap with first stage", "regret", "phantoms", "p50 ms", "p95 ms"):
+        table.add_column(name, justify="right")
+    for one in found.systems:
+        latency = one.cost.latency if one.cost else None
+        table.add_row(
+            escape(one.name),
+            f"{one.overlap:.3f}",
+            f"{one.regret:.3f}",
+            "-" if one.phantoms is None else f"{one.phantoms:.3f}",
+            *(["-"] * 2 if latency is None else _ms(latency.p50_s, latency.p95_s)),
+        )
+    return table
+
+
+def _ms(*seconds: float) -> list[str]:
+    return [f"{one * 1e3:.0f}" for one in seconds]

@@ -1,7 +1,8 @@
 """Quality and cost on a labelled set: what reranking changes, and what it takes."""
 
 from .comparison import Comparison, Difference, System, adjust, compare
-from .datasets import Dataset, Topic, read, sample, shorten
+from .datasets import Dataset, Topic, sample, shorten
+from .sources import read
 
 __all__ = [
     "Comparison",

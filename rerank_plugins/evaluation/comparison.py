@@ -95,7 +95,8 @@ def require_judged(dataset: Dataset) -> Dataset:
     if not judged.topics:
         message = (
             f"no query of {dataset.name} is judged; expected qrels/test.tsv or qrels.txt in the "
-            "folder, 'rel' in its lines, or --qrels FILE"
+            "folder, 'rel' in its lines, or --qrels FILE. Without labels, --label-free says what "
+            "can be said, and --label-sample FILE writes a table to label"
         )
         raise InvalidRequest(message)
     return judged
