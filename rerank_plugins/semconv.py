@@ -87,6 +87,7 @@ CACHED_PAIRS = "rerank.cache.pair_hits"
 REMOTE_CALLS = "rerank.remote_calls"
 BILLED = "rerank.billed_units"
 QUEUE_WAIT = "rerank.queue_wait_s"
+PREDICTED = "rerank.predicted_s"
 DECISIONS = "rerank.decisions"
 DOCUMENTS_LEFT_OUT = "rerank.documents_left_out"
 
@@ -159,6 +160,7 @@ ATTRIBUTES = (
     Attribute(REMOTE_CALLS, "int", "end", "Calls to remote destinations.", "root, score"),
     Attribute(BILLED, "double", "end", "What destinations said they charged.", "root, score"),
     Attribute(QUEUE_WAIT, "double", "end", "Seconds before a worker took the request up."),
+    Attribute(PREDICTED, "double", "end", "Seconds a plan expected its stages to take, if any."),
     Attribute(DECISIONS, "string[]", "end", "Every decision as `step:code:count`."),
     Attribute(
         ERROR_TYPE, "string", "end", "Class of the error, where one ended it.", "root, score"
@@ -266,6 +268,31 @@ BUDGET_MISSES = Metric(
     "Requests that ended after their budget, or left candidates unscored because of it.",
     (REQUEST_MODEL,),
 )
+PREDICTION_RATIO = Metric(
+    "rerank.budget.prediction_ratio",
+    "histogram",
+    "1",
+    "What a plan expected its stages to take over what they took.",
+    (REQUEST_MODEL,),
+    (0.25, 0.5, 0.7, 0.8, 0.9, 0.95, 1.0, 1.05, 1.1, 1.2, 1.5, 2.0, 4.0),
+)
+AGREEMENT = Metric(
+    "rerank.first_stage.agreement",
+    "histogram",
+    "1",
+    "The share in [0, 1] of the first 10 hits that the first stage had in its first 10. It moves "
+    "when queries, passages or scores drift.",
+    (REQUEST_MODEL,),
+    (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
+)
+TOP_PROBABILITY = Metric(
+    "rerank.top.probability",
+    "histogram",
+    "1",
+    "The calibrated probability of the first hit. It moves when queries, passages or scores drift.",
+    (REQUEST_MODEL,),
+    (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0),
+)
 
 METRICS = (
     DURATION,
@@ -281,4 +308,7 @@ METRICS = (
     DECISION_COUNT,
     FAILURES,
     BUDGET_MISSES,
+    PREDICTION_RATIO,
+    AGREEMENT,
+    TOP_PROBABILITY,
 )

@@ -193,6 +193,24 @@ def test_bench_reports_latency_and_throughput(tmp_path, capsys):
     assert "requests/s" in capsys.readouterr().out
 
 
+def test_run_explains_where_the_time_went(passages, capsys):
+    """`run --explain` draws the steps of the request below its hits."""
+    arguments = ("--query", "cats sleep", "--docs", passages, "-m", "lexical")
+    assert run("run", *arguments, "--explain") == 0
+    assert "2 of 2 candidates scored" in capsys.readouterr().out
+    assert run("run", *arguments) == 0
+    assert "candidates scored" not in capsys.readouterr().out
+
+
+def test_bench_writes_its_traces(tmp_path, capsys):
+    """`bench --trace` leaves one OTLP/JSON file with a span per request."""
+    folder, path = beir_folder(tmp_path / "pets"), tmp_path / "out.json"
+    arguments = ("--dataset", folder, "-m", "lexical", "--requests", 3)
+    assert run("bench", *arguments, "--trace", path) == 0
+    assert path.read_text(encoding="utf-8").count('"rerank lexical"') == 3
+    assert "requests/s" in capsys.readouterr().out
+
+
 def test_doctor_passes_on_the_embedded_model(capsys):
     """`doctor` finds the package's own model whole and working."""
     assert run("doctor", "--json") == 0

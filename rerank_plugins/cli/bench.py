@@ -1,11 +1,14 @@
 """`rerank-plugins bench`: latency and throughput under concurrent requests."""
 
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
 from .. import bench as loop
+from .. import otlp
 from ..bench import Load
 from ..evaluation import datasets, sources
 from . import console
@@ -27,6 +30,10 @@ def bench(
         int, typer.Option("--requests", metavar="N", min=1, help="Requests in all.")
     ] = _REQUESTS,
     depth: Depth = None,
+    trace: Annotated[
+        Path | None,
+        typer.Option("--trace", metavar="FILE", help="Write every request's spans as OTLP/JSON."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Send a run's queries from concurrent callers and print latency percentiles and throughput.
@@ -36,11 +43,14 @@ def bench(
         rerank-plugins bench --dataset scifact --depth 50 --concurrency 8
 
         rerank-plugins bench --dataset scifact --requests 500 -c rerank.toml --json
+
+        rerank-plugins bench --dataset scifact --requests 20 --trace out.json
     """
     chosen = sources.read(dataset, run=run)
     topics = (chosen if depth is None else datasets.shorten(chosen, depth)).topics
-    reranker = open_one(model, config)
-    with console.progress("asking", requests) as advance:
+    with ExitStack() as recorded, console.progress("asking", requests) as advance:
+        provider = None if trace is None else recorded.enter_context(otlp.recording(trace))
+        reranker = open_one(model, config, tracer_provider=provider)
         load = loop.measure(
             reranker, topics, requests=requests, concurrency=concurrency, progress=advance
         )

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated, TypeAlias
 
 import typer
+from opentelemetry.trace import TracerProvider
 
 from ..errors import ConfigError
 from ..reranker import Reranker, load
@@ -54,12 +55,16 @@ Depth: TypeAlias = Annotated[
 ]
 
 
-def open_one(model: str | None, config: Path | None) -> Reranker:
+def open_one(
+    model: str | None, config: Path | None, *, tracer_provider: TracerProvider | None = None
+) -> Reranker:
     """Open the reranker that one command works with. Raises `ConfigError`, `ModelError`."""
     if model is not None and config is not None:
         message = "both --model and --config were given; the file names its models: give one"
         raise ConfigError(message)
-    return load(config) if config is not None else Reranker(model or EMBEDDED)
+    if config is not None:
+        return load(config, tracer_provider=tracer_provider)
+    return Reranker(model or EMBEDDED, tracer_provider=tracer_provider)
 
 
 def open_several(models: list[str], configs: list[Path]) -> dict[str, Reranker]:

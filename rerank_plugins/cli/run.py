@@ -14,6 +14,7 @@ from ..evaluation.datasets import read_jsonl
 from ..records import Candidate, Result
 from . import console
 from .options import Config, Json, Model, open_one
+from .waterfall import waterfall
 
 _SNIPPET = 100
 
@@ -39,6 +40,9 @@ def run(
     budget_ms: Annotated[
         float | None, typer.Option("--budget-ms", metavar="T", help="Milliseconds to answer in.")
     ] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Draw where the time went, step by step.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Rerank the passages of a file and print the new order.
@@ -58,6 +62,8 @@ def run(
         return
     screen = console.stdout()
     screen.print(_hits(result, candidates))
+    if explain:
+        screen.print(waterfall(result))
     screen.print(_story(result))
 
 

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 from opentelemetry import context as otel_context
 from opentelemetry.context import Context
-from opentelemetry.propagate import inject
 from opentelemetry.trace import (
     INVALID_SPAN,
     Span,
@@ -25,6 +24,7 @@ from opentelemetry.trace import (
     get_tracer,
     set_span_in_context,
 )
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from .. import semconv
 
@@ -53,7 +53,8 @@ class Call:
     def headers(self) -> dict[str, str]:
         """Give the headers that carry the trace on, none where there is no trace."""
         carrier: dict[str, str] = {}
-        inject(carrier)
+        # Not the global propagator: baggage may hold what must not leave.
+        TraceContextTextMapPropagator().inject(carrier)
         return carrier
 
     def answered(self, status: int, headers: Mapping[str, str]) -> None:

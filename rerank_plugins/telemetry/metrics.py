@@ -10,6 +10,7 @@ from ..records import Result, StageRun
 from ..semconv import Metric
 from .spans import padding_share
 
+_HEAD = 10
 # Few and coarse: each one multiplies the series.
 _CANDIDATES = (10, 20, 50, 100, 200, 500)
 _TOKENS = (1_000, 4_000, 16_000, 64_000)
@@ -58,6 +59,18 @@ class Instruments:
             self._add(semconv.DECISION_COUNT, decision.count, code, context)
         if budget_s is not None and missed(result, budget_s):
             self._add(semconv.BUDGET_MISSES, 1, model, context)
+        self._signals(result, model, context)
+
+    def _signals(self, result: Result, model: Mapping[str, str], context: Context) -> None:
+        """Enter what moves when something is wrong that no error shows."""
+        took = sum(one.seconds for one in result.timings if one.step == "stage")
+        if result.predicted_s is not None and took > 0.0:
+            self._record(semconv.PREDICTION_RATIO, result.predicted_s / took, model, context)
+        if result.usage.pairs and len(result.order) > _HEAD:
+            stayed = sum(index < _HEAD for index in result.order[:_HEAD])
+            self._record(semconv.AGREEMENT, stayed / _HEAD, model, context)
+        if result.hits and result.hits[0].probability is not None:
+            self._record(semconv.TOP_PROBABILITY, result.hits[0].probability, model, context)
 
     def _stage(self, run: StageRun, context: Context) -> None:
         usage, stage = run.usage, {semconv.STAGE: run.stage}

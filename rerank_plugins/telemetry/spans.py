@@ -65,6 +65,9 @@ def at_start(request: Request, *, top_k: int | None, budget_s: float | None) -> 
 def at_end(result: Result) -> Attributes:
     """Give what the request came to."""
     waited = sum(one.seconds for one in result.timings if one.step == "queue")
+    plan: Attributes = {}
+    if result.predicted_s is not None:
+        plan[semconv.PREDICTED] = result.predicted_s
     return {
         semconv.REQUEST_ID: result.request_id,
         semconv.OUTCOME: "degraded" if result.degraded else "ok",
@@ -75,6 +78,7 @@ def at_end(result: Result) -> Attributes:
         semconv.QUEUE_WAIT: waited,
         semconv.DECISIONS: decisions(result),
         **used(result.usage),
+        **plan,
     }
 
 

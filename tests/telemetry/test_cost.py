@@ -7,7 +7,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
-from rerank_plugins import Candidate, Reranker, Request
+from rerank_plugins import Candidate, Request, Reranker
 from rerank_plugins.telemetry import Telemetry, TelemetryOptions
 
 

@@ -3,6 +3,7 @@
 import pytest
 
 from rerank_plugins import Reranker, RerankError, Stage, semconv
+from rerank_plugins.calibration import Calibration
 from rerank_plugins.errors import ModelError
 from rerank_plugins.scorers.lexical import LexicalScorer
 
@@ -134,3 +135,28 @@ def test_without_an_sdk_nothing_is_recorded_and_nothing_breaks():
     """The API alone, as installed by default, is enough to serve."""
     with Reranker("lexical") as reranker:
         assert len(reranker.rerank("red fox", PASSAGES)) == 5
+
+
+def test_signals_of_drift_are_recorded_per_request(make, observed):
+    """Agreement with the first stage where there are more than ten; the first hit's probability."""
+    make("lexical").rerank("fox 15", [f"fox {i}" for i in range(20)])
+    points = observed.points()
+    (agreement,) = points["rerank.first_stage.agreement"]
+    assert agreement.sum == pytest.approx(0.9)
+    assert "rerank.top.probability" not in points
+    calibrated = Stage(LexicalScorer(), calibration=Calibration(1.0, 0.0))
+    result = make(stages=[calibrated]).rerank("fox 15", [f"fox {i}" for i in range(20)])
+    (probability,) = observed.points()["rerank.top.probability"]
+    assert probability.sum == pytest.approx(result[0].probability)
+
+
+def test_what_a_plan_predicted_is_put_beside_what_happened(make, observed):
+    """With a budget and a known cost the ratio is recorded, and the prediction is on the span."""
+    reranker = make("embedded")
+    reranker.warm_up()
+    result = reranker.rerank("red fox", PASSAGES * 5, budget_ms=60_000)
+    assert result.predicted_s is not None
+    (ratio,) = observed.points()["rerank.budget.prediction_ratio"]
+    took = sum(one.seconds for one in result.timings if one.step == "stage")
+    assert ratio.sum == pytest.approx(result.predicted_s / took)
+    assert observed.attributes()["rerank.predicted_s"] == result.predicted_s

@@ -71,7 +71,7 @@ def request_attributes():
     """Give the table's attributes that every local request's span carries."""
     absent = {
         *(semconv.BUDGET, semconv.REGIONS, semconv.DESTINATIONS, semconv.ERROR_TYPE),
-        *(semconv.REMOTE_CALLS, semconv.BILLED),
+        *(semconv.REMOTE_CALLS, semconv.BILLED, semconv.PREDICTED),
     }
     return {
         one.name
