@@ -19,7 +19,7 @@ from .options import OnnxOptions, checked, identity, score_column, usable_tokens
 from .pace import Pace
 from .pairs import Pairs
 from .scheduler import Job, run_jobs
-from .session import Graph, open_graph
+from .session import Graph, open_graph, single_column
 from .tokens import PairTokenizer
 
 # Batches are timed at the length of a typical passage.
@@ -67,7 +67,7 @@ class OnnxScorer:
         self._warm = False
         self._lock = threading.Lock()
         # Two pairs: a graph exported for one has a fixed axis, and its user should know now.
-        self._columns(self._probe(2, 8))
+        single_column(self._probe(2, 8), self._column, self.name)
 
     async def score(
         self,
@@ -238,19 +238,4 @@ class OnnxScorer:
             message = f"model {self.name!r} failed on {arrays.input_ids.shape}: {error}"
             raise ModelError(message) from error
         self.pace.meter.observe(len(batch.pairs), batch.length_tokens, self._clock() - started)
-        return self._columns(columns)
-
-    def _columns(self, columns: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Reduce a head's columns to one logit per pair."""
-        count = columns.shape[1]
-        if self._column is not None and -count <= self._column < count:
-            return columns[:, self._column]
-        if self._column is None and count == 1:
-            return columns[:, 0]
-        if self._column is None and count == 2:  # noqa: PLR2004 - irrelevant, relevant
-            return columns[:, 1] - columns[:, 0]
-        message = (
-            f"model {self.name!r} gives {count} columns per pair and score_column is "
-            f"{self._column}; expected 1 or 2 columns, or a score_column that says which one counts"
-        )
-        raise ModelError(message)
+        return single_column(columns, self._column, self.name)

@@ -111,8 +111,46 @@ def bring_back(
     return scores, done
 
 
-def decisions(pairs: Pairs, done: NDArray[np.bool_]) -> tuple[Decision, ...]:
-    """Say what was windowed, cut, refused, or left out for lack of time."""
+def subset(pairs: Pairs, places: Sequence[int]) -> tuple[Pairs, list[int]]:
+    """Leave only the candidates at `places`, in that order; also name their pairs."""
+    owned: list[list[int]] = [[] for _ in pairs.refused]
+    for pair, owner in enumerate(pairs.owners.tolist()):
+        owned[owner].append(pair)
+    chosen = [pair for place in places for pair in owned[place]]
+    owners = [i for i, place in enumerate(places) for _ in owned[place]]
+    kept = Pairs(
+        pairs.query,
+        [pairs.ids[i] for i in chosen],
+        np.array(owners, dtype=np.intp),
+        pairs.lengths[chosen],
+        pairs.truncated[list(places)],
+        pairs.refused[list(places)],
+        sum(len(owned[place]) > 1 for place in places),
+    )
+    return kept, chosen
+
+
+def join(parts: Sequence[Pairs]) -> Pairs:
+    """Put the candidates of several layouts of one query behind each other."""
+    starts = np.cumsum([0, *(len(part.refused) for part in parts[:-1])])
+    return Pairs(
+        parts[0].query,
+        [ids for part in parts for ids in part.ids],
+        np.concatenate([p.owners + start for p, start in zip(parts, starts, strict=True)]),
+        np.concatenate([part.lengths for part in parts]),
+        np.concatenate([part.truncated for part in parts]),
+        np.concatenate([part.refused for part in parts]),
+        sum(part.windowed for part in parts),
+    )
+
+
+def decisions(
+    pairs: Pairs, done: NDArray[np.bool_], *, again: bool = False
+) -> tuple[Decision, ...]:
+    """Say what was windowed, cut, refused, or left out for lack of time.
+
+    `again`: an earlier stage read the same pairs and has said all but the last.
+    """
     truncated = int(((pairs.truncated > 0) & ~pairs.refused).sum())
     missed = int((~done & ~pairs.refused).sum())
     counts = {
@@ -121,6 +159,8 @@ def decisions(pairs: Pairs, done: NDArray[np.bool_]) -> tuple[Decision, ...]:
         Code.TOO_LONG: ("split", int(pairs.refused.sum())),
         Code.DEADLINE: ("score", missed),
     }
+    if again:
+        counts = {Code.DEADLINE: counts[Code.DEADLINE]}
     return tuple(Decision(step, code, n) for code, (step, n) in counts.items() if n)
 
 

@@ -1,0 +1,137 @@
+"""One model cut into segments: each continues where the one before it stopped."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ModelError
+from .files import ModelFiles
+from .graphs.verify import TOLERANCE, probes
+from .heads import Head
+from .options import OnnxOptions, checked, identity, score_column, usable_tokens
+from .session import Graph, open_graph, open_session, score_output, single_column
+from .tokens import PairArrays, PairTokenizer
+
+Floats: TypeAlias = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What a segment gives for a batch: scores [pairs] where it has any, hidden [pairs, L, H]."""
+
+    scores: Floats | None
+    hidden: Floats | None
+
+
+class Trunk:
+    """The segments of a model, cut after the layers of `heads`; loaded and checked when made.
+
+    Segments are cut from the rewritten graph where that gives the model's scores, else from the
+    graph as it was exported. Raises `ModelError` where neither does.
+    """
+
+    def __init__(
+        self, files: ModelFiles, heads: Sequence[Head], options: OnnxOptions | None = None
+    ) -> None:
+        self.files = files
+        self.heads = tuple(heads)
+        self.options = checked(options or OnnxOptions(), files)
+        self.tokenizer = PairTokenizer(files.tokenizer, cache_bytes=self.options.token_cache_bytes)
+        self.max_tokens = self.options.max_tokens or usable_tokens(files)
+        self.origin = identity(self.options, files)
+        self._column = score_column(self.options, files)
+        provider, threads = self.options.provider, self.options.intra_threads
+        original = open_graph(files.graph, provider=provider, intra_threads=threads, literal=True)
+        self._output = original.output
+        tries = (True, False) if self.options.rewrite else (False,)
+        apart = 0.0
+        for rewritten in tries:
+            self._sessions = [
+                open_session(one, provider=provider, intra_threads=threads)
+                for one in _cut(files, self.heads, original.output, rewritten=rewritten)
+            ]
+            apart = self._difference(original)
+            if apart <= TOLERANCE:
+                return
+        message = (
+            f"model {files.name!r}: its segments' scores differ from the whole graph's by "
+            f"{apart:.1e} of their spread; use it without exits"
+        )
+        raise ModelError(message)
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def run(self, place: int, arrays: PairArrays, hidden: Floats | None) -> Step:
+        """Run segment `place` on a batch; `hidden` is what the segment before gave."""
+        session = self._sessions[place]
+        feeds: dict[str, object] = {}
+        for name in (one.name for one in session.get_inputs()):
+            known = name in {"input_ids", "attention_mask", "token_type_ids"}
+            value = getattr(arrays, name) if known else hidden
+            feeds[name] = value
+        names = [one.name for one in session.get_outputs()]
+        try:
+            values = dict(zip(names, session.run(names, feeds), strict=True))
+        except Exception as error:
+            message = (
+                f"model {self.files.name!r} failed in segment {place} on "
+                f"{arrays.input_ids.shape}: {error}"
+            )
+            raise ModelError(message) from error
+        if place == len(self.heads):
+            columns = np.asarray(values[self._output], dtype=np.float32)
+            columns = columns[:, None] if columns.ndim == 1 else columns
+            return Step(single_column(columns, self._column, self.files.name), None)
+        head = self.heads[place]
+        scores = None
+        if head.kind == "output":
+            own = np.asarray(values[head.output], dtype=np.float32).reshape(
+                len(arrays.input_ids), -1
+            )
+            scores = head.gain * own[:, -1] + np.float32(head.offset)
+        return Step(scores, values[head.hidden])
+
+    def _difference(self, original: Graph) -> float:
+        """Give the largest score difference to the whole graph, as a share of the spread."""
+        expected: list[float] = []
+        found: list[float] = []
+        for batch in probes(self.tokenizer, self.max_tokens):
+            expected += single_column(original.run(batch), self._column, "").tolist()
+            hidden = None
+            for place in range(len(self._sessions)):
+                step = self.run(place, batch, hidden)
+                hidden = step.hidden
+            found += [] if step.scores is None else step.scores.tolist()
+        if not np.isfinite(found).all():
+            return float("inf")
+        spread = max(float(np.std(expected)), 1e-3 * float(np.abs(expected).max()), 1e-30)
+        return float(np.abs(np.subtract(expected, found)).max()) / spread
+
+
+def layers(files: ModelFiles) -> Mapping[int, str]:
+    """Say after which layers a model can be cut, and name the hidden state there."""
+    import onnx
+
+    from .graphs.cut import narrows
+
+    model = onnx.load(str(files.graph))
+    found = narrows(model, score_output([one.name for one in model.graph.output]))
+    return {layer: found.after(layer) for layer in sorted(set(found.layers))}
+
+
+def _cut(files: ModelFiles, heads: Sequence[Head], output: str, *, rewritten: bool) -> list[bytes]:
+    import onnx
+
+    from .graphs.cut import segments
+    from .graphs.rewrite import rewrite
+
+    model = onnx.load(str(files.graph))
+    hidden = [head.hidden for head in heads]
+    outputs = [[head.output] if head.kind == "output" else [] for head in heads] + [[output]]
+    if rewritten:
+        rewrite(model, [*hidden, *(name for names in outputs for name in names)])
+    return [one.SerializeToString() for one in segments(model, hidden, outputs)]
