@@ -97,6 +97,9 @@ class StageSettings(_Table):
     cache_dir: Path | None = Field(
         default=None, description="hub cache; None: huggingface-hub's own"
     )
+    token_env: str | None = Field(
+        default=None, description="environment variable with a hub token; None: the hub's own"
+    )
     calibration: tuple[float, float] | None = Field(
         default=None, description="Platt parameters [a, b]; None: the model card's, if any"
     )
@@ -240,10 +243,11 @@ def scorer(settings: StageSettings) -> Scorer:
         return settings.scorer.scorer()
     if settings.scorer == LEXICAL:
         return LexicalScorer()
+    token = os.environ.get(settings.token_env) if settings.token_env else None
     files = find(
         settings.scorer,
         precision=settings.precision,
-        hub=Hub(settings.revision, settings.local_files_only, settings.cache_dir),
+        hub=Hub(settings.revision, settings.local_files_only, settings.cache_dir, token),
     )
     options = OnnxOptions(
         max_tokens=settings.max_tokens,

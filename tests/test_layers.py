@@ -39,7 +39,7 @@ ROWS = (
     ("config",),
     ("reranker",),  # L5
     ("evaluation",),
-    ("bench", "doctor", "exits", "export", "otlp", "server", "testing"),
+    ("adapting", "bench", "doctor", "exits", "export", "otlp", "server", "testing"),
     ("ray_app",),
     ("cli",),  # L6
 )

@@ -1,0 +1,301 @@
+"""A Haystack ranker over one shared engine."""
+
+import asyncio
+from typing import Any, Literal
+
+from haystack import Document, component, default_from_dict, default_to_dict, logging
+from haystack.utils import Secret
+
+from rerank_plugins import RerankError
+from rerank_plugins.adapting import SharedReranker, facts, settings
+
+from .mapping import Wanted, candidates, checked, distinct, documents_of, variable
+
+logger = logging.getLogger(__name__)
+
+_HUB_TOKEN = Secret.from_env_var(["HF_API_TOKEN", "HF_TOKEN"], strict=False)
+
+
+@component
+class RerankPluginsRanker:
+    """
+    Orders documents by how well they answer the query.
+
+    The engine is loaded by `warm_up` and shared by every ranker with the same settings, so that
+    pipelines need not load a model each. Documents of the input are never changed. Where the engine
+    fails, the retriever's order is kept with scores of None, unless `strict`; the output `meta`
+    says so.
+
+    Usage example:
+
+    ```python
+    from haystack import Document
+    from haystack_integrations.components.rankers.rerank_plugins import RerankPluginsRanker
+
+    ranker = RerankPluginsRanker(model="lexical", top_k=1)
+    docs = [Document(content="Paris"), Document(content="Berlin is in Germany")]
+    print(ranker.run(query="berlin germany", documents=docs)["documents"][0].content)
+    # Berlin is in Germany
+    ```
+    """
+
+    def __init__(  # noqa: PLR0913 - a component's options are its parameters
+        self,
+        model: str = "embedded",
+        *,
+        config: str | dict[str, Any] | None = None,
+        top_k: int | None = 10,
+        meta_fields_to_embed: list[str] | None = None,
+        embedding_separator: str = "\n",
+        scale_score: bool = False,
+        score_threshold: float | None = None,
+        budget_ms: float | None = None,
+        strict: bool | None = None,
+        prior_weight: float | None = None,
+        depth: int | None = None,
+        max_tokens: int | None = None,
+        precision: Literal["fp32", "int8"] | None = None,
+        provider: str | None = None,
+        revision: str | None = None,
+        local_files_only: bool = False,
+        token: Secret | None = _HUB_TOKEN,
+    ) -> None:
+        """
+        Create a ranker; nothing is loaded before `warm_up`.
+
+        :param model:
+            "embedded", "lexical", a hub id, a folder, or an .onnx file.
+        :param config:
+            Path of a settings file, or settings; instead of a model.
+        :param top_k:
+            Documents returned. None: all, or what `config` says.
+        :param meta_fields_to_embed:
+            Metadata that the model reads before the content.
+        :param embedding_separator:
+            What joins metadata and content.
+        :param scale_score:
+            Give calibrated probabilities instead of scores.
+        :param score_threshold:
+            Leave out documents with a lower score.
+        :param budget_ms:
+            Milliseconds a request may take. None: no limit.
+        :param strict:
+            Raise where the result would be degraded. None: what `config` says.
+        :param prior_weight:
+            Weight of the retriever's scores, 0 to 1. None: the model card's.
+        :param depth:
+            Documents scored, at most. None: all.
+        :param max_tokens:
+            Tokens a pair. None: what the model takes.
+        :param precision:
+            Which of a model's graphs to prefer.
+        :param provider:
+            ONNX Runtime execution provider.
+        :param revision:
+            Hub revision; pin a commit.
+        :param local_files_only:
+            Never ask the hub.
+        :param token:
+            Environment variables with a hub token; the first that is set is used.
+
+        :raises ValueError:
+            If `top_k` is not positive, or `config` is given beside a model's options.
+        """
+        self.model = model
+        self.config = config
+        self.top_k = checked(top_k)
+        self.meta_fields_to_embed = meta_fields_to_embed or []
+        self.embedding_separator = embedding_separator
+        self.scale_score = scale_score
+        self.score_threshold = score_threshold
+        self.budget_ms = budget_ms
+        self.strict = strict
+        self.prior_weight = prior_weight
+        self.depth = depth
+        self.max_tokens = max_tokens
+        self.precision = precision
+        self.provider = provider
+        self.revision = revision
+        self.local_files_only = local_files_only
+        self.token = token
+        self._shared: SharedReranker | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """
+        Serialize the component to a dictionary.
+
+        :returns:
+            Dictionary with serialized data.
+        """
+        return default_to_dict(
+            self,
+            model=self.model,
+            config=self.config,
+            top_k=self.top_k,
+            meta_fields_to_embed=self.meta_fields_to_embed,
+            embedding_separator=self.embedding_separator,
+            scale_score=self.scale_score,
+            score_threshold=self.score_threshold,
+            budget_ms=self.budget_ms,
+            strict=self.strict,
+            prior_weight=self.prior_weight,
+            depth=self.depth,
+            max_tokens=self.max_tokens,
+            precision=self.precision,
+            provider=self.provider,
+            revision=self.revision,
+            local_files_only=self.local_files_only,
+            token=self.token,
+        )
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "RerankPluginsRanker":
+        """
+        Deserialize the component from a dictionary.
+
+        :param data:
+            Dictionary to deserialize from.
+        :returns:
+            Deserialized component.
+        """
+        return default_from_dict(cls, data)
+
+    def warm_up(self) -> None:
+        """
+        Load the model and run real shapes; idempotent.
+
+        A model that cannot be loaded is logged, and raised if `strict`.
+        """
+        try:
+            self._engine().warm_up()
+        except ValueError:
+            raise
+        except RerankError as error:
+            if self.strict:
+                raise
+            logger.warning("the model cannot be loaded: {error}", error=error)
+
+    async def warm_up_async(self) -> None:
+        """Load the model without blocking the event loop."""
+        await asyncio.to_thread(self.warm_up)
+
+    def close(self) -> None:
+        """Let go of the engine, which ends with its last holder."""
+        self._shared = None
+
+    async def close_async(self) -> None:
+        """Let go of the engine, which ends with its last holder."""
+        await asyncio.to_thread(self.close)
+
+    @component.output_types(documents=list[Document], meta=dict[str, Any])
+    def run(
+        self,
+        query: str,
+        documents: list[Document],
+        *,
+        top_k: int | None = None,
+        scale_score: bool | None = None,
+        score_threshold: float | None = None,
+        budget_ms: float | None = None,
+    ) -> dict[str, Any]:
+        """
+        Order documents by how well they answer the query.
+
+        :param query:
+            The query.
+        :param documents:
+            Documents in the retriever's order; of duplicates the one with the best score is kept.
+        :param top_k:
+            Overrides the component's own.
+        :param scale_score:
+            Overrides the component's own.
+        :param score_threshold:
+            Overrides the component's own.
+        :param budget_ms:
+            Overrides the component's own.
+        :returns:
+            `documents`, best first, and `meta`: degraded, decisions, timings_ms, usage.
+        :raises ValueError:
+            If `top_k` is not positive or the query is blank.
+        """
+        wanted = self._wanted(top_k=top_k, scale_score=scale_score, score_threshold=score_threshold)
+        found = distinct(documents)
+        result = self._engine().rerank(
+            query,
+            candidates(found, self.meta_fields_to_embed, self.embedding_separator),
+            top_k=wanted.of_engine,
+            budget_ms=self.budget_ms if budget_ms is None else budget_ms,
+            strict=self.strict,
+        )
+        return {"documents": documents_of(found, result, wanted), "meta": facts(result)}
+
+    @component.output_types(documents=list[Document], meta=dict[str, Any])
+    async def run_async(
+        self,
+        query: str,
+        documents: list[Document],
+        *,
+        top_k: int | None = None,
+        scale_score: bool | None = None,
+        score_threshold: float | None = None,
+        budget_ms: float | None = None,
+    ) -> dict[str, Any]:
+        """
+        Do what `run` does without blocking the event loop.
+
+        :param query:
+            The query.
+        :param documents:
+            Documents in the retriever's order; of duplicates the one with the best score is kept.
+        :param top_k:
+            Overrides the component's own.
+        :param scale_score:
+            Overrides the component's own.
+        :param score_threshold:
+            Overrides the component's own.
+        :param budget_ms:
+            Overrides the component's own.
+        :returns:
+            `documents`, best first, and `meta`: degraded, decisions, timings_ms, usage.
+        :raises ValueError:
+            If `top_k` is not positive or the query is blank.
+        """
+        # Tracers wrap both methods: calling run from here would count one reranking twice.
+
+        wanted = self._wanted(top_k=top_k, scale_score=scale_score, score_threshold=score_threshold)
+        found = distinct(documents)
+        result = await self._engine().arerank(
+            query,
+            candidates(found, self.meta_fields_to_embed, self.embedding_separator),
+            top_k=wanted.of_engine,
+            budget_ms=self.budget_ms if budget_ms is None else budget_ms,
+            strict=self.strict,
+        )
+        return {"documents": documents_of(found, result, wanted), "meta": facts(result)}
+
+    def _wanted(
+        self, *, top_k: int | None, scale_score: bool | None, score_threshold: float | None
+    ) -> Wanted:
+        return Wanted(
+            self.top_k if top_k is None else checked(top_k),
+            self.scale_score if scale_score is None else scale_score,
+            self.score_threshold if score_threshold is None else score_threshold,
+        )
+
+    def _engine(self) -> SharedReranker:
+        if self._shared is None:
+            self._shared = SharedReranker(
+                settings(
+                    model=self.model,
+                    config=self.config,
+                    max_tokens=self.max_tokens,
+                    precision=self.precision,
+                    provider=self.provider,
+                    revision=self.revision,
+                    local_files_only=self.local_files_only,
+                    token_env=variable(self.token) if self.config is None else None,
+                    depth=self.depth,
+                    prior_weight=self.prior_weight,
+                )
+            )
+        return self._shared

@@ -1,0 +1,218 @@
+"""A LangChain document compressor over one shared engine."""
+
+from collections.abc import Sequence
+from copy import deepcopy
+from typing import Any, Literal
+
+from langchain_core.callbacks import Callbacks
+from langchain_core.documents import BaseDocumentCompressor, Document
+from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
+from pydantic import ConfigDict, Field, PrivateAttr, model_validator
+
+from rerank_plugins import Candidate, Result
+from rerank_plugins.adapting import SharedReranker, facts, hit_facts, prior, settings, shown
+
+from .runs import arun, run
+
+
+class RerankPluginsCompressor(BaseDocumentCompressor):
+    """Orders documents by how well they answer the query.
+
+    The engine is loaded at first use and shared by every compressor with the same settings;
+    documents of the input are never changed. Where the engine fails, the retriever's order is kept
+    with scores of None, unless `strict`.
+
+    >>> compressor = RerankPluginsCompressor(top_n=3)               # the embedded model
+    >>> compressor = RerankPluginsCompressor(model="cross-encoder/ms-marco-MiniLM-L6-v2")
+    >>> retriever = ContextualCompressionRetriever(                 # doctest: +SKIP
+    ...     base_compressor=compressor, base_retriever=base
+    ... )
+    """
+
+    model_config = ConfigDict(
+        arbitrary_types_allowed=True,
+        extra="forbid",
+        protected_namespaces=(),
+        validate_assignment=True,
+    )
+
+    model: str = Field(
+        default="embedded", description='"embedded", "lexical", a hub id, a folder, an .onnx file'
+    )
+    config: str | dict[str, Any] | None = Field(
+        default=None, description="path of a settings file, or settings; instead of a model"
+    )
+    top_n: int | None = Field(
+        default=3, ge=1, description="documents returned; None: all, or what config says"
+    )
+    score_key: str = Field(default="relevance_score", description="metadata key for the score")
+    prior_key: str | None = Field(
+        default="score", description="metadata key of the retriever's score, higher is better"
+    )
+    facts_key: str | None = Field(
+        default=None,
+        description="metadata key for what the engine says about document and request",
+    )
+    scale_score: bool = Field(
+        default=False, description="show calibrated probabilities instead of scores"
+    )
+    budget_ms: float | None = Field(
+        default=None, gt=0.0, description="milliseconds a request may take; None: no limit"
+    )
+    strict: bool | None = Field(
+        default=None, description="raise where the result would be degraded; None: config's"
+    )
+    prior_weight: float | None = Field(
+        default=None, ge=0.0, le=1.0, description="weight of the retriever's scores; None: card's"
+    )
+    depth: int | None = Field(
+        default=None, ge=1, description="documents scored, at most; None: all"
+    )
+    max_tokens: int | None = Field(
+        default=None, ge=1, description="tokens a pair; None: what the model takes"
+    )
+    precision: Literal["fp32", "int8"] | None = Field(
+        default=None, description="which of a model's graphs to prefer"
+    )
+    provider: str | None = Field(default=None, description="ONNX Runtime execution provider")
+    revision: str | None = Field(default=None, description="hub revision; pin a commit")
+    local_files_only: bool = Field(default=False, description="never ask the hub")
+
+    _shared: SharedReranker | None = PrivateAttr(default=None)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _let_config_decide(cls, data: Any) -> Any:
+        """Let a config decide how many documents it returns."""
+        if isinstance(data, dict) and data.get("config") is not None:
+            return {"top_n": None, **data}
+        return data
+
+    def warm_up(self) -> None:
+        """Load the model and run real shapes, so that the first request is as fast as the next."""
+        self._engine().warm_up()
+
+    def compress_documents(
+        self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
+    ) -> Sequence[Document]:
+        """Give the best `top_n` documents, best first, with their scores in the metadata."""
+        if not documents:
+            return []
+        with run(callbacks, query, documents) as outcome:
+            result = self._engine().rerank(
+                query,
+                self._candidates(documents),
+                top_k=self.top_n,
+                budget_ms=self.budget_ms,
+                strict=self.strict,
+            )
+            outcome.documents, outcome.facts = self._answer(documents, result)
+        return outcome.documents
+
+    async def acompress_documents(
+        self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
+    ) -> Sequence[Document]:
+        """Do what `compress_documents` does without blocking the event loop."""
+        if not documents:
+            return []
+        async with arun(callbacks, query, documents) as outcome:
+            result = await self._engine().arerank(
+                query,
+                self._candidates(documents),
+                top_k=self.top_n,
+                budget_ms=self.budget_ms,
+                strict=self.strict,
+            )
+            outcome.documents, outcome.facts = self._answer(documents, result)
+        return outcome.documents
+
+    def rerank(
+        self,
+        documents: Sequence[str | Document | dict[str, Any]],
+        query: str,
+        *,
+        top_n: int | None = None,
+    ) -> list[dict[str, Any]]:
+        """Give positions and scores, best first, as the Cohere integration's `rerank` does.
+
+        A dict's text is its values, joined by newlines. `top_n` None is the compressor's own.
+        """
+        if not documents:
+            return []
+
+        result = self._engine().rerank(
+            query,
+            self._candidates([_as_document(one) for one in documents]),
+            top_k=top_n if top_n is not None else self.top_n,
+            budget_ms=self.budget_ms,
+            strict=self.strict,
+        )
+        return [
+            {"index": hit.index, "relevance_score": shown(hit, scale=self.scale_score)}
+            for hit in result
+        ]
+
+    def as_runnable(self) -> Runnable[dict[str, Any], list[Document]]:
+        """Give a runnable from {"documents": ..., "query": ...} to documents, for chains."""
+
+        def compress(data: dict[str, Any], config: RunnableConfig) -> list[Document]:
+            callbacks = config.get("callbacks")
+            return list(self.compress_documents(data["documents"], data["query"], callbacks))
+
+        async def acompress(data: dict[str, Any], config: RunnableConfig) -> list[Document]:
+            callbacks = config.get("callbacks")
+            return list(await self.acompress_documents(data["documents"], data["query"], callbacks))
+
+        return RunnableLambda(compress, afunc=acompress, name="rerank")
+
+    def _engine(self) -> SharedReranker:
+
+        source = settings(
+            model=self.model,
+            config=self.config,
+            max_tokens=self.max_tokens,
+            precision=self.precision,
+            provider=self.provider,
+            revision=self.revision,
+            local_files_only=self.local_files_only,
+            depth=self.depth,
+            prior_weight=self.prior_weight,
+        )
+        if self._shared is None or self._shared.source != source:
+            self._shared = SharedReranker(source)
+        return self._shared
+
+    def _candidates(self, documents: Sequence[Document]) -> list[Candidate]:
+
+        key = self.prior_key
+        return [
+            Candidate(
+                one.page_content,
+                None if key is None else prior(one.metadata.get(key)),
+                one.metadata,
+            )
+            for one in documents
+        ]
+
+    def _answer(
+        self, documents: Sequence[Document], result: Result
+    ) -> tuple[list[Document], dict[str, Any]]:
+
+        request = facts(result)
+        answer = []
+        for hit in result:
+            found = documents[hit.index]
+            added: dict[str, Any] = {self.score_key: shown(hit, scale=self.scale_score)}
+            if self.facts_key is not None:
+                added[self.facts_key] = {**hit_facts(hit), **request}
+            metadata = {**deepcopy(found.metadata), **added}
+            answer.append(found.model_copy(update={"metadata": metadata}))
+        return answer, request
+
+
+def _as_document(one: str | Document | dict[str, Any]) -> Document:
+    if isinstance(one, Document):
+        return one
+    if isinstance(one, dict):
+        return Document("\n".join(str(value) for value in one.values()))
+    return Document(one)

@@ -1,0 +1,45 @@
+"""A LangChain cross-encoder over one shared engine."""
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+from langchain_core.cross_encoders import BaseCrossEncoder
+
+from rerank_plugins import Candidate
+from rerank_plugins.adapting import SharedReranker, settings
+
+
+class RerankPluginsCrossEncoder(BaseCrossEncoder):
+    """Scores pairs of texts, for whatever takes a cross-encoder, such as `CrossEncoderReranker`.
+
+    Scores have no order to fall back on: a failure raises. A blank text scores minus infinity.
+    """
+
+    def __init__(
+        self, model: str = "embedded", *, config: str | Mapping[str, Any] | None = None
+    ) -> None:
+        self.model = model
+        self.config = config
+        self._shared: SharedReranker | None = None
+
+    def score(self, text_pairs: list[tuple[str, str]]) -> list[float]:
+        """Score each pair of query and passage, in the order given; higher is better."""
+        places: defaultdict[str, list[int]] = defaultdict(list)
+        for place, (query, _) in enumerate(text_pairs):
+            places[query].append(place)
+        scores = [-math.inf] * len(text_pairs)
+        for query, asked in places.items():
+            candidates = [Candidate(text_pairs[place][1]) for place in asked]
+            result = self._engine().rerank(query, candidates, top_k=len(asked), strict=True)
+            for hit in result:
+                if hit.score is not None:
+                    scores[asked[hit.index]] = hit.score
+        return scores
+
+    def _engine(self) -> SharedReranker:
+
+        if self._shared is None:
+            self._shared = SharedReranker(settings(model=self.model, config=self.config))
+        return self._shared

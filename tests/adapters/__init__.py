@@ -1,0 +1,1 @@
+"""What each framework demands of its adapter."""
