@@ -92,7 +92,6 @@ DECISIONS = "rerank.decisions"
 DOCUMENTS_LEFT_OUT = "rerank.documents_left_out"
 
 HTTP_STATUS = "http.response.status_code"
-ATTEMPT = "rerank.remote.attempt"
 REMOTE_SPAN = "rerank.remote"
 REMOTE_TIMING = "rerank.remote.timing"
 # Answer headers that tell how long the other side took: TEI's, Voyage's, and the standard one.
@@ -115,6 +114,7 @@ CANDIDATES_BUCKET = "rerank.candidates.bucket"
 TOKENS_BUCKET = "rerank.tokens.bucket"
 CODE = "rerank.decision"
 CACHE = "rerank.cache"
+DESTINATION = "rerank.destination"
 
 SPANS = (
     Span("rerank {model}", "One request, from its submission to its result."),
@@ -167,7 +167,6 @@ ATTRIBUTES = (
     ),
     Attribute(SERVER_ADDRESS, "string", "start", "The host that was called.", "remote"),
     Attribute(SERVER_PORT, "int", "start", "Its port, where it is not the usual one.", "remote"),
-    Attribute(ATTEMPT, "int", "start", "1 for the first try.", "remote"),
     Attribute(HTTP_STATUS, "int", "end", "The answer's status.", "remote"),
     Attribute(REMOTE_TIMING, "string", "end", "`.{header}`: the other side's timings.", "remote"),
     Attribute(STAGE, "string", "end", "The stage's model.", "steps"),
@@ -293,6 +292,13 @@ TOP_PROBABILITY = Metric(
     (REQUEST_MODEL,),
     (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0),
 )
+BREAKER = Metric(
+    "rerank.breaker.state",
+    "gauge",
+    "1",
+    "0: calls go out; 1: one probe decides; 2: the destination is left alone. Set by each request.",
+    (DESTINATION,),
+)
 
 METRICS = (
     DURATION,
@@ -311,4 +317,5 @@ METRICS = (
     PREDICTION_RATIO,
     AGREEMENT,
     TOP_PROBABILITY,
+    BREAKER,
 )

@@ -13,6 +13,9 @@ from ..records import Decision, Timing, Usage
 ScoreKind: TypeAlias = Literal["logit", "probability", "cosine", "lexical", "vendor", "slate"]
 """What a scorer's numbers are; "slate" scores only compare within one call."""
 
+BreakerState: TypeAlias = Literal["closed", "half-open", "open"]
+"""Whether calls to a destination go out, are probed one by one, or are held back."""
+
 
 @runtime_checkable
 class State(Protocol):
@@ -106,3 +109,16 @@ class Priced(Protocol):
 
     def price_s(self, chars: Sequence[int]) -> float:
         """Predict worker seconds per pair for passages of so many characters; 0.0: unknown."""
+
+
+@runtime_checkable
+class Breakable(Protocol):
+    """A scorer whose destination is left alone for a while when it keeps failing."""
+
+    @property
+    def destination(self) -> Destination:
+        """Say where the texts go."""
+
+    @property
+    def breaker_state(self) -> BreakerState:
+        """Say whether calls go out."""

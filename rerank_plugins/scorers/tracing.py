@@ -41,7 +41,6 @@ class Attempt:
     host: str
     port: int | None = None
     candidates: int = 0
-    number: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +106,6 @@ def _start(attempt: Attempt) -> Span:
                 semconv.REQUEST_MODEL: attempt.model,
                 semconv.SERVER_ADDRESS: attempt.host,
                 semconv.CANDIDATES: attempt.candidates,
-                semconv.ATTEMPT: attempt.number,
                 **({} if attempt.port is None else {semconv.SERVER_PORT: attempt.port}),
             },
         )

@@ -5,6 +5,10 @@ from dataclasses import dataclass
 
 from ..records import Timing
 
+CALL = "remote_call"
+# Other steps of this prefix are what the far side says about itself.
+_FAR = "remote"
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -45,6 +49,10 @@ def layout(timings: Sequence[Timing]) -> tuple[Step, ...]:
             whole = Step("stage", stage_start, timing.seconds, timing.stage, place)
             steps.insert(first, whole)
             cursor, place = max(cursor, whole.end_s), place + 1
+        elif timing.stage is not None and is_far(timing.step):
+            # Told by the other side of the call, by its own clock: it lies somewhere inside.
+            steps.append(Step(timing.step, stage_start, timing.seconds, timing.stage, place))
+            continue
         elif timing.stage is not None:
             steps.append(Step(timing.step, cursor, timing.seconds, timing.stage, place))
             cursor += timing.seconds
@@ -55,6 +63,15 @@ def layout(timings: Sequence[Timing]) -> tuple[Step, ...]:
             cursor = start + timing.seconds
         stage_start, first = cursor, len(steps)
     return tuple(steps)
+
+
+def is_far(step: str) -> bool:
+    """Tell whether a step was timed by the other side of a remote call.
+
+    >>> is_far("remote_inference"), is_far("remote_call"), is_far("score")
+    (True, False, False)
+    """
+    return step.startswith(_FAR) and step != CALL
 
 
 def total_s(timings: Sequence[Timing]) -> float:

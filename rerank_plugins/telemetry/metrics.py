@@ -1,16 +1,18 @@
 """What is counted and measured, per request, from its result."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from opentelemetry.context import Context
 from opentelemetry.metrics import Counter, Histogram, Meter
 
 from .. import semconv
 from ..records import Result, StageRun
+from ..scorers import Breakable, BreakerState
 from ..semconv import Metric
 from .spans import padding_share
 
 _HEAD = 10
+_BREAKER_STATES: Mapping[BreakerState, int] = {"closed": 0, "half-open": 1, "open": 2}
 # Few and coarse: each one multiplies the series.
 _CANDIDATES = (10, 20, 50, 100, 200, 500)
 _TOKENS = (1_000, 4_000, 16_000, 64_000)
@@ -22,6 +24,10 @@ class Instruments:
     def __init__(self, meter: Meter) -> None:
         self._counters = {one.name: _counter(meter, one) for one in _of_kind("counter")}
         self._histograms = {one.name: _histogram(meter, one) for one in _of_kind("histogram")}
+        self._gauges = {
+            one.name: meter.create_gauge(one.name, unit=one.unit, description=one.meaning)
+            for one in _of_kind("gauge")
+        }
 
     def request(
         self,
@@ -60,6 +66,15 @@ class Instruments:
         if budget_s is not None and missed(result, budget_s):
             self._add(semconv.BUDGET_MISSES, 1, model, context)
         self._signals(result, model, context)
+
+    def breakers(self, scorers: Sequence[Breakable], context: Context) -> None:
+        """Set where each destination's circuit breaker stands."""
+        for scorer in scorers:
+            self._gauges[semconv.BREAKER.name].set(
+                _BREAKER_STATES[scorer.breaker_state],
+                {semconv.DESTINATION: scorer.destination.origin},
+                context,
+            )
 
     def _signals(self, result: Result, model: Mapping[str, str], context: Context) -> None:
         """Enter what moves when something is wrong that no error shows."""

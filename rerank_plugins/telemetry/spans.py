@@ -7,14 +7,15 @@ from typing import TypeAlias
 from .. import semconv
 from ..records import Hit, Request, Result, StageRun, Usage
 from ..scorers import Scorer, Sends
-from .layout import Step, layout
+from .layout import CALL, Step, is_far, layout
 from .options import Content
 
 Value: TypeAlias = str | bool | int | float | Sequence[str]
 Attributes: TypeAlias = dict[str, Value]
 
-# Not spans of their own: waiting is an attribute, a stage is told apart by its steps' attributes.
-_FOLDED = frozenset({"queue", "stage"})
+# Not spans of their own: waiting is an attribute, stages are told apart by their steps' attributes,
+# and a remote call had its span while it was under way.
+_FOLDED = frozenset({"queue", "stage", CALL})
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +117,8 @@ def children(result: Result) -> list[Child]:
     return [
         _child(step, result.stages)
         for step in steps
-        if step.name not in _FOLDED or (step.name == "stage" and step.place not in scored)
+        if not (step.name in _FOLDED or is_far(step.name))
+        or (step.name == "stage" and step.place not in scored)
     ]
 
 

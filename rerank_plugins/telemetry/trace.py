@@ -29,7 +29,7 @@ from opentelemetry.trace import (
 
 from .. import semconv
 from ..records import Request, Result
-from ..scorers import Scorer, Sends
+from ..scorers import Breakable, Scorer, Sends
 from ..scorers.tracing import with_tracer
 from . import slow, spans
 from .metrics import Instruments
@@ -65,6 +65,7 @@ class Telemetry:
             tracer_provider, meter_provider = NoOpTracerProvider(), NoOpMeterProvider()
         self.tracer = get_tracer(semconv.SCOPE, tracer_provider=tracer_provider)
         self.instruments = Instruments(get_meter(semconv.SCOPE, meter_provider=meter_provider))
+        self.breakable = [stage for stage in stages if isinstance(stage, Breakable)]
         self._fixed = spans.fixed(stages, regions)
         # A caller of nothing but remote models is their client; anything else happens in here.
         remote_only = all(isinstance(stage, Sends) for stage in stages)
@@ -218,6 +219,7 @@ class Trace:
             tokens=0 if result is None else result.usage.tokens,
             context=self._context,
         )
+        instruments.breakers(self._telemetry.breakable, self._context)
         if result is not None:
             instruments.result(result, budget_s=self._budget_s, context=self._context)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from ...errors import RemoteError
+from .. import BreakerState
 
 
 class Outcome(Enum):
@@ -43,7 +44,7 @@ class Breaker:
         self._probing = False
 
     @property
-    def state(self) -> str:
+    def state(self) -> BreakerState:
         """Say "closed", "open" or "half-open"."""
         with self._lock:
             if self._until_s is None:

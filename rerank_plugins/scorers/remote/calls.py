@@ -2,8 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from urllib.parse import urlsplit
 
 import httpx
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from ...errors import RemoteError, RerankError, Withheld
 from ...policy import Permit
+from ..tracing import Attempt, remote_call
 from .answers import check_model, join
 from .breaker import Breaker, Outcome
 from .client import Client, Reply
@@ -58,7 +60,6 @@ class Errand:
     query: str
     texts: Sequence[str]
     permit: Permit
-    headers: Mapping[str, str]
     deadline_s: float | None
     tally: Tally = field(default_factory=Tally)
 
@@ -219,18 +220,30 @@ class Calls:
         body, own_headers = self.target.dialect.ask(ask)
         headers = {"content-type": "application/json", **self.target.headers, **own_headers}
         headers = sign(self.target.provider.auth, self.target.key, self.target.url, body, headers)
-        reply = await self._client.send(
-            self.target.url,
-            {**headers, **errand.headers},
-            body,
-            check=lambda url: self._check(errand, ask, places, url),
-        )
+        with remote_call(self._span(len(places))) as call:
+            reply = await self._client.send(
+                self.target.url,
+                {**headers, **call.headers()},
+                body,
+                check=lambda url: self._check(errand, ask, places, url),
+            )
+            call.answered(reply.status, reply.headers)
         if reply.status == _ACCEPTED and self.target.poll_url is not None:
             reply = await self._poll(reply)
         if reply.status == _OK:
             return reply
         key = None if self.target.key is None else self.target.key.get()
         raise refusal(reply, [ask.query, *ask.texts], key=key, now_s=time.time())
+
+    def _span(self, candidates: int) -> Attempt:
+        there = urlsplit(self.target.destination.origin)
+        return Attempt(
+            self.options.provider,
+            self.target.model,
+            host=there.hostname or "",
+            port=there.port,
+            candidates=candidates,
+        )
 
     def _check(self, errand: Errand, ask: Ask, places: Sequence[int], url: str) -> None:
         """Let a final URL pass, or not; either way it is on record first. Raises `Withheld`."""

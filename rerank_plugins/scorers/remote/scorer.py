@@ -6,12 +6,11 @@ from collections.abc import Callable, Sequence
 
 import httpx
 import numpy as np
-from opentelemetry import propagate
 
 from ...errors import RemoteError, Withheld
 from ...policy import Destination, Permit
 from ...records import Code, Decision, Timing, Usage
-from .. import Scored, ScoreKind, State
+from .. import BreakerState, Scored, ScoreKind, State
 from ..scheduler import wait
 from .calls import Calls, Errand, Tally
 from .client import Client
@@ -21,8 +20,6 @@ from .splitting import is_blank
 
 # Time kept for coming back from the client's thread and putting the order together.
 _RETURN_S = 0.005
-# W3C trace context only: baggage may hold what must not leave.
-_TRACE_HEADERS = ("traceparent", "tracestate")
 _CHARS_PER_TOKEN = 4
 
 
@@ -49,6 +46,11 @@ class RemoteScorer:
         self.client = Client(options.client, transport=transport)
         self.calls = Calls(self.target, options, self.client, clock=clock, share=random.random)
         self.clock = clock
+
+    @property
+    def breaker_state(self) -> BreakerState:
+        """Say whether calls go out, are probed, or are held back for now."""
+        return self.calls.breaker.state
 
     def under(self, permit: Permit) -> "PermittedScorer":
         """Give this scorer for one request."""
@@ -96,13 +98,10 @@ class PermittedScorer:
         target, clock = self._scorer.target, self._scorer.clock
         places = [i for i, text in enumerate(passages) if not is_blank(text)][: target.slate]
         texts, truncated = _cut([passages[i] for i in places], target.caps.document_chars)
-        headers: dict[str, str] = {}
-        propagate.inject(headers)
         errand = Errand(
             query,
             texts,
             self._permit,
-            {name: headers[name] for name in _TRACE_HEADERS if name in headers},
             None if deadline_s is None else deadline_s - _RETURN_S,
         )
         started = clock()
