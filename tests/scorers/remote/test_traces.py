@@ -1,4 +1,4 @@
-"""A remote call in a trace: its own span, the trace carried on, the far side's times, the breaker."""
+"""A remote call in a trace: its span, the trace carried on, the far side, the breaker."""
 
 import asyncio
 
@@ -48,7 +48,7 @@ def named(exporter, name):
 
 
 def test_a_remote_request_is_one_trace_that_goes_on_at_the_other_side(exporter, observed):
-    """Request, call and the server's traceparent form one chain; the server's times are recorded."""
+    """Request, call and the server's traceparent form one chain; its times are recorded."""
     with FakeRerankServer("tei") as server, observed(server) as reranker:
         reranker.rerank(QUERY, PASSAGES)
         sent = server.requests[0].headers
