@@ -30,16 +30,31 @@ def fuse(
 ) -> NDArray[np.float64]:
     """Combine model scores and priors, each standardised over the candidates of the request.
 
-    Convex combination (Bruch et al. 2023): `(1 - w) z(scores) + w z(priors)`, w in [0, 1]. A
+    Convex combination (bruch2023): `(1 - w) z(scores) + w z(priors)`, w in [0, 1]. A
     constant column counts as zero.
 
-    >>> fuse(np.array([1.0, 3.0]), np.array([5.0, 5.0]), 0.5).tolist()
+    >>> fuse(np.array([1.0, 3.0]), np.array([5.0, 5.0]), 0.5).round(6).tolist()
     [-0.5, 0.5]
     """
     if not 0.0 <= prior_weight <= 1.0:
         message = f"prior_weight is {prior_weight}; expected a number from 0 to 1"
         raise ValueError(message)
     return (1.0 - prior_weight) * _standardise(scores) + prior_weight * _standardise(priors)
+
+
+def reciprocal_ranks(scores: NDArray[np.float64], *, k: int = 60) -> NDArray[np.float64]:
+    """Combine the ranks that scores give with the ranks candidates come in (cormack2009).
+
+    `1 / (k + rank by score) + 1 / (k + first-stage rank)`, ranks from 1, ties in first-stage order.
+    It needs no priors, only their order, and knows nothing of how far apart two scores are.
+
+    >>> (reciprocal_ranks(np.array([1.0, 3.0]), k=1) * 6).round(6).tolist()
+    [5.0, 5.0]
+    """
+    first = np.arange(1, scores.size + 1)
+    ranks = np.empty(scores.size, dtype=np.int64)
+    ranks[np.argsort(-scores, kind="stable")] = first
+    return 1.0 / (k + ranks) + 1.0 / (k + first)
 
 
 def _standardise(values: NDArray[np.float64]) -> NDArray[np.float64]:

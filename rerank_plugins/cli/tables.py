@@ -15,7 +15,28 @@ def comparison(found: Comparison) -> list[RenderableType]:
         parts.append(_buckets(found))
     if found.recall.recommended:
         parts.append(_recall(found))
+    parts += [escape(line) for system in found.systems[1:] for line in advice(system, found)]
     return parts
+
+
+def advice(system: System, found: Comparison) -> list[str]:
+    """Say what the labels recommend: a calibration and a prior weight, with their evidence."""
+    lines = []
+    for one in system.reliability:
+        if one.parameters is not None and one.method == "platt":
+            a, b = one.parameters
+            lines.append(
+                f"{system.name}: calibration = [{a:.4f}, {b:.4f}] has an expected error of "
+                f"{one.ece:.3f} on queries it was not fitted to"
+            )
+    if system.fusion is not None:
+        gain = system.fusion.crosswise
+        lines.append(
+            f"{system.name}: prior_weight = {system.fusion.prior_weight:g} fits best; "
+            f"{found.measures[0]} {gain.mean:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}] over the "
+            "model alone, on queries it was not fitted to"
+        )
+    return lines
 
 
 def _systems(found: Comparison) -> Table:

@@ -15,7 +15,8 @@ class Answer:
     """One ordered topic.
 
     `order` holds positions in the topic's candidates, best first; `scores` the model's scores in
-    the candidates' own order, None where there is none. `latency_s` is what the caller waited.
+    the candidates' own order, None where there is none; `probabilities` likewise. `latency_s` is
+    what the caller waited.
     `truncated` counts candidates the model did not read to their end.
     """
 
@@ -27,6 +28,7 @@ class Answer:
     tokens: int = 0
     truncated: int = 0
     degraded: bool = False
+    probabilities: tuple[float | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +111,9 @@ def cost(answers: Sequence[Answer]) -> Cost:
 
 def _answer(topic: Topic, result: Result, latency_s: float) -> Answer:
     scores: list[float | None] = [None] * len(topic.candidates)
+    probabilities: list[float | None] = [None] * len(topic.candidates)
     for hit in result.hits:
-        scores[hit.index] = hit.score
+        scores[hit.index], probabilities[hit.index] = hit.score, hit.probability
     return Answer(
         topic.qid,
         result.order,
@@ -120,4 +123,5 @@ def _answer(topic: Topic, result: Result, latency_s: float) -> Answer:
         tokens=result.usage.tokens,
         truncated=sum(hit.truncated_tokens > 0 for hit in result.hits),
         degraded=result.degraded,
+        probabilities=tuple(probabilities),
     )

@@ -6,13 +6,15 @@ from statistics import fmean
 
 from ..errors import InvalidRequest
 from ..reranker import Reranker
-from . import buckets, curves, losses
+from . import buckets, curves, fusing, losses, reliability
 from .answers import Cost, Ranking, collect, cost, first_stage
 from .buckets import Bucket
 from .curves import Recall
 from .datasets import Dataset
+from .fusing import FusionFit
 from .losses import Loss
 from .measures import DEFAULT, Qrels, check, judged_only, per_query
+from .reliability import Reliability
 from .significance import Interval, bootstrap, holm, permutation
 
 FIRST_STAGE = "first stage"
@@ -52,6 +54,8 @@ class System:
     worst: tuple[Loss, ...]
     buckets: tuple[Bucket, ...]
     cost: Cost | None
+    reliability: tuple[Reliability, ...] = ()
+    fusion: FusionFit | None = None
 
     @property
     def means(self) -> dict[str, float]:
@@ -171,6 +175,8 @@ def _system(
         losses.worst(after, start.values[first], values[first]),
         buckets.split(after.answers),
         cost(after.answers),
+        reliability.examine(after, qrels),
+        fusing.fit(after, qrels, first, seed=seed),
     )
 
 

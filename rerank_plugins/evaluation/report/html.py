@@ -5,7 +5,9 @@ from html import escape
 from statistics import fmean
 
 from ..comparison import Comparison, Difference, System
+from ..fusing import FusionFit
 from ..losses import Loss
+from ..reliability import PRECISIONS, Reliability
 from . import plots
 
 _STYLE = """
@@ -83,6 +85,7 @@ def _set(found: Comparison) -> Iterator[str]:
     yield "</div>"
     yield from _buckets(found)
     for system in found.systems[1:]:
+        yield from _learned(found, system)
         yield from _worst(found, system)
 
 
@@ -138,6 +141,41 @@ def _buckets(found: Comparison) -> Iterator[str]:
         yield "<h3>Latency by size of the request</h3>"
         head = ["", "candidates", "tokens a pair", "requests", "p50 ms", "p95 ms", "p99 ms"]
         yield _table(head, rows)
+
+
+def _learned(found: Comparison, system: System) -> Iterator[str]:
+    """Show what the labels teach about probabilities and about the first stage's say."""
+    if not system.reliability and system.fusion is None:
+        return
+    yield f"<h3>What the labels say about {_name(system.name)}</h3>"
+    yield '<div class="plots">'
+    if system.reliability:
+        caption = "Probabilities against what was relevant, each half judged by the other's fit"
+        yield _figure(plots.reliability(system, found.dataset), caption)
+    if system.fusion is not None:
+        yield _figure(
+            plots.weights(system, found.measures[0], found.dataset), _weight(system.fusion)
+        )
+    yield "</div>"
+    if system.reliability:
+        rows = [_fit(one) for one in system.reliability]
+        cuts = [f"cut for precision {target:g}" for target in PRECISIONS]
+        yield _table(["", "pairs", "ECE", "Brier", "calibration", *cuts], rows)
+
+
+def _weight(fit: FusionFit) -> str:
+    gain = fit.crosswise
+    return (
+        f"prior_weight = {fit.prior_weight:g} fits best; over the model alone it gives "
+        f"{gain.mean:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}] on queries it was not fitted to"
+    )
+
+
+def _fit(one: Reliability) -> list[str]:
+    parameters = one.parameters
+    shown = "" if parameters is None else f"[{parameters[0]:.4f}, {parameters[1]:.4f}]"
+    cuts = [f"{one.cuts[target]:.3f}" if target in one.cuts else "" for target in PRECISIONS]
+    return [_name(one.method), f"{one.pairs:,}", f"{one.ece:.3f}", f"{one.brier:.3f}", shown, *cuts]
 
 
 def _worst(found: Comparison, system: System) -> Iterator[str]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from ..comparison import Comparison
+from ..comparison import Comparison, System
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -113,6 +113,41 @@ def recall(comparison: Comparison) -> str:
         axes.set_ylabel("recall")
 
     return _svg(draw, f"recall {comparison.dataset}", height=3.0)
+
+
+def reliability(system: System, dataset: str) -> str:
+    """Plot the share that was relevant against the probability that was said."""
+
+    def draw(axes: "Axes") -> None:
+        axes.plot([0.0, 1.0], [0.0, 1.0], color=_GREY, linestyle="--", linewidth=1)
+        for place, one in enumerate(system.reliability):
+            said = [bucket.said for bucket in one.bins]
+            relevant = [bucket.relevant for bucket in one.bins]
+            colour = _COLOURS[place % len(_COLOURS)]
+            label = f"{one.method}, ECE {one.ece:.3f}"
+            axes.plot(said, relevant, marker="o", color=colour, label=label)
+        axes.set_xlabel("probability")
+        axes.set_ylabel("share relevant")
+        axes.legend(frameon=False, fontsize=8)
+
+    return _svg(draw, f"reliability {system.name} {dataset}", height=3.0)
+
+
+def weights(system: System, measure: str, dataset: str) -> str:
+    """Plot the measure against the prior's weight in the fusion."""
+
+    def draw(axes: "Axes") -> None:
+        if system.fusion is None:
+            return
+        curve = system.fusion.by_weight
+        axes.plot(list(curve), list(curve.values()), marker="o", color=_COLOURS[0])
+        level = system.fusion.reciprocal_ranks
+        axes.axhline(level, color=_GREY, linestyle=":", label="reciprocal ranks")
+        axes.set_xlabel("prior_weight: 0 the model alone, 1 the first stage alone")
+        axes.set_ylabel(measure)
+        axes.legend(frameon=False, fontsize=8)
+
+    return _svg(draw, f"weights {system.name} {dataset}", height=3.0)
 
 
 def _lines(axes: "Axes", curves: Mapping[str, Mapping[int, float]]) -> None:

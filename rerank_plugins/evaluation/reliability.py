@@ -1,0 +1,152 @@
+"""Whether probabilities can be believed, and the calibration that would make them so."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import calibration
+from ..calibration import Calibration, Isotonic
+from .answers import Ranking
+from .measures import Qrels
+
+PRECISIONS = (0.5, 0.7, 0.8, 0.9)
+_BINS = 10
+# Fewer judged pairs of either kind fit noise; a cut resting on fewer pairs is luck.
+_LEAST = 20
+
+Fit: TypeAlias = Callable[[NDArray[np.floating], NDArray[np.bool_]], Calibration | Isotonic]
+
+METHODS: Mapping[str, Fit] = {
+    "platt": calibration.fit_platt,
+    "temperature": calibration.fit_temperature,
+    "isotonic": calibration.fit_isotonic,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Bin:
+    """Pairs of like probability: the mean that was said, and the share that was relevant."""
+
+    pairs: int
+    said: float
+    relevant: float
+
+
+@dataclass(frozen=True, slots=True)
+class Reliability:
+    """How believable probabilities are.
+
+    `ece` is the expected calibration error over ten bins of equally many pairs (guo2017), `brier`
+    the mean squared error. `parameters` [a, b] go into a stage's `calibration`; None where there
+    are none. `cuts` maps a target precision to the least probability above which it is reached.
+    """
+
+    method: str
+    pairs: int
+    ece: float
+    brier: float
+    bins: tuple[Bin, ...]
+    parameters: tuple[float, float] | None
+    cuts: Mapping[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class _Pairs:
+    scores: NDArray[np.float64]
+    said: NDArray[np.float64]
+    relevant: NDArray[np.bool_]
+    topics: NDArray[np.int64]
+
+
+def examine(ranking: Ranking, qrels: Qrels) -> tuple[Reliability, ...]:
+    """Judge the model's own probabilities, where it gives them, and each way to fit better ones.
+
+    Fitted ones are judged crosswise: each half of the queries by what the other half taught. The
+    parameters come from all queries. Unjudged candidates count as not relevant only where nothing
+    is judged not relevant. Empty where there are too few pairs to say anything.
+    """
+    pairs = _pairs(ranking, qrels)
+    positives = int(pairs.relevant.sum())
+    if min(positives, pairs.relevant.size - positives) < _LEAST:
+        return ()
+    found = []
+    if np.isfinite(pairs.said).all():
+        found.append(assess("model's own", pairs.said, pairs.relevant))
+    for name, fit in METHODS.items():
+        crosswise = _crosswise(fit, pairs)
+        if crosswise is not None:
+            whole = fit(pairs.scores, pairs.relevant)
+            found.append(assess(name, crosswise, pairs.relevant, _parameters(whole)))
+    return tuple(found)
+
+
+def assess(
+    method: str,
+    said: NDArray[np.float64],
+    relevant: NDArray[np.bool_],
+    parameters: tuple[float, float] | None = None,
+) -> Reliability:
+    """Compare probabilities with what was relevant; there is at least one pair."""
+    order = np.argsort(said, kind="stable")
+    bins = tuple(
+        Bin(part.size, float(said[part].mean()), float(relevant[part].mean()))
+        for part in np.array_split(order, _BINS)
+        if part.size
+    )
+    gaps = sum(one.pairs * abs(one.said - one.relevant) for one in bins)
+    brier = float(((said - relevant) ** 2).mean())
+    cuts = {target: cut for target in PRECISIONS if (cut := threshold(said, relevant, target))}
+    return Reliability(method, said.size, gaps / said.size, brier, bins, parameters, cuts)
+
+
+def threshold(
+    said: NDArray[np.float64], relevant: NDArray[np.bool_], precision: float
+) -> float | None:
+    """Give the least probability such that the pairs at or above it reach `precision`.
+
+    None where at least 20 pairs never do.
+
+    >>> said = np.linspace(0.0, 1.0, 101)
+    >>> threshold(said, said > 0.5, 0.99)
+    0.51
+    """
+    order = np.argsort(-said, kind="stable")
+    shares = np.cumsum(relevant[order]) / np.arange(1, said.size + 1)
+    # Equal probabilities stand or fall together: only the last of them is a cut.
+    last = np.append(said[order][:-1] != said[order][1:], [True])
+    enough = last & (shares >= precision) & (np.arange(1, said.size + 1) >= _LEAST)
+    places = np.flatnonzero(enough)
+    return float(said[order][places[-1]]) if places.size else None
+
+
+def _pairs(ranking: Ranking, qrels: Qrels) -> _Pairs:
+    assume = not any(value <= 0 for judged in qrels.values() for value in judged.values())
+    rows: list[tuple[float, float, bool, int]] = []
+    for at, (topic, answer) in enumerate(zip(ranking.dataset.topics, ranking.answers, strict=True)):
+        judged = qrels.get(topic.qid, {})
+        said: Sequence[float | None] = answer.probabilities or [None] * len(topic.docids)
+        for docid, score, probability in zip(topic.docids, answer.scores, said, strict=True):
+            if score is not None and (assume or docid in judged):
+                own = np.nan if probability is None else probability
+                rows.append((score, own, judged.get(docid, 0) > 0, at))
+    table = np.array(rows, dtype=np.float64).reshape(-1, 4)
+    return _Pairs(table[:, 0], table[:, 1], table[:, 2] > 0.0, table[:, 3].astype(np.int64))
+
+
+def _crosswise(fit: Fit, pairs: _Pairs) -> NDArray[np.float64] | None:
+    """Fit on the even topics for the odd ones, and the reverse; None where a half has one kind."""
+    said = np.empty(pairs.scores.size)
+    for half in (0, 1):
+        learn = pairs.topics % 2 == half
+        kinds = pairs.relevant[learn]
+        if not kinds.any() or kinds.all():
+            return None
+        said[~learn] = calibration.apply(fit(pairs.scores[learn], kinds), pairs.scores[~learn])
+    return said
+
+
+def _parameters(fitted: Calibration | Isotonic) -> tuple[float, float] | None:
+    return (fitted.a, fitted.b) if isinstance(fitted, Calibration) else None
