@@ -1,0 +1,297 @@
+"""No server outside the allowed regions ever receives a byte, whatever is asked, sent or answered.
+
+The world below is made of real servers on loopback, one for each host name; a transport stands in
+for DNS and TLS and connects a name to its server. What is allowed is worked out here a second time,
+from a table of where each host really is, by code that shares nothing with the policy's.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from rerank_plugins import Candidate, Policy, Request, Stage, engine
+from rerank_plugins.engine import Setup
+from rerank_plugins.errors import PolicyError, RerankError
+from rerank_plugins.policy import Permit
+from rerank_plugins.scorers.lexical import LexicalScorer
+from rerank_plugins.scorers.remote.calls import Calls
+from rerank_plugins.scorers.remote.client import Client
+from rerank_plugins.scorers.remote.options import RemoteOptions
+from rerank_plugins.scorers.remote.scorer import RemoteScorer
+from rerank_plugins.scorers.scheduler import Scheduler
+from rerank_plugins.testing import FakeRerankServer, Fault
+
+from .serving import PATIENT, planted
+
+# Where each host really is, as far as anybody can know; None: nobody can.
+TRUTH: Mapping[str, str | None] = {
+    "eu-api.zeroentropy.dev": "eu",
+    "api.zeroentropy.dev": "us",
+    "bedrock-runtime.eu-central-1.amazonaws.com": "de",
+    "bedrock-runtime.eu-west-2.amazonaws.com": "gb",
+    "api.cohere.com": None,
+    "gateway.example": None,
+    "10.0.0.7": "on-prem",
+}
+HOSTS = tuple(TRUTH)
+# What an operator can attest of each host without contradicting it, besides nothing.
+ATTESTED = {"api.cohere.com": ("eu", "us"), "gateway.example": ("de", "mars"), "10.0.0.7": ("fr",)}
+WITHIN = {
+    "eu": {"eu", "de", "fr"},
+    "eea": {"eu", "de", "fr"},
+    "de": {"de"},
+    "fr": {"fr"},
+    "us": {"us"},
+    "gb": {"gb"},
+    "mars": {"mars"},
+    "on-prem": {"on-prem"},
+}
+NAMES = tuple(WITHIN)
+
+
+class Roads(httpx.AsyncBaseTransport):
+    """Connects host names to servers on loopback, as DNS and TLS would to the real ones."""
+
+    def __init__(self, ports: Mapping[str, int]) -> None:
+        self._ports = ports
+        self._inner = httpx.AsyncHTTPTransport()
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request to the server that stands for its host."""
+        port = self._ports[request.url.host]
+        url = request.url.copy_with(scheme="http", host="127.0.0.1", port=port)
+        there = httpx.Request(
+            request.method,
+            url,
+            headers=request.headers,
+            stream=request.stream,
+            extensions=request.extensions,
+        )
+        return await self._inner.handle_async_request(there)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._inner.aclose()
+
+
+@dataclass
+class World:
+    """One server for each host, and every scorer that leads to one."""
+
+    servers: dict[str, FakeRerankServer] = field(default_factory=dict)
+    scorers: dict[tuple[str, str | None], RemoteScorer] = field(default_factory=dict)
+    scheduler: Scheduler = field(default_factory=lambda: Scheduler(1))
+    sent: int = 0
+    kept: int = 0
+
+    def scorer(self, host: str, region: str | None) -> RemoteScorer:
+        """Give the scorer for a host that the operator attests to lie in `region`."""
+        if (host, region) not in self.scorers:
+            options = RemoteOptions(
+                "compatible",
+                "m",
+                base_url=f"https://{host}",
+                region=region,
+                key=planted(),
+                retries=0,
+                breaker=PATIENT,
+            )
+            ports = {name: int(one.url.rpartition(":")[2]) for name, one in self.servers.items()}
+            self.scorers[host, region] = RemoteScorer(options, transport=Roads(ports))
+        return self.scorers[host, region]
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[World]:
+    """Start the servers."""
+    world = World({host: FakeRerankServer("compatible") for host in HOSTS})
+    yield world
+    world.scheduler.close()
+    for scorer in world.scorers.values():
+        scorer.close()
+    for server in world.servers.values():
+        server.close()
+
+
+@dataclass(frozen=True)
+class Case:
+    """One request: where it would go, under what policy, with which documents and answers."""
+
+    host: str
+    region: str | None
+    policy: tuple[str, ...] | None
+    unlabelled: str
+    labels: tuple[object, ...]
+    answer: Fault | None
+    redirect_to: str
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> Case:
+    """Draw a request that somebody could make."""
+    host = draw(st.sampled_from(HOSTS))
+    names = st.sampled_from(NAMES)
+    label = st.one_of(
+        st.none(), names, st.lists(names, max_size=2), st.sampled_from([7, "", "EU ", ["eu", 0]])
+    )
+    return Case(
+        host=host,
+        region=draw(st.sampled_from((None, *ATTESTED.get(host, ())))),
+        policy=draw(st.one_of(st.none(), st.lists(names, min_size=1, max_size=3).map(tuple))),
+        unlabelled=draw(st.sampled_from(["allow", "allow", "deny"])),
+        labels=tuple(draw(st.lists(label, min_size=1, max_size=3))),
+        answer=draw(st.sampled_from([None, Fault.REDIRECT, Fault.REDIRECT, Fault.REDIRECT_SELF])),
+        redirect_to=draw(st.sampled_from(HOSTS)),
+    )
+
+
+def may_receive(case: Case, host: str) -> bool:
+    """Work out again, on paper, whether a host may see a request's text."""
+    places = {place for place in (TRUTH[host], case.region if host == case.host else None) if place}
+    parties = [case.policy]
+    for label in case.labels:
+        if label is None:
+            parties.append(() if case.unlabelled == "deny" else None)
+            continue
+        names = [label] if isinstance(label, str) else label
+        readable = isinstance(names, list) and all(isinstance(one, str) and one for one in names)
+        parties.append(tuple(one.strip().lower() for one in names) if readable else ())
+    return all(
+        party is None or any(WITHIN[name] & places for name in party if name in WITHIN)
+        for party in parties
+    )
+
+
+def ask(world: World, case: Case) -> None:
+    """Make the request twice: through the engine, and past it to the scorer itself."""
+    candidates = tuple(
+        Candidate(f"secret passage {i}", metadata={"residency": label})
+        for i, label in enumerate(case.labels)
+    )
+    policy = Policy(case.policy, unlabelled=case.unlabelled)
+    remote = world.scorer(case.host, case.region)
+    for server in world.servers.values():
+        server.break_with([case.answer] * 2)
+        server.redirect_to = f"https://{case.redirect_to}/v2/rerank"
+    try:
+        setup = Setup((Stage(remote), Stage(LexicalScorer(), when="fallback")), policy=policy)
+    except PolicyError:
+        setup = None
+    if setup is not None:
+        request = Request("secret query", candidates)
+        answer = engine.rerank(setup, request, deadline_s=None, submitted_s=0.0)
+        assert len(world.scheduler.submit(answer).result().order) == len(candidates)
+    labels = tuple(label for one in candidates if (label := policy.label(one.metadata)) is not None)
+    permitted = remote.under(Permit(policy, labels))
+    try:
+        world.scheduler.submit(permitted.score("secret query", ["secret passage"])).result()
+    except RerankError:
+        return
+
+
+def hold(world: World, examples: int) -> None:
+    """Let the property hold over so many cases. Raises `AssertionError` where it does not."""
+
+    @settings(
+        max_examples=examples,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(cases())
+    def property_holds(case: Case) -> None:
+        before = {host: server.bytes_received for host, server in world.servers.items()}
+        ask(world, case)
+        for host, server in world.servers.items():
+            received = server.bytes_received - before[host]
+            if not may_receive(case, host):
+                assert received == 0, f"{host} received {received} bytes"
+                world.kept += 1
+            elif received:
+                world.sent += 1
+                assert host == case.host, "a redirect to another origin was followed"
+
+    property_holds()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_servers_outside_the_allowed_regions_receive_nothing(world):
+    """10,000 policies, destinations, documents and redirects: zero bytes where none may go."""
+    hold(world, 10_000)
+    # The property would hold trivially if nothing were ever sent.
+    assert world.sent > 1000
+    assert world.kept > 10_000
+
+
+def unknown_passes(monkeypatch):
+    """Let destinations without proof pass."""
+    real = Policy._lies_in
+    monkeypatch.setattr(
+        Policy, "_lies_in", lambda self, d, regions: d.proof == "unknown" or real(self, d, regions)
+    )
+
+
+def names_that_start_with_eu_pass(monkeypatch):
+    """Take every data centre whose name starts with eu for a part of the EU."""
+    real = Policy.contains
+    monkeypatch.setattr(
+        Policy,
+        "contains",
+        lambda self, outer, inner: inner.startswith(outer) or real(self, outer, inner),
+    )
+
+
+def labels_are_not_read(monkeypatch):
+    """Ignore what documents say."""
+    monkeypatch.setattr(Policy, "label", lambda self, metadata: None)
+
+
+def unreadable_labels_pass(monkeypatch):
+    """Take a label that cannot be read for none."""
+    real = Policy.label
+
+    def label(self, metadata):
+        found = real(self, metadata)
+        return found if found is None or found.regions else None
+
+    monkeypatch.setattr(Policy, "label", label)
+
+
+def redirects_are_followed(monkeypatch):
+    """Follow redirects anywhere, and check the first URL alone."""
+    monkeypatch.setattr(Client, "_next", lambda self, here, location: str(here.join(location)))
+    real = Calls._check
+    monkeypatch.setattr(
+        Calls,
+        "_check",
+        lambda self, errand, ask, places, url: real(self, errand, ask, places, self.target.url),
+    )
+
+
+@pytest.mark.parametrize(
+    "hole",
+    [
+        unknown_passes,
+        names_that_start_with_eu_pass,
+        labels_are_not_read,
+        unreadable_labels_pass,
+        redirects_are_followed,
+    ],
+)
+def test_a_planted_hole_is_found(world, monkeypatch, hole):
+    """Each weakening of the check makes the property fail."""
+    hole(monkeypatch)
+    with pytest.raises(AssertionError, match=r"received|followed"):
+        hold(world, 2000)
+
+
+def test_the_property_holds_without_a_hole(world):
+    """The same cases that find the holes find none in the code as it is."""
+    hold(world, 300)
