@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
-from . import answer, cascade, fusion, shortlist
+from . import answer, detour, fusion, shortlist
 from .budget import FINISH_S
 from .cascade import Course, Stage, Standing
 from .errors import ConfigError, DeadlineExceeded, InvalidRequest, PolicyError
@@ -132,15 +132,14 @@ async def rerank(
     if deadline_s is not None:
         deadline_s -= FINISH_S
     effort = _plan(setup, chosen, None if strict else deadline_s, started, workers())
-    chosen = shortlist.limited(chosen, effort.counts[0])
     selected = clock()
-    standing = await cascade.run(
+    chosen, standing = await detour.run(
         setup.stages,
         request.query,
-        chosen.texts,
+        chosen,
         permit=permit(setup, request.candidates, request_id),
         outage=outage,
-        course=Course(effort.counts, tuple(chosen.priors), setup.stop),
+        course=Course(effort.counts, stop=setup.stop),
         deadline_s=deadline_s,
         clock=clock,
     )

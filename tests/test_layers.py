@@ -33,6 +33,7 @@ ROWS = (
     ("scorers", "models"),  # L2
     ("planning", "readiness", "shortlist", "telemetry", "tiers"),  # L3
     ("cascade",),
+    ("detour",),
     ("answer",),
     ("engine",),
     ("destinations", "rules"),  # L4

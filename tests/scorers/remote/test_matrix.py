@@ -50,7 +50,16 @@ def check(result: Result, *, failed: bool) -> None:
     assert any(one.code is Code.SENT and one.count == len(PASSAGES) for one in result.decisions)
 
 
-@pytest.fixture(scope="module", params=PROVIDERS)
+# One of each kind of request, answer and error form; the others are variations, and marked slow.
+QUICK = {"cohere", "bedrock", "google", "nvidia", "tei"}
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        one if one in QUICK else pytest.param(one, marks=pytest.mark.slow) for one in PROVIDERS
+    ],
+)
 def provider(request):
     """Name each provider in turn."""
     return request.param
