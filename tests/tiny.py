@@ -87,7 +87,7 @@ def build(folder: Path, shape: Shape | None = None, *, graph: str = "model.onnx"
     path = folder / graph
     path.parent.mkdir(parents=True, exist_ok=True)
     onnx.save(model(shape), path)
-    write_tokenizer(folder)
+    tokenizer().save(str(folder / "tokenizer.json"))
     config = {
         "model_type": "bert",
         "max_position_embeddings": shape.positions,
@@ -98,17 +98,15 @@ def build(folder: Path, shape: Shape | None = None, *, graph: str = "model.onnx"
     return folder
 
 
-def write_tokenizer(folder: Path) -> Path:
-    """Write a WordPiece tokenizer.json with BERT's pair template."""
+def tokenizer() -> Tokenizer:
+    """Make a WordPiece tokenizer with BERT's pair template."""
     ids = {word: number for number, word in enumerate(VOCABULARY)}
-    tokenizer = Tokenizer(models.WordPiece(ids, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
-    tokenizer.add_special_tokens(list(SPECIAL))
-    path = folder / "tokenizer.json"
-    tokenizer.save(str(path))
-    return path
+    made = Tokenizer(models.WordPiece(ids, unk_token="[UNK]"))
+    made.normalizer = normalizers.BertNormalizer(lowercase=True)
+    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    made.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    made.add_special_tokens(list(SPECIAL))
+    return made
 
 
 class _Net:
