@@ -7,12 +7,18 @@ import numpy as np
 
 from . import fusion
 from .cascade import Stage, Standing
+from .fusion import Method
 from .records import Candidate, Hit
 from .shortlist import Shortlist
 
 
 def assemble(
-    candidates: Sequence[Candidate], chosen: Shortlist, standing: Standing, prior_weight: float
+    candidates: Sequence[Candidate],
+    chosen: Shortlist,
+    standing: Standing,
+    *,
+    prior_weight: float,
+    method: Method = "convex",
 ) -> tuple[list[Hit], int]:
     """Give each candidate its hit, in the caller's order; also how many have their prior fused."""
     hits: list[Hit] = []
@@ -32,21 +38,23 @@ def assemble(
                 truncated_tokens=standing.truncated_tokens[text],
             )
         )
-    return _fuse(hits, prior_weight)
+    return _fuse(hits, prior_weight, method)
 
 
-def _fuse(hits: list[Hit], prior_weight: float) -> tuple[list[Hit], int]:
-    """Fuse the prior in, depth by depth; only where every scored candidate has a prior."""
+def _fuse(hits: list[Hit], prior_weight: float, method: Method) -> tuple[list[Hit], int]:
+    """Fuse the first stage in, depth by depth; by weight only where every candidate has a prior."""
     scored = [hit for hit in hits if hit.depth > 0]
-    if prior_weight == 0.0 or not scored or any(hit.prior is None for hit in scored):
+    weighted = prior_weight > 0.0 and not any(hit.prior is None for hit in scored)
+    if not scored or (method == "convex" and not weighted):
         return hits, 0
     for depth in {hit.depth for hit in scored}:
         group = [hit for hit in scored if hit.depth == depth]
-        values = fusion.fuse(
-            np.array([hit.score for hit in group], dtype=np.float64),
-            np.array([hit.prior for hit in group], dtype=np.float64),
-            prior_weight,
-        )
+        scores = np.array([hit.score for hit in group], dtype=np.float64)
+        if method == "reciprocal_ranks":
+            values = fusion.reciprocal_ranks(scores)
+        else:
+            priors = np.array([hit.prior for hit in group], dtype=np.float64)
+            values = fusion.fuse(scores, priors, prior_weight)
         for hit, value in zip(group, values.tolist(), strict=True):
             hits[hit.index] = replace(hit, fused=value)
     return hits, len(scored)

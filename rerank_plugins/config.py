@@ -19,6 +19,7 @@ from .cascade import Stage, When
 from .destinations import PolicySettings, RemoteSettings, ScorerSettings
 from .engine import Setup, WhenCold
 from .errors import ConfigError, ModelError
+from .fusion import Method
 from .passages import Fold
 from .policy import Policy
 from .records import Budget
@@ -129,6 +130,10 @@ class FusionSettings(_Table):
     prior_weight: Share | None = Field(
         default=None, description="0: model only, 1: prior only; None: the model card's, or 0"
     )
+    method: Method = Field(
+        default="convex",
+        description="by weighted scores, or by ranks (which needs neither weight nor priors)",
+    )
 
 
 class ServiceSettings(_Table):
@@ -221,6 +226,7 @@ def build(
     return Setup(
         stages=stages,
         prior_weight=weight,
+        fusion=settings.fusion.method,
         depth=None if chosen.depth is None else chosen.depth.rule(),
         skip=None if chosen.skip is None else chosen.skip.rule(),
         stop=None if chosen.stop is None else chosen.stop.rule(),

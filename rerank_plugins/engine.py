@@ -10,6 +10,7 @@ from . import answer, detour, fusion, shortlist
 from .budget import FINISH_S
 from .cascade import Course, Stage, Standing
 from .errors import ConfigError, DeadlineExceeded, InvalidRequest, PolicyError
+from .fusion import Method
 from .planning import Effort, Planner
 from .policy import Audit, Permit, Policy
 from .records import Budget, Candidate, Code, Decision, Hit, Request, Result, Timing
@@ -38,7 +39,8 @@ _DEGRADING = frozenset(
 class Setup:
     """What is the same for every request.
 
-    `prior_weight` in [0, 1] fuses the prior in where every candidate has one. `depth` bounds how
+    `prior_weight` in [0, 1] fuses the prior in where every candidate has one; `fusion` says how,
+    and reciprocal ranks need neither weight nor priors. `depth` bounds how
     many candidates are scored, `skip` and `stop` say when none or no more are worth it; `cut` and
     `top_k` bound how many are returned. `when_cold` says what a request does while the model warms
     up. `policy` bounds where text may be sent; `audit` receives a record of each sending and
@@ -47,6 +49,7 @@ class Setup:
 
     stages: tuple[Stage, ...]
     prior_weight: float = 0.0
+    fusion: Method = "convex"
     depth: Depth | None = None
     skip: Certain | None = None
     stop: Sequential | None = None
@@ -145,7 +148,9 @@ async def rerank(
     )
     _raise_if_strict(setup, request, chosen, standing)
     fusing = clock()
-    hits, fused = answer.assemble(request.candidates, chosen, standing, setup.prior_weight)
+    hits, fused = answer.assemble(
+        request.candidates, chosen, standing, prior_weight=setup.prior_weight, method=setup.fusion
+    )
     keys = [hit.fused if hit.fused is not None else hit.score for hit in hits]
     tiers = [0 if text is None else standing.tier(text) for text in chosen.text_of]
     order = fusion.merge(tiers, keys)

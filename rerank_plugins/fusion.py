@@ -1,9 +1,12 @@
 """From scores to an order: merge the stages, fuse with the prior, and sort (once, here)."""
 
 from collections.abc import Sequence
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+Method: TypeAlias = Literal["convex", "reciprocal_ranks"]
 
 
 def merge(depths: Sequence[int], keys: Sequence[float | None]) -> tuple[int, ...]:

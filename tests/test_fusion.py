@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rerank_plugins.fusion import fuse, merge
+from rerank_plugins import load
+from rerank_plugins.fusion import fuse, merge, reciprocal_ranks
+from rerank_plugins.records import Code
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 STANDING = st.lists(st.tuples(st.integers(0, 3), st.sampled_from([-1.0, 0.0, 0.5, 2.0]) | FINITE))
@@ -89,3 +91,30 @@ def test_a_weight_out_of_range_is_refused():
     """The weight is a share."""
     with pytest.raises(ValueError, match="from 0 to 1"):
         fuse(np.zeros(1), np.zeros(1), 1.5)
+
+
+SCORES = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=30)
+
+
+@given(SCORES)
+def test_reciprocal_ranks_know_only_the_order(scores):
+    """Any rising map of the scores, here halving them, leaves the keys alone."""
+    values = np.array(scores)
+    assert reciprocal_ranks(values).tolist() == reciprocal_ranks(values / 2.0).tolist()
+
+
+@given(st.integers(1, 30))
+def test_witnesses_that_agree_keep_the_order(n):
+    """Where the scores fall as the first stage has it, so do the fused keys."""
+    keys = reciprocal_ranks(-np.arange(float(n)))
+    assert (np.diff(keys) < 0.0).all()
+
+
+def test_reciprocal_ranks_order_a_request_without_priors():
+    """Ranks 3 and 1 lose to ranks 1 and 2 of the other; no prior is needed, and it is recorded."""
+    reranker = load({"stages": [{"scorer": "lexical"}], "fusion": {"method": "reciprocal_ranks"}})
+    passages = ["blue hen", "red fox, a fox", "red hen"]
+    result = reranker.rerank("red fox", passages)
+    assert result.order == (1, 0, 2)
+    assert result[0].fused == pytest.approx(1 / 61 + 1 / 62)
+    assert [one.count for one in result.decisions if one.code is Code.FUSED] == [3]
