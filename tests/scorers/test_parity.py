@@ -9,6 +9,7 @@ from rerank_plugins import Reranker
 from rerank_plugins.scorers.files import find
 from rerank_plugins.scorers.onnx import OnnxScorer
 from rerank_plugins.scorers.options import OnnxOptions, usable_tokens
+from rerank_plugins.scorers.session import single_column
 from tests import tiny
 from tests.scorers import families
 
@@ -47,7 +48,7 @@ def in_batches(scorer, passages, size):
         group = ids[start : start + size]
         length = extra + max(map(len, group))
         columns = scorer.graph.run(scorer.tokenizer.assemble(query, group, length))
-        logits += scorer._columns(columns).tolist()
+        logits += single_column(columns, None, scorer.name).tolist()
     return np.array(logits)
 
 
