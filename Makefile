@@ -41,3 +41,23 @@ $(VENV)/.dev: $(VENV)/.user
 $(VENV)/.docs: $(VENV)/.user
 	$(UV) sync --frozen --inexact --quiet --no-default-groups --extra eval --group docs
 	touch $@
+
+# The peers need versions of their own: two environments beside ours. Takes about half an hour on two
+# cores; BENCH_PLAN=quick a third of that.
+BENCH := benchmarks/build
+BENCH_PLAN ?= full
+bench: $(BENCH)/peers/.ready $(BENCH)/infinity/.ready
+	cd benchmarks && build/peers/bin/python run.py --plan $(BENCH_PLAN) \
+		--python build/peers/bin/python --infinity build/infinity/bin/python
+
+$(BENCH)/peers/.ready: benchmarks/requirements.txt
+	python3 -m venv $(BENCH)/peers
+	$(BENCH)/peers/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(BENCH)/peers/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
+$(BENCH)/infinity/.ready: benchmarks/requirements-infinity.txt
+	python3 -m venv $(BENCH)/infinity
+	$(BENCH)/infinity/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(BENCH)/infinity/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	touch $@

@@ -1,0 +1,44 @@
+"""What the numbers were measured on: CPU, memory, versions, and the matrix product's peak."""
+
+import json
+import os
+import platform
+import re
+import subprocess
+from pathlib import Path
+
+_PEAK = """
+import json, time, numpy as np
+best = 0.0
+a = np.random.rand(2048, 2048).astype(np.float32)
+for _ in range(12):
+    started = time.perf_counter(); a @ a
+    best = max(best, 2 * 2048**3 / (time.perf_counter() - started))
+names = ("onnxruntime torch transformers sentence-transformers openvino flashrank fastembed "
+         "optimum tokenizers numpy").split()
+from importlib.metadata import version, PackageNotFoundError
+found = {}
+for name in names:
+    try: found[name] = version(name)
+    except PackageNotFoundError: pass
+print(json.dumps({"sgemm_gflops": best / 1e9, "versions": found}))
+"""
+
+
+def describe(python: str) -> dict[str, object]:
+    """Describe this machine and the peers' environment."""
+    measured = subprocess.run([python, "-c", _PEAK], check=True, capture_output=True, text=True)
+    info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
+    model = re.search(r"^model name\s*: (.*)$", info, flags=re.MULTILINE)
+    flags = re.search(r"^flags\s*: (.*)$", info, flags=re.MULTILINE)
+    wanted = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8")
+    return {
+        "cpu": model.group(1) if model else platform.processor(),
+        "cores": os.cpu_count(),
+        "features": [one for one in wanted if flags and one in flags.group(1).split()],
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
+        "system": f"{platform.system()} {platform.release().split('-')[0]}",
+        "python": platform.python_version(),
+        "load_before": os.getloadavg()[0],
+        **json.loads(measured.stdout),
+    }
