@@ -164,13 +164,22 @@ def fastembed(folder: Path) -> Score:
 
 
 def infinity(folder: Path) -> Score:
-    """AsyncEmbeddingEngine in this process, its ONNX engine; raw scores."""
+    """AsyncEmbeddingEngine in this process; raw scores.
+
+    Its torch engine: its ONNX engine does not find the graph of a local folder.
+    """
     import asyncio
 
     from infinity_emb import AsyncEmbeddingEngine, EngineArgs
 
     engine = AsyncEmbeddingEngine.from_args(
-        EngineArgs(model_name_or_path=str(folder), engine="optimum", device="cpu")
+        EngineArgs(
+            model_name_or_path=str(folder),
+            engine="torch",
+            device="cpu",
+            dtype="float32",
+            bettertransformer=False,
+        )
     )
     loop = asyncio.new_event_loop()
     loop.run_until_complete(engine.astart())

@@ -131,7 +131,8 @@ def _spelled_gelu(reading: Reading, value: str) -> tuple[Activation, str] | None
 
 
 def _attention(reading: Reading, context: str, source: str) -> Attention | None:
-    mixing = _above(reading, context, "MatMul", through=_LAYOUT)
+    # Some exporters zero the rows that see no key; [CLS] and its like always see themselves.
+    mixing = _above(reading, context, "MatMul", through=_LAYOUT | {"Where"})
     if mixing is None:
         return None
     softmax = _above(reading, mixing.input[0], "Softmax", through=frozenset({"Where"}))

@@ -3,6 +3,7 @@
 Run with torch and transformers installed: python tests/data/graphs/make.py
 """
 
+import tempfile
 import warnings
 from pathlib import Path
 
@@ -74,6 +75,31 @@ def export(kind: str, attention: str, *, dynamo: bool) -> None:
         dynamo=dynamo,
         **shapes,
     )
+    _strip(path)
+
+
+def export_by_transformers(kind: str) -> None:
+    """Write one graph with the exporter of transformers itself."""
+    from transformers.exporters.exporter_onnx import OnnxConfig, OnnxExporter
+
+    config, architecture, more = KINDS[kind]
+    torch.manual_seed(0)
+    model = architecture(config(**SHAPE, **more)).eval()
+    for weight in model.parameters():
+        weight.data += torch.randn_like(weight) * 0.2
+    ids, mask = torch.randint(5, 40, (2, 9)), torch.ones(2, 9, dtype=torch.long)
+    mask[1, 6:] = 0
+    inputs = {"input_ids": ids, "attention_mask": mask, "token_type_ids": torch.zeros_like(ids)}
+    made = OnnxExporter().export(model, inputs, config=OnnxConfig(dynamic=True))
+    path = HERE / f"{kind}-sdpa-transformers.onnx"
+    with tempfile.TemporaryDirectory() as folder:
+        made.save_pretrained(folder)
+        onnx.save(onnx.load(Path(folder) / "model.onnx"), path)
+    _strip(path)
+
+
+def _strip(path: Path) -> None:
+    """Drop stack traces and shape notes."""
     graph = onnx.load(path)
     for node in graph.graph.node:
         del node.metadata_props[:]
@@ -90,3 +116,4 @@ if __name__ == "__main__":
     export("bert", "sdpa", dynamo=False)
     export("bert", "eager", dynamo=True)
     export("modernbert", "sdpa", dynamo=True)
+    export_by_transformers("bert")
