@@ -114,6 +114,19 @@ def test_eval_writes_a_report(suffix, tmp_path):
     assert "lexical" in file.read_text(encoding="utf-8")
 
 
+def test_a_report_can_leave_every_text_out(tmp_path):
+    """`--no-texts` keeps queries and passages out of what is written."""
+    folder = beir_folder(tmp_path / "pets")
+    table = tmp_path / "pool.csv"
+    table.write_text("query,passage,label\nfox,hens,1\nfox,secret fox,0\n", encoding="utf-8")
+    for flag, held in (("--texts", True), ("--no-texts", False)):
+        for suffix in (".html", ".md", ".json"):
+            file = tmp_path / f"report{suffix}"
+            arguments = ("--dataset", folder, "--dataset", table, "-m", "lexical", flag)
+            assert run("eval", *arguments, "--report", file) == 0
+            assert ("secret fox" in file.read_text(encoding="utf-8")) is held
+
+
 @pytest.mark.parametrize(
     ("gate", "code", "message"),
     [

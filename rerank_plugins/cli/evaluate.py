@@ -20,7 +20,7 @@ from ..evaluation import (
     sources,
 )
 from ..evaluation.answers import collect, first_stage
-from ..evaluation.comparison import FIRST_STAGE, require_judged
+from ..evaluation.comparison import FIRST_STAGE, require_judged, without_texts
 from ..evaluation.datasets import Dataset
 from ..evaluation.label_free import observe
 from ..reranker import Reranker
@@ -72,6 +72,12 @@ def evaluate(  # noqa: PLR0913 - one parameter for each option
         Path | None,
         typer.Option("--report", metavar="FILE", help="Write a report: .html, .md or .json."),
     ] = None,
+    texts: Annotated[
+        bool,
+        typer.Option(
+            "--texts/--no-texts", help="Whether report and JSON may hold queries and passages."
+        ),
+    ] = True,
     fail_below: Annotated[
         str | None,
         typer.Option(
@@ -139,15 +145,10 @@ def evaluate(  # noqa: PLR0913 - one parameter for each option
     for one in chosen:
         with console.progress(one.name, len(one.topics) * len(rerankers)) as advance:
             found.append(compare(one, rerankers, measures=names, seed=seed, progress=advance))
-    comparisons = adjust(found)
+    comparisons = adjust(found) if texts else without_texts(adjust(found))
     if report_file is not None:
         report.write(comparisons, report_file)
-    if as_json:
-        console.print_json({"comparisons": comparisons})
-    else:
-        screen = console.stdout()
-        for comparison in comparisons:
-            screen.print(*tables.comparison(comparison))
+    _show(comparisons, as_json=as_json)
     _judge(comparisons, floors, no_worse_than)
 
 
@@ -201,7 +202,9 @@ def _observe(
     if as_json:
         console.print_json({"label_free": found})
     else:
-        console.stdout().print(*map(tables.unlabelled, found))
+        screen = console.stdout()
+        for one_set in found:
+            screen.print(tables.unlabelled(one_set))
 
 
 def _floors(text: str | None) -> dict[str, float]:
@@ -214,6 +217,16 @@ def _floors(text: str | None) -> dict[str, float]:
             message = f"--fail-below reads {part[:40]!r}; expected MEASURE=VALUE, as nDCG@10=0.6"
             raise InvalidRequest(message) from error
     return floors
+
+
+def _show(comparisons: Sequence[Comparison], *, as_json: bool) -> None:
+    if as_json:
+        console.print_json({"comparisons": comparisons})
+        return
+    screen = console.stdout()
+    for comparison in comparisons:
+        for part in tables.comparison(comparison):
+            screen.print(part)
 
 
 def _judge(

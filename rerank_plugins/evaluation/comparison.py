@@ -139,6 +139,14 @@ def adjust(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
     return tuple(_adjusted(one, at, adjusted) for at, one in enumerate(comparisons))
 
 
+def without_texts(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
+    """Leave out every query and passage, for reports that go further than the texts may."""
+    return tuple(
+        replace(one, systems=tuple(replace(system, worst=()) for system in one.systems))
+        for one in comparisons
+    )
+
+
 def _adjusted(
     comparison: Comparison, at: int, adjusted: Mapping[tuple[int, int, str], float]
 ) -> Comparison:

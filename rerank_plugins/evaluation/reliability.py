@@ -98,7 +98,8 @@ def assess(
     )
     gaps = sum(one.pairs * abs(one.said - one.relevant) for one in bins)
     brier = float(((said - relevant) ** 2).mean())
-    cuts = {target: cut for target in PRECISIONS if (cut := threshold(said, relevant, target))}
+    found = {target: threshold(said, relevant, target) for target in PRECISIONS}
+    cuts = {target: cut for target, cut in found.items() if cut is not None}
     return Reliability(method, said.size, gaps / said.size, brier, bins, parameters, cuts)
 
 

@@ -17,7 +17,7 @@ body { font: 15px/1.5 system-ui, sans-serif; color: #1c2024; margin: 2rem auto; 
 h1, h2, h3 { line-height: 1.2; } h2 { margin-top: 3rem; border-bottom: 1px solid #d7dbdf; }
 table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }
 th, td { padding: .35rem .7rem; text-align: right; border-bottom: 1px solid #e8eaec;
-  vertical-align: top; }
+  vertical-align: top; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; }
 thead th { border-bottom: 2px solid #889096; font-weight: 600; }
 small { color: #60676d; display: block; white-space: nowrap; }
