@@ -137,7 +137,7 @@ def package(model: CrossEncoder, folder: Path, scratch: Path) -> dict[str, float
     scratch.mkdir(parents=True, exist_ok=True)
     to_onnx(model, scratch / "fp32.onnx")
     quantise(scratch / "fp32.onnx", folder / "model.onnx")
-    tokenizer().save(str(folder / "tokenizer.json"))
+    tokenizer().save(str(folder / "tokenizer.json"), pretty=False)
     return {
         "fp32": difference(model, scratch / "fp32.onnx"),
         "int8 against rounded torch": difference(rounded_copy(model), folder / "model.onnx"),

@@ -38,7 +38,7 @@ class Recipe:
     rate_trunk: float = 1e-4
     rate_head: float = 5e-4
     rate_scalar: float = 2e-2
-    decay_share: float = 0.3
+    decay_share: float = 0.4
     warm_up: int = 50
     temperature: float = 0.5
     exit_weights: tuple[float, float, float] = (0.5, 0.5, 1.0)
