@@ -38,25 +38,35 @@ def assemble(
                 truncated_tokens=standing.truncated_tokens[text],
             )
         )
-    return _fuse(hits, prior_weight, method)
+    return _fuse(hits, standing, prior_weight, method)
 
 
-def _fuse(hits: list[Hit], prior_weight: float, method: Method) -> tuple[list[Hit], int]:
-    """Fuse the first stage in, depth by depth; by weight only where every candidate has a prior."""
+def _fuse(
+    hits: list[Hit], standing: Standing, prior_weight: float, method: Method
+) -> tuple[list[Hit], int]:
+    """Fuse the first stage in, depth by depth; by weight only where every candidate has a prior.
+
+    At each depth the prior weighs as much as if every candidate had come that far.
+    """
     scored = [hit for hit in hits if hit.depth > 0]
     weighted = prior_weight > 0.0 and not any(hit.prior is None for hit in scored)
     if not scored or (method == "convex" and not weighted):
         return hits, 0
-    for depth in {hit.depth for hit in scored}:
-        group = [hit for hit in scored if hit.depth == depth]
-        scores = np.array([hit.score for hit in group], dtype=np.float64)
+    depths = np.array([hit.depth for hit in scored])
+    scores = np.array([hit.score for hit in scored], dtype=np.float64)
+    z = np.zeros(len(scored))
+    if method == "convex":
+        z = fusion.standardise(np.array([hit.prior for hit in scored], dtype=np.float64))
+    for depth in set(depths.tolist()):
+        here = depths == depth
+        spread = None if (depths == depth).all() else standing.spreads[depth]
         if method == "reciprocal_ranks":
-            values = fusion.reciprocal_ranks(scores)
+            values = fusion.reciprocal_ranks(scores[here])
         else:
-            priors = np.array([hit.prior for hit in group], dtype=np.float64)
-            values = fusion.fuse(scores, priors, prior_weight)
-        for hit, value in zip(group, values.tolist(), strict=True):
-            hits[hit.index] = replace(hit, fused=value)
+            values = fusion.fuse_some(scores[here], z[here], spread, prior_weight)
+        for place, value in zip(np.flatnonzero(here).tolist(), values.tolist(), strict=True):
+            index = scored[place].index
+            hits[index] = replace(hits[index], fused=value)
     return hits, len(scored)
 
 

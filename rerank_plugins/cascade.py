@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from . import calibration, keep, tiers
+from . import calibration, fusion, keep, tiers
 from .calibration import Calibration
 from .errors import (
     ConfigError,
@@ -63,6 +63,7 @@ class Standing:
     stages: list[str | None]
     truncated_tokens: list[int]
     settled: list[bool]
+    spreads: dict[int, float] = field(default_factory=dict)
     timings: list[Timing] = field(default_factory=list)
     decisions: list[Decision] = field(default_factory=list)
     usage: Usage = field(default_factory=Usage)
@@ -90,12 +91,14 @@ class Standing:
 class Course:
     """How far the stages go: per stage how many candidates at most (None: all that come).
 
-    `stop` ends the first stage early, by `priors` of the texts.
+    `stop` ends the first stage early, by `priors` of the texts. Where the prior has a say in the
+    order (`prior_weight`) it has the same one in who goes on.
     """
 
     counts: tuple[int | None, ...] = ()
     priors: tuple[float | None, ...] = ()
     stop: Sequential | None = None
+    prior_weight: float = 0.0
 
     def count(self, place: int) -> int | None:
         """Bound what the stage at `place` may score."""
@@ -154,9 +157,11 @@ async def run(
             standing.decisions.append(
                 Decision("score", Code.FALLBACK, len(alive), stage.scorer.name)
             )
+        _note_spread(standing, scored, alive, depth=place + 1)
         _record(standing, stage, scored, alive, depth=place + 1)
         standing.timings.append(Timing("stage", clock() - started, stage.scorer.name))
-        kept = _keep(standing, stage, alive, depth=place + 1, last=place == len(stages) - 1)
+        last = place == len(stages) - 1
+        kept = _keep(standing, stage, alive, course, depth=place + 1, last=last)
         kept = kept[: course.count(place + 1) or None]
         state = scored.state and scored.state.take([alive.index(text) for text in kept])
         alive = kept
@@ -240,8 +245,38 @@ def _record(
     standing.runs.append(StageRun(name, len(alive), int(scored.done.sum()), scored.usage))
 
 
+def _note_spread(standing: Standing, scored: Scored, alive: Sequence[int], *, depth: int) -> None:
+    """Note how widely this stage's scores would spread over all texts, had it scored them all."""
+    done = [text for place, text in enumerate(alive) if scored.done[place]]
+    if not done:
+        return
+    known = [score for text in done if (score := standing.scores[text]) is not None]
+    before = np.array(known, dtype=np.float64) if len(known) == len(done) else None
+    widest = standing.spreads[max(standing.spreads)] if standing.spreads else 0.0
+    scores = scored.scores[scored.done].astype(np.float64)
+    standing.spreads[depth] = fusion.spread(scores, before, widest)
+
+
+def _keys(standing: Standing, done: Sequence[int], course: Course, depth: int) -> list[float]:
+    """Give what decides who goes on: the scores, the prior fused in where it has a say."""
+    scores = [score for text in done if (score := standing.scores[text]) is not None]
+    priors = [one for one in course.priors if one is not None]
+    if not course.prior_weight or not done or len(priors) < len(standing.scores):
+        return scores
+    z = fusion.standardise(np.array(priors, dtype=np.float64))[list(done)]
+    values = np.array(scores, dtype=np.float64)
+    fused = fusion.in_units(values, z, standing.spreads[depth], course.prior_weight)
+    return [float(value) for value in fused]
+
+
 def _keep(
-    standing: Standing, stage: Stage, alive: Sequence[int], *, depth: int, last: bool
+    standing: Standing,
+    stage: Stage,
+    alive: Sequence[int],
+    course: Course,
+    *,
+    depth: int,
+    last: bool,
 ) -> list[int]:
     """Choose who goes on, best first, among those this stage scored; note who is settled."""
     done = [text for text in alive if standing.depths[text] == depth]
@@ -250,7 +285,7 @@ def _keep(
     chances = [standing.probabilities[text] for text in done]
     kept = keep.apply(
         stage.keep,
-        [score for text in done if (score := standing.scores[text]) is not None],
+        _keys(standing, done, course, depth),
         None if stage.calibration is None else [one for one in chances if one is not None],
     )
     for place in kept.settled:

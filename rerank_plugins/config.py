@@ -8,6 +8,7 @@ import json
 import os
 import tomllib
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
@@ -21,11 +22,12 @@ from .engine import Setup, WhenCold
 from .errors import ConfigError, ModelError
 from .fusion import Method
 from .passages import Fold
+from .planning import Planner
 from .policy import Policy
 from .records import Budget
 from .rules import RULE_TABLES, KeepValue, SelectionSettings
 from .scorers import Scorer
-from .scorers.files import EMBEDDED, Precision, find
+from .scorers.files import EMBEDDED, ModelFiles, Precision, find
 from .scorers.hub import Hub
 from .scorers.lexical import LexicalScorer
 from .scorers.missing import MissingScorer
@@ -34,9 +36,12 @@ from .scorers.options import OnnxOptions
 from .scorers.pairs import Long
 from .scorers.remote.audit import AuditLog
 from .scorers.session import Provider
+from .staging import Exiting, Risk, calibrated_exits, model_files, own_exits
 from .telemetry import TelemetryOptions
 
 LEXICAL = "lexical"
+# What calibrated exits may lose where the settings do not say.
+_RISK = 0.01
 
 Positive: TypeAlias = Annotated[int, Field(ge=1)]
 Share: TypeAlias = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -61,6 +66,20 @@ class StageSettings(_Table):
     )
     keep: KeepValue | None = Field(
         default=None, description="who goes on to the next stage: a number, or a rule"
+    )
+    exits: list[Positive] | Path | None = Field(
+        default=None,
+        description="layers to stop at that the model has heads for, or a folder of calibrated "
+        "exits; None: all layers for all",
+    )
+    exit_keep: KeepValue | None = Field(
+        default=None, description="who goes on behind each of the model's own exits"
+    )
+    exit_method: Literal["ucb", "crc", "ltt"] = Field(
+        default="ucb", description="how keep = {risk = ...} is certified"
+    )
+    exit_delta: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
+        default=0.1, description="chance that the certificate fails (ucb, ltt)"
     )
     when: When = Field(default="always", description="always, or only as a fallback")
     max_tokens: Positive | None = Field(
@@ -217,7 +236,10 @@ def build(
     """
     if stages is None:
         helped = not settings.strict and any(one.when == "fallback" for one in settings.stages)
-        stages = tuple(_stage(one, helped=helped) for one in settings.stages)
+        parts = [_staged(one, settings.fusion, helped=helped) for one in settings.stages]
+    else:
+        parts = [Exiting(tuple(stages))]
+    stages = tuple(stage for part in parts for stage in part.stages)
     weight = settings.fusion.prior_weight
     if weight is None:
         weight = _card_prior_weight(stages)
@@ -230,7 +252,7 @@ def build(
         depth=None if chosen.depth is None else chosen.depth.rule(),
         skip=None if chosen.skip is None else chosen.skip.rule(),
         stop=None if chosen.stop is None else chosen.stop.rule(),
-        cut=None if chosen.cut is None else chosen.cut.rule(),
+        cut=None if chosen.cut is None else chosen.cut.rule(parts[-1].nulls),
         top_k=chosen.top_k,
         budget=Budget(settings.budget.time_s),
         strict=settings.strict,
@@ -240,6 +262,7 @@ def build(
         policy=policy,
         audit=None if policy.audit is None else AuditLog(policy.audit),
         telemetry=_telemetry(settings.telemetry),
+        planner=Planner(parts[0].plans if len(parts) == 1 else None),
     )
 
 
@@ -249,13 +272,20 @@ def scorer(settings: StageSettings) -> Scorer:
         return settings.scorer.scorer()
     if settings.scorer == LEXICAL:
         return LexicalScorer()
+    return OnnxScorer(_files(settings), _options(settings))
+
+
+def _files(settings: StageSettings) -> ModelFiles:
     token = os.environ.get(settings.token_env) if settings.token_env else None
-    files = find(
-        settings.scorer,
+    return find(
+        str(settings.scorer),
         precision=settings.precision,
         hub=Hub(settings.revision, settings.local_files_only, settings.cache_dir, token),
     )
-    options = OnnxOptions(
+
+
+def _options(settings: StageSettings) -> OnnxOptions:
+    return OnnxOptions(
         max_tokens=settings.max_tokens,
         long=settings.long,
         fold=settings.fold,
@@ -270,29 +300,67 @@ def scorer(settings: StageSettings) -> Scorer:
         rewrite=settings.rewrite,
         graph_cache=settings.graph_cache,
     )
-    return OnnxScorer(files, options)
 
 
-def _stage(settings: StageSettings, *, helped: bool) -> Stage:
-    """Load a stage; where a fallback can help, a model that cannot be had fails its requests."""
+def _staged(settings: StageSettings, fusing: FusionSettings, *, helped: bool) -> Exiting:
+    """Load the stage or, where it has exits, the stages that a table stands for.
+
+    Where a fallback can help, a model that cannot be had fails its requests.
+    """
     made: Scorer
+    risky = settings.keep is not None and settings.keep.risk is not None
+    if risky and not isinstance(settings.exits, Path):
+        raise ConfigError(
+            "keep = { risk = ... } needs exits = DIR, a folder of calibrated exits; make it with: "
+            "rerank-plugins calibrate --out DIR"
+        )
     try:
+        if settings.exits is not None:
+            return _exiting(settings, settings.exits, fusing)
         made = scorer(settings)
     except ModelError as error:
         if not helped or not isinstance(settings.scorer, str):
             raise
         made = MissingScorer(settings.scorer, error)
-    calibration: Calibration | None = None
+    calibration = _calibration(settings, made.files.card if isinstance(made, OnnxScorer) else {})
+    keep = None if settings.keep is None else settings.keep.rule()
+    return Exiting((Stage(made, keep=keep, when=settings.when, calibration=calibration),))
+
+
+def _exiting(settings: StageSettings, exits: list[int] | Path, fusing: FusionSettings) -> Exiting:
+    if isinstance(settings.scorer, RemoteSettings) or settings.scorer == LEXICAL:
+        raise ConfigError("exits are layers of a model that runs here; this stage has none")
+    files, options = _files(settings), _options(settings)
+    calibration = _calibration(settings, files.card)
+    if isinstance(exits, Path):
+        keep = settings.keep
+        risk = Risk(
+            keep.risk if keep is not None and keep.risk is not None else _RISK,
+            settings.exit_method,
+            settings.exit_delta,
+        )
+        weight = fusing.prior_weight
+        found = calibrated_exits(
+            files,
+            options,
+            exits,
+            risk,
+            prior_weight=card_prior_weight(files.card) if weight is None else weight,
+            calibration=calibration,
+        )
+    else:
+        behind = None if settings.exit_keep is None else settings.exit_keep.rule()
+        found = own_exits(files, options, tuple(exits), behind, calibration)
+    keep_last = None if settings.keep is None else settings.keep.rule()
+    last = replace(found.stages[-1], keep=keep_last)
+    stages = tuple(replace(one, when=settings.when) for one in (*found.stages[:-1], last))
+    return replace(found, stages=stages)
+
+
+def _calibration(settings: StageSettings, card: Mapping[str, object]) -> Calibration | None:
     if settings.calibration is not None:
-        calibration = Calibration(*settings.calibration)
-    elif isinstance(made, OnnxScorer):
-        calibration = _card_calibration(made.files.card)
-    return Stage(
-        made,
-        keep=None if settings.keep is None else settings.keep.rule(),
-        when=settings.when,
-        calibration=calibration,
-    )
+        return Calibration(*settings.calibration)
+    return _card_calibration(card)
 
 
 def _telemetry(settings: TelemetrySettings) -> TelemetryOptions:
@@ -316,9 +384,14 @@ def _card_calibration(card: Mapping[str, object]) -> Calibration | None:
 
 
 def _card_prior_weight(stages: tuple[Stage, ...]) -> float:
-    planned = [stage.scorer for stage in stages if stage.when == "always"]
-    last = planned[-1] if planned else None
-    facts = last.files.card.get("fusion") if isinstance(last, OnnxScorer) else None
+    planned = [stage for stage in stages if stage.when == "always"]
+    files = model_files(planned[-1]) if planned else None
+    return card_prior_weight(files.card) if files is not None else 0.0
+
+
+def card_prior_weight(card: Mapping[str, object]) -> float:
+    """Read how much of a say a model's card gives the prior, 0 where it does not."""
+    facts = card.get("fusion")
     weight = facts.get("prior_weight") if isinstance(facts, Mapping) else None
     return float(weight) if isinstance(weight, int | float) else 0.0
 

@@ -142,7 +142,11 @@ async def rerank(
         chosen,
         permit=permit(setup, request.candidates, request_id),
         outage=outage,
-        course=Course(effort.counts, stop=setup.stop),
+        course=Course(
+            effort.counts,
+            stop=setup.stop,
+            prior_weight=setup.prior_weight if setup.fusion == "convex" else 0.0,
+        ),
         deadline_s=deadline_s,
         clock=clock,
     )

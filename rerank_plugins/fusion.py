@@ -42,7 +42,7 @@ def fuse(
     if not 0.0 <= prior_weight <= 1.0:
         message = f"prior_weight is {prior_weight}; expected a number from 0 to 1"
         raise ValueError(message)
-    return (1.0 - prior_weight) * _standardise(scores) + prior_weight * _standardise(priors)
+    return (1.0 - prior_weight) * standardise(scores) + prior_weight * standardise(priors)
 
 
 def reciprocal_ranks(scores: NDArray[np.float64], *, k: int = 60) -> NDArray[np.float64]:
@@ -60,12 +60,67 @@ def reciprocal_ranks(scores: NDArray[np.float64], *, k: int = 60) -> NDArray[np.
     return 1.0 / (k + ranks) + 1.0 / (k + first)
 
 
-def _standardise(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def spread(
+    scores: NDArray[np.float64], before: NDArray[np.float64] | None, spread_before: float
+) -> float:
+    """Estimate how widely a stage's scores would spread had it scored every candidate.
+
+    `scores` are of the candidates it did score, `before` what the stage before gave the same ones,
+    whose spread over all is known: what the choice of survivors narrowed there, it narrowed here.
+
+    >>> spread(np.array([1.0, 3.0]), np.array([0.0, 1.0]), 1.0)
+    2.0
+    """
+    own = float(scores.std())
+    if before is None:
+        return own
+    kept = float(before.std())
+    return own * spread_before / kept if kept > 0.0 else own
+
+
+def fuse_some(
+    scores: NDArray[np.float64],
+    z: NDArray[np.float64],
+    spread_all: float | None,
+    prior_weight: float,
+) -> NDArray[np.float64]:
+    """Fuse as `fuse` does over all candidates, for some of them: z are standardised priors.
+
+    `spread_all` is how widely the scores of all would spread; None: these are all.
+
+    >>> fuse_some(np.array([1.0, 3.0]), np.array([0.0, 0.0]), 2.0, 0.0).tolist()
+    [-0.5, 0.5]
+    """
+    own = standardise(scores)
+    if spread_all:
+        own = (scores - scores.mean()) / spread_all
+    return (1.0 - prior_weight) * own + prior_weight * z
+
+
+def in_units(
+    scores: NDArray[np.float64], z: NDArray[np.float64], spread_all: float, prior_weight: float
+) -> NDArray[np.float64]:
+    """Fuse as `fuse` does over all candidates, for some of them, in the units of the scores.
+
+    s + w / (1 - w) spread z, of the standardised priors z: the same order as the convex
+    combination, and a margin between two values still means what it means between scores. With
+    w = 1 only the priors count.
+
+    >>> in_units(np.array([1.0]), np.array([1.0]), 2.0, 0.5).tolist()
+    [3.0]
+    """
+    if prior_weight >= 1.0:
+        return z
+    return scores + prior_weight / (1.0 - prior_weight) * spread_all * z
+
+
+def standardise(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Bring values to mean 0 and deviation 1; a constant becomes zero."""
     peak = float(np.abs(values).max(initial=0.0))
     if peak == 0.0:
         return np.zeros_like(values)
     # Within [-1, 1] no sum or square overflows.
     scaled = values / peak
     centred = scaled - scaled.mean()
-    spread = float(centred.std())
-    return centred / spread if spread > 0.0 else np.zeros_like(centred)
+    deviation = float(centred.std())
+    return centred / deviation if deviation > 0.0 else np.zeros_like(centred)

@@ -1,7 +1,7 @@
 """Choose a plan for a request: what its budget affords, priced for its own passages."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from . import budget
@@ -29,12 +29,13 @@ class Effort:
 class Planner:
     """Plans requests for one cascade. Thread-safe.
 
-    `front` is what calibration measured; without it, plans are laid out by `budget.plans` from the
-    first prices that are known.
+    `qualities` is what calibration measured for plans; without it they are guessed. Either way the
+    front of those worth having is laid out when the first prices are known.
     """
 
-    def __init__(self, front: Sequence[Plan] = ()) -> None:
-        self._front: Sequence[Plan] = tuple(front)
+    def __init__(self, qualities: Mapping[tuple[int, ...], float] | None = None) -> None:
+        self._qualities = dict(qualities or {})
+        self._front: Sequence[Plan] = ()
 
     def plan(
         self,
@@ -54,7 +55,9 @@ class Planner:
         caps = _caps([keep for _, keep in stages], len(chars))
         worker_s = max(0.0, left_s) * _PLANNED * workers
         if not self._front:
-            self._front = budget.plans([price or 1e-9 for price in prices])
+            costs = [price or 1e-9 for price in prices]
+            measured = {c: q for c, q in self._qualities.items() if len(c) == len(costs)}
+            self._front = budget.measured(measured, costs) if measured else budget.plans(costs)
         everything = Plan((len(chars),) * len(stages), math.inf)
         front = (everything, *self._front)
         chosen = budget.afford(front, prices, len(chars), worker_s, caps)

@@ -89,20 +89,23 @@ class KeepSettings(_Rule):
     reject: Share | None = Field(
         default=None, description="with accept: drop probabilities of irrelevance over this"
     )
+    risk: Chance | None = Field(
+        default=None, description="hold this loss at the stage's calibrated exits; needs exits"
+    )
     top_k: Positive = Field(default=10, description="how much of the head a margin protects")
     min: Count = 1
     max: Positive | None = None
 
     @model_validator(mode="after")
     def _one(self) -> "KeepSettings":
-        _exactly_one(self, ("count", "share", "score", "margin", "probability", "accept"))
+        _exactly_one(self, ("count", "share", "score", "margin", "probability", "accept", "risk"))
         if (self.accept is None) != (self.reject is None):
             raise ValueError("accept and reject come together; give both")
         _ordered(self.min, self.max)
         return self
 
     def rule(self) -> Keep | None:
-        """Give the rule that the table stands for."""
+        """Give the rule that the table stands for; None for `risk`, which the exits resolve."""
         if self.margin is not None:
             return MarginKeep(self.margin, self.top_k, self.min, self.max)
         if self.accept is not None and self.reject is not None:

@@ -36,7 +36,7 @@ ROWS = (
     ("detour",),
     ("answer",),
     ("engine",),
-    ("destinations", "rules"),  # L4
+    ("destinations", "rules", "staging"),  # L4
     ("config",),
     ("reranker",),  # L5
     ("evaluation",),

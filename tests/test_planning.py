@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rerank_plugins import Reranker, Stage, load
-from rerank_plugins.budget import PROFILES, Plan
+from rerank_plugins.budget import PROFILES
 from rerank_plugins.engine import Setup
 from rerank_plugins.errors import ConfigError
 from rerank_plugins.keep import ShareKeep
@@ -66,7 +66,7 @@ def test_a_plan_fits_the_time_or_scores_one_candidate(prices, candidates, left_s
 
 def test_more_time_is_spent():
     """What a coarse front leaves over goes to its deepest stage."""
-    planner = Planner([Plan((50, 10), 1.0), Plan((10, 0), 0.5)])
+    planner = Planner({(50, 10): 1.0, (10, 0): 0.5})
     stages = [(Slow(1e-3), None), (Slow(1e-2), None)]
     effort = planner.plan(stages, [100] * 60, left_s=0.4, workers=1.0)
     assert effort.counts == (50, 31)

@@ -1,0 +1,166 @@
+"""Calibrated exits on disk: heads, margins, and the losses that every promise is drawn from."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import risk
+from ..errors import ConfigError, ModelError
+from ..risk import Choice, Method
+from .files import ModelFiles, sha256
+from .heads import Head, Probe
+
+FORMAT = 1
+_FACTS, _ARRAYS = "exits.json", "exits.npz"
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What was calibrated: another model, tokenizer or limit makes the promise void."""
+
+    graph_sha256: str
+    tokenizer_sha256: str
+    max_tokens: int
+    prior_weight: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Exits:
+    """Exit heads, and margins for any promise.
+
+    The margin behind exit l is `levels[j] * scales[l]`; `losses` [queries, levels] were measured on
+    queries that shaped neither, at levels from careful to bold, for the best `top_k`. `nulls` are
+    scores of random query-passage pairs, ascending; `plans` maps candidates per stage to quality.
+    """
+
+    subject: Subject
+    heads: tuple[Head, ...]
+    scales: tuple[float, ...]
+    levels: NDArray[np.float64]
+    losses: NDArray[np.float64]
+    top_k: int
+    loss: str
+    nulls: tuple[float, ...] = ()
+    plans: Mapping[tuple[int, ...], float] = field(default_factory=dict)
+    facts: Mapping[str, object] = field(default_factory=dict)
+
+    def choose(
+        self, alpha: float, *, method: Method = "ucb", delta: float = 0.1
+    ) -> tuple[tuple[float, ...], Choice]:
+        """Give the margins that hold a loss of `alpha`, and what that stands on.
+
+        Raises `ConfigError` where no level does; it names the least that can be promised.
+        """
+        choice = risk.choose(self.losses, alpha, method=method, delta=delta)
+        if choice.place is None:
+            message = (
+                f"no margin holds a {self.loss} of {alpha:g} ({method}, {choice.queries} queries): "
+                f"the least that can be promised is {choice.bound:.4f}; allow that much, or "
+                "calibrate on more queries"
+            )
+            raise ConfigError(message)
+        level = float(self.levels[choice.place])
+        return tuple(level * scale for scale in self.scales), choice
+
+
+def subject(files: ModelFiles, max_tokens: int, prior_weight: float = 0.0) -> Subject:
+    """Identify a model as it is run."""
+    return Subject(sha256(files.graph), sha256(files.tokenizer), max_tokens, prior_weight)
+
+
+def save(exits: Exits, folder: Path) -> None:
+    """Write calibrated exits as exits.json and exits.npz."""
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays: dict[str, NDArray[np.generic]] = {
+        "levels": exits.levels,
+        "losses": exits.losses.astype(np.float32),
+        "nulls": np.array(exits.nulls, dtype=np.float32),
+    }
+    listed: list[dict[str, object]] = []
+    for place, head in enumerate(exits.heads):
+        facts: dict[str, object] = {
+            key: value for key, value in _public(head).items() if key != "probe"
+        }
+        if head.probe is not None:
+            arrays[f"weights_{place}"] = head.probe.weights
+            facts |= {name: getattr(head.probe, name) for name in ("previous", "log_rank", "bias")}
+        listed.append(facts)
+    text = {
+        "format": FORMAT,
+        "subject": asdict(exits.subject),
+        "heads": listed,
+        "scales": list(exits.scales),
+        "top_k": exits.top_k,
+        "loss": exits.loss,
+        "plans": [[list(counts), quality] for counts, quality in exits.plans.items()],
+        "facts": dict(exits.facts),
+    }
+    (folder / _FACTS).write_text(json.dumps(text, indent=1) + "\n", encoding="utf-8")
+    np.savez_compressed(folder / _ARRAYS, allow_pickle=False, **arrays)
+
+
+def load(folder: Path) -> Exits:
+    """Read calibrated exits. Raises `ModelError`; see `require` for whose they are."""
+    try:
+        text = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
+        with np.load(folder / _ARRAYS, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        return _parse(text, arrays)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        message = (
+            f"{folder} holds no calibrated exits ({type(error).__name__}: {error}); make them "
+            "with: rerank-plugins calibrate --out DIR"
+        )
+        raise ModelError(message) from error
+
+
+def require(found: Exits, current: Subject, folder: Path) -> None:
+    """Refuse exits of another subject than the current one. Raises `ModelError`."""
+    if found.subject != current:
+        old, new = asdict(found.subject), asdict(current)
+        changed = ", ".join(
+            f"{name} was {str(old[name])[:12]} and is {str(new[name])[:12]}"
+            for name in old
+            if old[name] != new[name]
+        )
+        message = (
+            f"the exits in {folder} were calibrated on something else: {changed}. Their promise "
+            "does not hold here; calibrate again"
+        )
+        raise ModelError(message)
+
+
+def _parse(text: Mapping[str, object], arrays: Mapping[str, NDArray[np.generic]]) -> Exits:
+    if text["format"] != FORMAT:
+        raise ValueError(f"format {text['format']}, expected {FORMAT}")
+    listed = text["heads"]
+    heads: list[Head] = []
+    for place, facts in enumerate(listed if isinstance(listed, list) else []):
+        known = dict(facts)
+        probe = None
+        if f"weights_{place}" in arrays:
+            numbers = {name: float(known.pop(name)) for name in ("previous", "log_rank", "bias")}
+            weights = np.asarray(arrays[f"weights_{place}"], dtype=np.float32)
+            probe = Probe(weights, **numbers)
+        heads.append(Head(**known, probe=probe))
+    plans = text["plans"]
+    return Exits(
+        subject=Subject(**text["subject"]),  # type: ignore[arg-type]
+        heads=tuple(heads),
+        scales=tuple(float(one) for one in text["scales"]),  # type: ignore[attr-defined]
+        levels=np.asarray(arrays["levels"], dtype=np.float64),
+        losses=np.asarray(arrays["losses"], dtype=np.float64),
+        top_k=int(text["top_k"]),  # type: ignore[call-overload]
+        loss=str(text["loss"]),
+        nulls=tuple(np.asarray(arrays["nulls"], dtype=np.float64).tolist()),
+        plans={tuple(counts): float(q) for counts, q in plans},  # type: ignore[attr-defined]
+        facts=dict(text["facts"]),  # type: ignore[call-overload]
+    )
+
+
+def _public(head: Head) -> dict[str, object]:
+    return {name: getattr(head, name) for name in head.__slots__}

@@ -1,0 +1,90 @@
+"""One model as a cascade of its own exits: stages from a card's heads or from calibrated ones."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .calibration import Calibration
+from .cascade import Stage
+from .errors import ConfigError
+from .keep import READS_PROBABILITIES, Keep, MarginKeep
+from .risk import Method
+from .scorers import artefact, heads
+from .scorers.files import ModelFiles
+from .scorers.options import OnnxOptions
+from .scorers.segments import ExitScorer, stages_of
+from .scorers.trunk import Trunk
+
+
+@dataclass(frozen=True, slots=True)
+class Risk:
+    """What loss exits may cause: "ucb" and "ltt" hold it in 1 - delta of calibrations."""
+
+    alpha: float = 0.01
+    method: Method = "ucb"
+    delta: float = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Exiting:
+    """The stages of one model, first exit to last layer; plans with their measured quality."""
+
+    stages: tuple[Stage, ...]
+    plans: Mapping[tuple[int, ...], float] = field(default_factory=dict)
+    nulls: tuple[float, ...] = ()
+
+
+def own_exits(
+    files: ModelFiles,
+    options: OnnxOptions,
+    layers: tuple[int, ...],
+    keep: Keep | None,
+    calibration: Calibration | None = None,
+) -> Exiting:
+    """Stop at heads of the model's own, `keep` behind each. Raises `ModelError`, `ConfigError`."""
+    if isinstance(keep, READS_PROBABILITIES) and calibration is None:
+        message = f"exit_keep reads probabilities, and {files.name!r} is not calibrated"
+        raise ConfigError(message)
+    scorers = stages_of(Trunk(files, heads.from_card(files.card, layers), options))
+    exits = tuple(Stage(one, keep, calibration=calibration) for one in scorers[:-1])
+    return Exiting((*exits, Stage(scorers[-1], calibration=calibration)))
+
+
+def calibrated_exits(
+    files: ModelFiles,
+    options: OnnxOptions,
+    folder: Path,
+    risk: Risk,
+    *,
+    prior_weight: float = 0.0,
+    calibration: Calibration | None = None,
+) -> Exiting:
+    """Stop at calibrated exits, with the margins that hold `risk`.
+
+    Raises `ModelError` where they were calibrated on something else, `ConfigError` where they
+    cannot promise as much.
+    """
+    found = artefact.load(folder)
+    trunk = Trunk(files, found.heads, options)
+    artefact.require(found, artefact.subject(files, trunk.max_tokens, prior_weight), folder)
+    margins, choice = found.choose(risk.alpha, method=risk.method, delta=risk.delta)
+    sure = "" if choice.delta is None else f" with {1.0 - choice.delta:.0%} confidence"
+    promise = f"{found.loss} <= {risk.alpha:g}{sure}"
+    scorers = stages_of(trunk)
+    exits = tuple(
+        Stage(
+            one,
+            MarginKeep(margin, found.top_k, min=found.top_k, promise=promise),
+            calibration=calibration,
+        )
+        for one, margin in zip(scorers, margins, strict=False)
+    )
+    last = Stage(scorers[-1], calibration=calibration)
+    return Exiting((*exits, last), found.plans, found.nulls)
+
+
+def model_files(stage: Stage) -> ModelFiles | None:
+    """Give the files of the model that a stage runs, if it runs one here."""
+    scorer = stage.scorer
+    files = scorer.files if isinstance(scorer, ExitScorer) else getattr(scorer, "files", None)
+    return files if isinstance(files, ModelFiles) else None
