@@ -21,7 +21,7 @@ def build(folder: Path, layers: int = 3, exits: Sequence[int] = ()) -> Path:
     """Write a model; `exits` are the layers with a head of their own, named on its card."""
     folder.mkdir(parents=True, exist_ok=True)
     onnx.save(model(layers, exits), folder / "model.onnx")
-    tiny.write_tokenizer(folder)
+    tiny.tokenizer().save(str(folder / "tokenizer.json"))
     config = {"model_type": "bert", "max_position_embeddings": 128, "pad_token_id": 0}
     (folder / "config.json").write_text(json.dumps(config))
     listed = [{"layer": n, "output": f"exit_{n}", "hidden": f"hidden_{n}"} for n in exits]
