@@ -7,10 +7,14 @@ import math
 import threading
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, SupportsFloat, TypeAlias
 from weakref import WeakValueDictionary
 
+from opentelemetry import context, trace
+
+from . import semconv
 from .errors import ConfigError, RerankError
 from .records import Budget, Candidate, Code, Decision, Hit, Request, Result, Timing
 
@@ -241,6 +245,25 @@ def hit_facts(hit: Hit) -> dict[str, object]:
     """Give what a result says about one candidate, as JSON-ready data."""
     names = ("score", "probability", "fused", "prior", "stage", "depth", "truncated_tokens")
     return {name: getattr(hit, name) for name in names}
+
+
+@contextmanager
+def counted(component: str) -> Iterator[None]:
+    """Count a reranking once where an OpenInference instrumentor's span around it is a RERANKER.
+
+    `component` begins that span's name; the engine's span inside then is a CHAIN.
+    """
+    span = trace.get_current_span()
+    scope = getattr(getattr(span, "instrumentation_scope", None), "name", "")
+    name = getattr(span, "name", "")
+    if not (scope.startswith("openinference.") and name.startswith(component)):
+        yield
+        return
+    token = context.attach(context.set_value(semconv.COUNTED, True))
+    try:
+        yield
+    finally:
+        context.detach(token)
 
 
 def _engine_for(source: Source) -> "Reranker":

@@ -10,6 +10,8 @@ from typing import Literal, TypeAlias
 
 SCOPE = "rerank_plugins"
 OPERATION = "rerank"
+# Key of OpenTelemetry's context: a framework's own span around us is the RERANKER already.
+COUNTED = "rerank_plugins.counted"
 
 When: TypeAlias = Literal["start", "end", "content"]
 Kind: TypeAlias = Literal["counter", "histogram", "gauge"]
@@ -134,7 +136,7 @@ ATTRIBUTES = (
     Attribute(REQUEST_MODEL, "string", "start", "The stages' models.", "root, remote"),
     Attribute(CANDIDATE_COUNT, "int", "start", "Candidates given."),
     Attribute(TOP_N, "int", "start", "Hits asked for; all candidates where nothing was said."),
-    Attribute(OI_KIND, "string", "start", "Always `RERANKER`."),
+    Attribute(OI_KIND, "string", "start", "`RERANKER`; `CHAIN` inside a span that is one."),
     Attribute(OI_MODEL, "string", "start", "The stages' models, in order."),
     Attribute(OI_TOP_K, "int", "start", "Hits asked for; all candidates where nothing was said."),
     Attribute(CANDIDATES, "int", "start", "Candidates given.", "root, remote"),

@@ -84,6 +84,8 @@ class Telemetry:
                 **self._fixed,
                 **spans.at_start(request, top_k=top_k, budget_s=budget_s),
             }
+            if otel_context.get_value(semconv.COUNTED):
+                attributes[semconv.OI_KIND] = "CHAIN"
             span = self.tracer.start_span(
                 f"{semconv.OPERATION} {self.model}",
                 kind=self._kind,

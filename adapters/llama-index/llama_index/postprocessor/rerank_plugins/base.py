@@ -13,7 +13,15 @@ from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, QueryBundle
 
 from rerank_plugins import Candidate, Hit, Result
-from rerank_plugins.adapting import SharedReranker, facts, hit_facts, prior, settings, shown
+from rerank_plugins.adapting import (
+    SharedReranker,
+    counted,
+    facts,
+    hit_facts,
+    prior,
+    settings,
+    shown,
+)
 
 dispatcher = get_dispatcher(__name__)
 
@@ -124,7 +132,7 @@ class RerankPluginsRerank(BaseNodePostprocessor):
         if not nodes:
             return []
         query = _text_of(query_bundle)
-        with self._reported(nodes, query_bundle) as outcome:
+        with self._reported(nodes, query_bundle) as outcome, counted(self.class_name()):
             result = self._engine().rerank(
                 query,
                 self._candidates(nodes),
@@ -143,7 +151,7 @@ class RerankPluginsRerank(BaseNodePostprocessor):
         if not nodes:
             return []
         query = _text_of(query_bundle)
-        with self._reported(nodes, query_bundle) as outcome:
+        with self._reported(nodes, query_bundle) as outcome, counted(self.class_name()):
             result = await self._engine().arerank(
                 query,
                 self._candidates(nodes),

@@ -7,7 +7,7 @@ from haystack import Document, component, default_from_dict, default_to_dict, lo
 from haystack.utils import Secret
 
 from rerank_plugins import RerankError
-from rerank_plugins.adapting import SharedReranker, facts, settings
+from rerank_plugins.adapting import SharedReranker, counted, facts, settings
 
 from .mapping import Wanted, candidates, checked, distinct, documents_of, variable
 
@@ -220,13 +220,14 @@ class RerankPluginsRanker:
         """
         wanted = self._wanted(top_k=top_k, scale_score=scale_score, score_threshold=score_threshold)
         found = distinct(documents)
-        result = self._engine().rerank(
-            query,
-            candidates(found, self.meta_fields_to_embed, self.embedding_separator),
-            top_k=wanted.of_engine,
-            budget_ms=self.budget_ms if budget_ms is None else budget_ms,
-            strict=self.strict,
-        )
+        with counted(type(self).__name__):
+            result = self._engine().rerank(
+                query,
+                candidates(found, self.meta_fields_to_embed, self.embedding_separator),
+                top_k=wanted.of_engine,
+                budget_ms=self.budget_ms if budget_ms is None else budget_ms,
+                strict=self.strict,
+            )
         return {"documents": documents_of(found, result, wanted), "meta": facts(result)}
 
     @component.output_types(documents=list[Document], meta=dict[str, Any])
@@ -240,37 +241,18 @@ class RerankPluginsRanker:
         score_threshold: float | None = None,
         budget_ms: float | None = None,
     ) -> dict[str, Any]:
-        """
-        Do what `run` does without blocking the event loop.
-
-        :param query:
-            The query.
-        :param documents:
-            Documents in the retriever's order; of duplicates the one with the best score is kept.
-        :param top_k:
-            Overrides the component's own.
-        :param scale_score:
-            Overrides the component's own.
-        :param score_threshold:
-            Overrides the component's own.
-        :param budget_ms:
-            Overrides the component's own.
-        :returns:
-            `documents`, best first, and `meta`: degraded, decisions, timings_ms, usage.
-        :raises ValueError:
-            If `top_k` is not positive or the query is blank.
-        """
+        """Do what `run` does, with its parameters, without blocking the event loop."""
         # Tracers wrap both methods: calling run from here would count one reranking twice.
-
         wanted = self._wanted(top_k=top_k, scale_score=scale_score, score_threshold=score_threshold)
         found = distinct(documents)
-        result = await self._engine().arerank(
-            query,
-            candidates(found, self.meta_fields_to_embed, self.embedding_separator),
-            top_k=wanted.of_engine,
-            budget_ms=self.budget_ms if budget_ms is None else budget_ms,
-            strict=self.strict,
-        )
+        with counted(type(self).__name__):
+            result = await self._engine().arerank(
+                query,
+                candidates(found, self.meta_fields_to_embed, self.embedding_separator),
+                top_k=wanted.of_engine,
+                budget_ms=self.budget_ms if budget_ms is None else budget_ms,
+                strict=self.strict,
+            )
         return {"documents": documents_of(found, result, wanted), "meta": facts(result)}
 
     def _wanted(
