@@ -53,8 +53,8 @@ def test_with_openinference_there_is_one_trace_and_our_spans_are_in_it(recorded,
     _, cases = recorded
     spans = {one["id"]: one for one in cases[case]}
     (root,) = [one for one in spans.values() if one["parent"] is None]
-    (request,) = [one for one in spans.values() if one["name"] == "rerank lexical"]
     assert root["name"] != "rerank lexical"
+    assert "rerank lexical" in {one["name"] for one in spans.values()}
     assert root["kind"] is not None
     assert {one["trace"] for one in spans.values()} == {root["trace"]}
     assert all(one["parent"] in spans for one in spans.values() if one is not root)
