@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from . import encoder, evaluate, export, mining, sources, train
+from . import card, encoder, evaluate, export, mining, sources, train
 from .model import CrossEncoder
 from .pairs import Mined
 
@@ -93,9 +93,10 @@ def load(folder: Path) -> CrossEncoder:
 
 def measure(options: argparse.Namespace) -> None:
     """Score every judged set with fp32 and int8 weights and with the encoder; write scores.npz per set."""
+    sets = evaluate.sample(options.data / "ir", queries=options.queries, depth=100)
     card.score_sets(
         load(options.build / "runs" / options.name),
-        evaluate.sample(options.data / "ir", queries=options.queries, depth=100),
+        {name: queries for name, queries in sets.items() if not options.sets or name in options.sets},
         options.build / "scores" / options.name,
         device=options.device,
     )
@@ -141,6 +142,7 @@ def main() -> None:
     parser.add_argument("--watch", type=int, default=8, help="queries per judged set measured while training")
     parser.add_argument("--evaluate-every", type=int, default=500)
     parser.add_argument("--queries", type=int, default=1_000, help="queries per judged set when measuring")
+    parser.add_argument("--sets", nargs="*", default=(), help="judged sets to measure; all without it")
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)

@@ -47,49 +47,61 @@ def score_sets(
     folder: Path,
     *,
     both: int = 10,
+    part: int = 20,
     max_tokens: int = 192,
     device: str = "cpu",
 ) -> None:
-    """Write one file per set: scores with the shipped (rounded) weights, fp32 weights on `both` queries, cosine."""
+    """Write scores with the shipped (rounded) weights, with fp32 weights on the first `both` queries, and cosines.
+
+    One file per `part` queries of a set; what is there already is kept, so the work can be interrupted.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     shipped = rounded_copy(model)
-    for name, queries in sets.items():
-        path = folder / f"{name}.npz"
-        if path.exists():
-            continue
-        texts, groups = [q.text for q in queries], [q.passages for q in queries]
-        exits = score(shipped, texts, groups, max_tokens=max_tokens, device=device)
-        full = score(model, texts[:both], groups[:both], max_tokens=max_tokens, device=device)
-        every = sorted({text for group in groups for text in group})
-        place = {text: i for i, text in enumerate(every)}
-        rows = embed(every, max_tokens=max_tokens, device=device, quiet=True).astype(np.float32)
-        asked = embed(texts, device=device, quiet=True).astype(np.float32)
-        cosine = [rows[[place[t] for t in group]] @ q for group, q in zip(groups, asked, strict=True)]
-        np.savez(
-            path,
-            qids=np.array([q.qid for q in queries]),
-            sizes=np.array([len(group) for group in groups]),
-            exits=np.concatenate(exits),
-            full=np.concatenate(full),
-            cosine=np.concatenate(cosine),
-        )
+    most = max(len(queries) for queries in sets.values())
+    for start in range(0, most, part):
+        for name, queries in sets.items():
+            path = folder / f"{name}.{start}.npz"
+            chosen = queries[start : start + part]
+            if path.exists() or not chosen:
+                continue
+            texts, groups = [q.text for q in chosen], [q.passages for q in chosen]
+            exits = score(shipped, texts, groups, max_tokens=max_tokens, device=device)
+            compared = max(0, both - start)
+            full = score(model, texts[:compared], groups[:compared], max_tokens=max_tokens, device=device) if compared else []
+            np.savez(
+                path,
+                qids=np.array([q.qid for q in chosen]),
+                sizes=np.array([len(group) for group in groups]),
+                exits=np.concatenate(exits),
+                full=np.concatenate(full) if full else np.zeros((0, 3), np.float32),
+                cosine=np.concatenate(_cosines(texts, groups, max_tokens, device)),
+            )
+
+
+def _cosines(texts: list[str], groups: list[tuple[str, ...]], max_tokens: int, device: str) -> list[np.ndarray]:
+    every = sorted({text for group in groups for text in group})
+    place = {text: i for i, text in enumerate(every)}
+    rows = embed(every, max_tokens=max_tokens, device=device, quiet=True).astype(np.float32)
+    asked = embed(texts, device=device, quiet=True).astype(np.float32)
+    return [rows[[place[text] for text in group]] @ q for group, q in zip(groups, asked, strict=True)]
 
 
 def read_scores(folder: Path, sets: Mapping[str, list[JudgedQuery]]) -> dict[str, list[Scored]]:
-    """Return what `score_sets` wrote, joined with the queries."""
-    scored = {}
-    for path in sorted(folder.glob("*.npz")):
-        queries = {q.qid: q for q in sets[path.stem]}
-        with np.load(path) as file:
-            ends = np.cumsum(file["sizes"])[:-1]
-            exits, cosine = np.split(file["exits"], ends), np.split(file["cosine"], ends)
-            full = np.split(file["full"], ends[ends <= len(file["full"])])
-            full = [part for part in full if len(part)]
-            scored[path.stem] = [
-                Scored(queries[str(qid)], exits[i], full[i] if i < len(full) else None, cosine[i])
-                for i, qid in enumerate(file["qids"])
-                if str(qid) in queries
-            ]
+    """Return what `score_sets` wrote, joined with the queries, in the order of `sets`."""
+    scored: dict[str, list[Scored]] = {}
+    for name, known in sets.items():
+        queries = {q.qid: q for q in known}
+        for path in sorted(folder.glob(f"{name}.*.npz"), key=lambda path: int(path.stem.rsplit(".", 1)[1])):
+            with np.load(path) as file:
+                ends = np.cumsum(file["sizes"])
+                exits, cosine = np.split(file["exits"], ends[:-1]), np.split(file["cosine"], ends[:-1])
+                compared = int(np.searchsorted(ends, len(file["full"]), side="right"))
+                full = np.split(file["full"], ends[:compared])[:compared]
+                scored.setdefault(name, []).extend(
+                    Scored(queries[str(qid)], exits[i], full[i] if i < compared else None, cosine[i])
+                    for i, qid in enumerate(file["qids"])
+                    if str(qid) in queries
+                )
     return scored
 
 
