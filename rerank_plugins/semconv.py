@@ -297,7 +297,7 @@ TOP_PROBABILITY = Metric(
 BREAKER = Metric(
     "rerank.breaker.state",
     "gauge",
-    "1",
+    "{state}",
     "0: calls go out; 1: one probe decides; 2: the destination is left alone. Set by each request.",
     (DESTINATION,),
 )

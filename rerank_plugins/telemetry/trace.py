@@ -11,6 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
 
 from opentelemetry import context as otel_context
 from opentelemetry.context import Context
@@ -63,8 +64,10 @@ class Telemetry:
         self.model = " > ".join(stage.name for stage in stages)
         if not options.enabled:
             tracer_provider, meter_provider = NoOpTracerProvider(), NoOpMeterProvider()
-        self.tracer = get_tracer(semconv.SCOPE, tracer_provider=tracer_provider)
-        self.instruments = Instruments(get_meter(semconv.SCOPE, meter_provider=meter_provider))
+        release = _release()
+        self.tracer = get_tracer(semconv.SCOPE, release, tracer_provider=tracer_provider)
+        meter = get_meter(semconv.SCOPE, release, meter_provider=meter_provider)
+        self.instruments = Instruments(meter)
         self.breakable = [stage for stage in stages if isinstance(stage, Breakable)]
         self._fixed = spans.fixed(stages, regions)
         # A caller of nothing but remote models is their client; anything else happens in here.
@@ -236,6 +239,14 @@ class Trace:
                 candidates=len(self._request.candidates),
                 threshold_s=threshold_s,
             )
+
+
+def _release() -> str:
+    """Give the installed version, "" where the package runs from a bare folder."""
+    try:
+        return version("rerank-plugins")
+    except PackageNotFoundError:
+        return ""
 
 
 def _outcome(error: BaseException | None) -> str:
