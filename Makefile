@@ -1,5 +1,5 @@
 # Starts from python3 (>= 3.11), make and a shell; everything else is installed into .venv.
-.PHONY: demo test lint bench docs clean
+.PHONY: demo test lint bench docs observe pictures clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -20,8 +20,18 @@ lint: $(VENV)/.dev
 docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
+# A RAG loop in a local trace viewer; stays until Ctrl-C.
+observe: $(VENV)/.otel .venvs/phoenix/.ready
+	.venvs/phoenix/bin/python examples/observability/trace_ui.py $(abspath $(BIN)/python)
+
+# The same, looked at in a headless Chromium, which must be there: checks the page, then writes
+# docs/images. Not part of `make test`.
+pictures: $(VENV)/.otel .venvs/phoenix/.ready
+	.venvs/phoenix/bin/python examples/observability/trace_ui.py $(abspath $(BIN)/python) \
+		--pictures docs/images
+
 clean:
-	rm -rf $(VENV) site dist
+	rm -rf $(VENV) .venvs site dist
 
 $(BIN)/uv:
 	python3 -m venv $(VENV)
@@ -30,6 +40,16 @@ $(BIN)/uv:
 # --inexact: each target adds to the environment and takes nothing away.
 $(VENV)/.user: $(BIN)/uv pyproject.toml uv.lock
 	$(UV) sync --frozen --inexact --quiet --no-default-groups --extra eval
+	touch $@
+
+$(VENV)/.otel: $(VENV)/.user
+	$(UV) sync --frozen --inexact --quiet --no-default-groups --extra eval --extra otel
+	touch $@
+
+.venvs/phoenix/.ready: $(BIN)/uv examples/observability/requirements.txt
+	$(BIN)/uv venv --quiet --allow-existing .venvs/phoenix
+	$(BIN)/uv pip install --quiet --python .venvs/phoenix \
+		-r examples/observability/requirements.txt
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.user

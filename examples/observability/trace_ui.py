@@ -5,17 +5,17 @@ python trace_ui.py PYTHON --pictures FOLDER    # take screenshots in a headless 
 """
 
 import argparse
-import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+
+import httpx
 
 PORT = int(os.environ.get("TRACE_UI_PORT", "6006"))
 URL = f"http://127.0.0.1:{PORT}"
@@ -51,10 +51,11 @@ def _wait(process: subprocess.Popen[bytes]) -> None:
     until = time.monotonic() + _STARTS_S
     while time.monotonic() < until and process.poll() is None:
         try:
-            with urllib.request.urlopen(f"{URL}/healthz", timeout=5):
-                return
-        except OSError:
+            httpx.get(f"{URL}/healthz", timeout=5.0).raise_for_status()
+        except httpx.HTTPError:
             time.sleep(1.0)
+        else:
+            return
     sys.exit(f"Phoenix does not answer at {URL}; is the port free?")
 
 
@@ -71,8 +72,8 @@ def ask(python: str) -> None:
 def spans(*, at_least: int) -> list[Mapping[str, object]]:
     """Give the reranker spans that arrived."""
     for _ in range(60):
-        with urllib.request.urlopen(f"{URL}/v1/projects/default/spans?limit=1000") as answer:
-            found = [s for s in json.load(answer)["data"] if s["span_kind"] == "RERANKER"]
+        answer = httpx.get(f"{URL}/v1/projects/default/spans?limit=1000", timeout=60.0)
+        found = [one for one in answer.json()["data"] if one["span_kind"] == "RERANKER"]
         if len(found) >= at_least:
             return found
         time.sleep(1.0)
@@ -90,8 +91,7 @@ def pictures(folder: Path) -> None:
     attributes, context = span["attributes"], span["context"]
     assert isinstance(attributes, dict)
     assert isinstance(context, dict)
-    with urllib.request.urlopen(f"{URL}/v1/projects") as answer:
-        project = json.load(answer)["data"][0]["id"]
+    project = httpx.get(f"{URL}/v1/projects", timeout=60.0).json()["data"][0]["id"]
     folder.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=browser_path, args=["--no-sandbox"])
@@ -99,7 +99,7 @@ def pictures(folder: Path) -> None:
         page.set_default_timeout(_STEP_MS)
         page.goto(f"{URL}/projects/{project}/traces/{context['trace_id']}")
         page.get_by_text("rerank embedded").first.click()
-        page.get_by_text("document 0").first.wait_for()
+        page.get_by_text("document 0").locator("visible=true").first.wait_for()
         shown = page.inner_text("body")
         best = attributes["reranker.output_documents.0.document.content"]
         for expected in ("reranker", attributes["reranker.query"], str(best)[:60]):
@@ -107,7 +107,7 @@ def pictures(folder: Path) -> None:
         page.screenshot(path=folder / "trace-documents.png")
         page.get_by_text("rerank.score").first.click()
         page.get_by_role("tab", name="Attributes").click()
-        page.get_by_text("batches").first.wait_for()
+        page.get_by_text("batches").locator("visible=true").first.wait_for()
         page.screenshot(path=folder / "trace-score.png")
         browser.close()
     print(f"wrote {folder}/trace-documents.png and trace-score.png")
