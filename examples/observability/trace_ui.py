@@ -98,8 +98,9 @@ def pictures(folder: Path) -> None:
         page = browser.new_page(viewport={"width": 1280, "height": 760})
         page.set_default_timeout(_STEP_MS)
         page.goto(f"{URL}/projects/{project}/traces/{context['trace_id']}")
+        page.get_by_text("rerank.fuse").first.wait_for()
         page.get_by_text("rerank embedded").first.click()
-        page.get_by_text("document 0").locator("visible=true").first.wait_for()
+        page.get_by_text("document 0").filter(visible=True).first.wait_for()
         shown = page.inner_text("body")
         best = attributes["reranker.output_documents.0.document.content"]
         for expected in ("reranker", attributes["reranker.query"], str(best)[:60]):
@@ -107,7 +108,7 @@ def pictures(folder: Path) -> None:
         page.screenshot(path=folder / "trace-documents.png")
         page.get_by_text("rerank.score").first.click()
         page.get_by_role("tab", name="Attributes").click()
-        page.get_by_text("batches").locator("visible=true").first.wait_for()
+        page.get_by_text("batches").filter(visible=True).first.wait_for()
         page.screenshot(path=folder / "trace-score.png")
         browser.close()
     print(f"wrote {folder}/trace-documents.png and trace-score.png")
