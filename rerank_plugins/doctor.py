@@ -18,10 +18,12 @@ from . import config
 from .cascade import Stage
 from .config import Settings, StageSettings
 from .errors import RerankError
+from .policy import Policy
 from .registry import KNOWN
 from .reranker import Reranker
-from .scorers import Scorer
+from .scorers import Scorer, Sends
 from .scorers.files import cpu_features, verify
+from .scorers.graphs.cache import directory
 from .scorers.lexical import LexicalScorer
 from .scorers.onnx import OnnxScorer
 from .scorers.options import usable_tokens
@@ -64,8 +66,10 @@ def examine(settings: Settings) -> Iterator[Check]:
     yield Check("providers", "ok", ", ".join(providers))
     yield _extras()
     yield _hub()
+    yield _graphs()
+    policy = settings.policy.policy()
     for place, stage in enumerate(settings.stages):
-        yield from _model(f"stage {place + 1}", stage)
+        yield from _model(f"stage {place + 1}", stage, policy)
 
 
 def _python() -> Check:
@@ -109,8 +113,19 @@ def _hub() -> Check:
     return Check("hub cache", "ok", f"{cache}: {held} models, {mode}")
 
 
-def _model(name: str, settings: StageSettings) -> Iterator[Check]:
-    label = f"{name}: {settings.scorer}"
+def _graphs() -> Check:
+    folder = directory()
+    held = len(list(folder.glob("*.onnx"))) if folder.is_dir() else 0
+    return Check("graph cache", "ok", f"{folder}: {held} rewritten graphs")
+
+
+def _called(settings: StageSettings) -> str:
+    named = settings.scorer
+    return named if isinstance(named, str) else f"{named.provider} {named.model or ''}".strip()
+
+
+def _model(name: str, settings: StageSettings, policy: Policy) -> Iterator[Check]:
+    label = f"{name}: {_called(settings)}"
     try:
         scorer = config.scorer(settings)
     except RerankError as error:
@@ -121,9 +136,17 @@ def _model(name: str, settings: StageSettings) -> Iterator[Check]:
         yield from _files(name, settings, scorer)
     if isinstance(scorer, OnnxScorer | LexicalScorer):
         yield _try(name, scorer)
-    else:
+    if isinstance(scorer, Sends):
+        yield _destination(name, scorer, policy)
         yield Check(f"{name}: trial", "ok", "not tried: it would send text to its destination")
     scorer.close()
+
+
+def _destination(name: str, scorer: Sends, policy: Policy) -> Check:
+    verdict = policy.verdict(scorer.destination)
+    if verdict.allowed:
+        return Check(f"{name}: policy", "ok", f"text may go to {scorer.destination}")
+    return Check(f"{name}: policy", "fail", verdict.reason)
 
 
 def _files(name: str, settings: StageSettings, scorer: OnnxScorer) -> Iterator[Check]:
@@ -144,7 +167,7 @@ def _files(name: str, settings: StageSettings, scorer: OnnxScorer) -> Iterator[C
 
 
 def _licence(name: str, settings: StageSettings, card: Mapping[str, object]) -> Check:
-    known = KNOWN.get(str(settings.scorer))
+    known = KNOWN.get(_called(settings))
     label = f"{name}: licence"
     if known is not None:
         if not known.commercial:

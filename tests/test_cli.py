@@ -241,6 +241,30 @@ def test_doctor_fails_on_a_model_that_does_not_load(tmp_path, capsys):
     assert "fail" in capsys.readouterr().out
 
 
+REMOTE = """
+[[stages]]
+scorer = { provider = "cohere", model = "rerank-v3.5" }
+[policy]
+regions = ["REGION"]
+"""
+
+
+@pytest.mark.parametrize(("region", "code"), [("eu", 1), ("world", 0)])
+def test_doctor_sends_nothing_and_says_where_text_may_go(
+    region, code, tmp_path, capsys, monkeypatch
+):
+    """A remote stage is judged by the policy, never called."""
+    monkeypatch.setenv("COHERE_API_KEY", "none")
+    config = tmp_path / "rerank.toml"
+    text = REMOTE.replace('regions = ["REGION"]', "") if region == "world" else REMOTE
+    config.write_text(text.replace("REGION", region), encoding="utf-8")
+    assert run("doctor", "--config", config, "--json") == code
+    checks = {one["name"]: one for one in json.loads(capsys.readouterr().out)}
+    assert "stage 1: cohere rerank-v3.5" in checks
+    assert checks["stage 1: policy"]["verdict"] == ("fail" if code else "ok")
+    assert checks["stage 1: trial"]["found"].startswith("not tried")
+
+
 def test_the_command_runs_as_a_process(passages):
     """The installed entry point answers on standard output from standard input."""
     done = subprocess.run(
