@@ -9,6 +9,7 @@ from ..errors import RerankError
 from .bench import bench
 from .doctor import doctor
 from .evaluate import evaluate
+from .export import export
 from .run import run
 from .serve import serve
 
@@ -29,6 +30,7 @@ def application() -> typer.Typer:
     app.command("run")(run)
     app.command("eval")(evaluate)
     app.command("bench")(bench)
+    app.command("export")(export)
     app.command("serve")(serve)
     app.command("doctor")(doctor)
     return app

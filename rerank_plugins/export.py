@@ -1,0 +1,251 @@
+"""Turn a checkpoint into a folder that `Reranker` opens: graph, tokenizer, parity, manifest."""
+
+import contextlib
+import io
+import json
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import ModelError
+from .scorers.files import sha256
+from .scorers.graphs.verify import probes
+from .scorers.options import usable_tokens
+from .scorers.session import open_graph
+from .scorers.tokens import PairArrays, PairTokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+Exporter: TypeAlias = Literal["transformers", "optimum"]
+
+STEPS = ("load the checkpoint", "export the graph", "compare with torch", "write the manifest")
+# fp32 kernels differ in the order of their sums, and no more than that.
+TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class Parity:
+    """How an exported graph compares with the checkpoint in torch, on real pairs.
+
+    `difference` is the largest one, as a share of the spread of torch's scores; `same_order` tells
+    whether all pairs rank alike.
+    """
+
+    pairs: int
+    difference: float
+    same_order: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What was written, by which exporter, and how close it is."""
+
+    folder: Path
+    exporter: Exporter
+    files: dict[str, int]
+    parity: Parity
+    int8_parity: Parity | None = None
+
+
+def export(
+    source: str,
+    folder: Path,
+    *,
+    exporter: Exporter = "transformers",
+    int8: bool = False,
+    revision: str | None = None,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Exported:
+    """Export a sequence-classification checkpoint, a hub id or a folder, to ONNX.
+
+    `progress` hears each of `STEPS` as it begins. Runs no code of the checkpoint's. Raises
+    `ModelError` where the checkpoint is no cross-encoder, or its graph gives other scores than
+    torch; then nothing is left in `folder`. Needs the extra `export`.
+    """
+    _refuse_used(folder)
+    progress(STEPS[0])
+    model, tokenizer = _load(source, revision)
+    with tempfile.TemporaryDirectory(dir=_made(folder.parent)) as scratch:
+        work = Path(scratch) / "model"
+        work.mkdir()
+        tokenizer.save_pretrained(str(work))
+        model.config.save_pretrained(str(work))
+        progress(STEPS[1])
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            # Exporters warn about themselves and print; what counts is the comparison below.
+            warnings.simplefilter("ignore")
+            _graph(model, work, exporter)
+        progress(STEPS[2])
+        batches = _batches(work)
+        expected = _torch_scores(model, batches)
+        parity = _compare(expected, work / "model.onnx", batches)
+        if parity.difference > TOLERANCE:
+            message = (
+                f"the graph of {source!r} gives other scores than torch: they differ by "
+                f"{parity.difference:.1e} of their spread, at most {TOLERANCE:g} is rounding. "
+                "Try exporter='optimum', or report the model"
+            )
+            raise ModelError(message)
+        int8_parity = None
+        if int8:
+            _quantise(work / "model.onnx", work / "model_int8.onnx")
+            int8_parity = _compare(expected, work / "model_int8.onnx", batches)
+        progress(STEPS[3])
+        files = _manifest(work, source, exporter, parity, int8_parity)
+        shutil.move(str(work), folder)
+    return Exported(folder, exporter, files, parity, int8_parity)
+
+
+def _refuse_used(folder: Path) -> None:
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        message = f"{folder} is not empty; give a folder that does not exist yet"
+        raise ModelError(message)
+    if folder.exists():
+        folder.rmdir()
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _load(source: str, revision: str | None) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
+    try:
+        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    except ImportError as error:
+        message = "exporting needs more packages: pip install 'rerank-plugins[export]'"
+        raise ModelError(message) from error
+    try:
+        model = AutoModelForSequenceClassification.from_pretrained(source, revision=revision)
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+    except (OSError, ValueError) as error:
+        message = (
+            f"no checkpoint at {source!r}: {error}. Expected a hub id or a folder with config.json "
+            "and weights of a sequence-classification model"
+        )
+        raise ModelError(message) from error
+    if not tokenizer.is_fast:
+        message = f"the tokenizer of {source!r} has no tokenizer.json; only fast ones can be used"
+        raise ModelError(message)
+    return model.float().eval(), tokenizer
+
+
+def _graph(model: "PreTrainedModel", folder: Path, exporter: Exporter) -> None:
+    if exporter == "optimum":
+        try:
+            from optimum.exporters.onnx import onnx_export_from_model
+        except ImportError as error:
+            message = (
+                "exporter 'optimum' needs optimum-onnx, which pins an older transformers: install "
+                "it in an environment of its own (pip install optimum-onnx rerank-plugins)"
+            )
+            raise ModelError(message) from error
+        onnx_export_from_model(model, folder, task="text-classification", do_validation=False)
+        return
+    import torch
+    from transformers.exporters.configs import OnnxConfig
+    from transformers.exporters.exporter_onnx import OnnxExporter
+
+    ids = torch.full((2, 16), 7, dtype=torch.long)
+    mask = torch.ones_like(ids)
+    mask[1, 12:] = 0
+    inputs = {"input_ids": ids, "attention_mask": mask}
+    if getattr(model.config, "type_vocab_size", 0) > 1:
+        inputs["token_type_ids"] = torch.zeros_like(ids)
+    made = OnnxExporter().export(model, inputs, config=OnnxConfig(dynamic=True))  # type: ignore[no-untyped-call,arg-type]
+    made.save_pretrained(folder)
+    (folder / "export.json").unlink(missing_ok=True)
+
+
+def _batches(folder: Path) -> tuple[PairArrays, ...]:
+    from .scorers.files import find
+
+    files = find(folder)
+    tokenizer = PairTokenizer(files.tokenizer)
+    return probes(tokenizer, min(usable_tokens(files), 256))
+
+
+def _torch_scores(
+    model: "PreTrainedModel", batches: tuple[PairArrays, ...]
+) -> list[NDArray[np.float32]]:
+    import torch
+
+    typed = getattr(model.config, "type_vocab_size", 0) > 1
+    names = ("input_ids", "attention_mask", *(("token_type_ids",) if typed else ()))
+    with torch.no_grad():
+        return [
+            model(**{name: torch.from_numpy(getattr(batch, name)) for name in names}).logits.numpy()
+            for batch in batches
+        ]
+
+
+def _compare(
+    expected: list[NDArray[np.float32]], graph: Path, batches: tuple[PairArrays, ...]
+) -> Parity:
+    session = open_graph(graph)
+    wanted = np.concatenate(expected).astype(np.float64)
+    found = np.concatenate([session.run(batch) for batch in batches]).astype(np.float64)
+    spread = np.maximum(wanted.std(axis=0), 1e-12)
+    difference = float((np.abs(wanted - found) / spread).max())
+    orders = [np.argsort(-scores[:, -1], kind="stable") for scores in (wanted, found)]
+    return Parity(len(wanted), difference, bool((orders[0] == orders[1]).all()))
+
+
+def _quantise(source: Path, target: Path) -> None:
+    """Write dynamic int8 kernels for the encoder's products, a scale per output channel.
+
+    The head stays fp32: it is small, and scores near each other decide the order.
+    """
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    model = onnx.load(source)
+    # The exporter's shape notes name axes in ways that the quantiser takes for contradictions.
+    del model.graph.value_info[:]
+    quantize_dynamic(
+        model,
+        target,
+        per_channel=True,
+        weight_type=QuantType.QInt8,
+        op_types_to_quantize=["MatMul"],
+        extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
+    )
+
+
+def _manifest(
+    folder: Path,
+    source: str,
+    exporter: Exporter,
+    parity: Parity,
+    int8_parity: Parity | None,
+) -> dict[str, int]:
+    files = {path.name: path for path in sorted(folder.iterdir()) if path.is_file()}
+    reports = {"fp32": parity, "int8": int8_parity}
+    manifest = {
+        "source": source,
+        "exporter": exporter,
+        "parity": {
+            name: {
+                "pairs": one.pairs,
+                "difference": one.difference,
+                "same_order": one.same_order,
+            }
+            for name, one in reports.items()
+            if one is not None
+        },
+        "files": {
+            name: {"sha256": sha256(path), "bytes": path.stat().st_size}
+            for name, path in files.items()
+        },
+    }
+    text = json.dumps(manifest, indent=1) + "\n"
+    (folder / "manifest.json").write_text(text, encoding="utf-8")
+    return {name: path.stat().st_size for name, path in files.items()}
