@@ -55,8 +55,9 @@ WORDS = [
     "short",
     "nan",
 ]
+# "a" is a word already.
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
-VOCABULARY = (*SPECIAL, *WORDS, *LETTERS, *(f"##{letter}" for letter in LETTERS))
+VOCABULARY = (*SPECIAL, *WORDS, *LETTERS[1:], *(f"##{letter}" for letter in LETTERS))
 HIDDEN, HEADS = 16, 2
 SEED = 11
 

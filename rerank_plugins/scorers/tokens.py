@@ -215,10 +215,10 @@ def _template(tokenizer: "Tokenizer") -> Template:
         None if special else sequence
         for special, sequence in zip(probe.special_tokens_mask, probe.sequence_ids, strict=True)
     ]
-    if 0 not in owners or 1 not in owners:
+    if 0 not in owners or 1 not in owners or None not in owners:
         message = (
-            "the tokenizer does not encode pairs of texts; expected a post-processor with a pair "
-            "template, as cross-encoders have"
+            "the tokenizer does not mark pairs of texts with special tokens; expected a "
+            "post-processor with a pair template, as cross-encoders have"
         )
         raise ModelError(message)
     first, second = owners.index(0), owners.index(1)
