@@ -308,10 +308,11 @@ class Scheduler:
         try:
             if isinstance(error, CancelledError):
                 task.future.cancel()
+                task.future.set_running_or_notify_cancel()
             elif error is not None:
                 task.future.set_exception(error)
             else:
                 task.future.set_result(result)
         except InvalidStateError:
-            # The caller cancelled at the last moment and no longer waits.
-            return
+            # The caller cancelled at the last moment; others may still wait for the future.
+            task.future.set_running_or_notify_cancel()

@@ -66,15 +66,22 @@ def open_graph(
     """
     session = open_session(graph, provider=provider, intra_threads=intra_threads, literal=literal)
     inputs = frozenset(one.name for one in session.get_inputs())
-    outputs = [one.name for one in session.get_outputs()]
+    axes = {one.name: len(one.shape) for one in session.get_outputs()}
+    where = str(graph) if isinstance(graph, Path) else "the rewritten graph"
     if "input_ids" not in inputs or inputs - _KNOWN_INPUTS:
-        where = str(graph) if isinstance(graph, Path) else "the rewritten graph"
         message = (
             f"{where} takes {sorted(inputs)}; expected input_ids, and at most attention_mask and "
             "token_type_ids beside it. This is not a text-pair cross-encoder"
         )
         raise ModelError(message)
-    return Graph(session, inputs, score_output(outputs), session.get_providers()[0])
+    output = score_output(list(axes))
+    if axes[output] > _MAX_AXES:
+        message = (
+            f"{where} gives {output} with {axes[output]} axes; expected one score, or a few, for "
+            "each pair. This is an encoder without a scoring head; export the cross-encoder"
+        )
+        raise ModelError(message)
+    return Graph(session, inputs, output, session.get_providers()[0])
 
 
 def open_session(

@@ -90,7 +90,7 @@ def test_it_is_a_scorer(scorer):
 
 
 def test_every_passage_gets_one_finite_score(scorer, score):
-    """n passages give n finite scores, all done, and counts that are not negative."""
+    """Each passage gets a finite score, is done, and has a count that is not negative."""
     scored = score(PASSAGES)
     for array in (scored.scores, scored.done, scored.truncated_tokens):
         assert array.shape == (len(PASSAGES),)
@@ -142,9 +142,7 @@ def test_a_generous_deadline_changes_nothing(scorer, score):
     """With time enough all is done, and scored as without a deadline."""
     late = score(PASSAGES, deadline_s=time.monotonic() + 300.0)
     assert late.done.all()
-    np.testing.assert_allclose(
-        late.scores, score(PASSAGES).scores, atol=tolerance(scorer), rtol=0
-    )
+    np.testing.assert_allclose(late.scores, score(PASSAGES).scores, atol=tolerance(scorer), rtol=0)
 
 
 def test_concurrent_calls_do_not_mix(scorer, score):

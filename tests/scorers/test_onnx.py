@@ -1,0 +1,154 @@
+"""ONNX graphs as they come: good, broken, foreign, and with heads of all kinds."""
+
+import json
+
+import numpy as np
+import pytest
+
+from rerank_plugins import Reranker, load
+from rerank_plugins.errors import ConfigError, ModelError
+from rerank_plugins.records import Code
+from tests import tiny
+from tests.tiny import Shape
+
+TEXTS = ["a red fox", "a blue hen", "the river and the house"]
+
+
+def rank(folder, texts=TEXTS, **options):
+    """Rerank with a fresh reranker."""
+    with Reranker(folder, **options) as reranker:
+        return reranker.rerank("red fox", texts)
+
+
+def scores(result):
+    """Give scores in the candidates' order."""
+    return [hit.score for hit in sorted(result, key=lambda hit: hit.index)]
+
+
+def test_a_model_that_gives_nan_degrades_visibly(tmp_path):
+    """Scores that are not finite fail the stage: first-stage order, no score to misread."""
+    folder = tiny.build(tmp_path / "m", Shape(poison=True))
+    assert not rank(folder).degraded
+    result = rank(folder, [*TEXTS, "a nan"])
+    assert result.order == (0, 1, 2, 3)
+    assert result.degraded
+    assert all(hit.score is None for hit in result)
+    assert Code.STAGE_FAILED in {decision.code for decision in result.decisions}
+    with pytest.raises(ModelError, match="not finite"):
+        rank(folder, [*TEXTS, "a nan"], strict=True)
+
+
+def test_heads_of_one_and_two_columns_and_flat_ones_are_read(tmp_path):
+    """One column is the score, two are irrelevant and relevant, a flat output is one column."""
+    one = rank(tiny.build(tmp_path / "one"))
+    flat = rank(tiny.build(tmp_path / "flat", Shape(rank=1)))
+    assert scores(one) == pytest.approx(scores(flat), abs=1e-6)
+    two = rank(tiny.build(tmp_path / "two", Shape(columns=2)))
+    assert np.isfinite(scores(two)).all()
+
+
+def test_a_head_of_many_columns_needs_to_be_told_which_counts(tmp_path):
+    """Three columns are refused with the option that helps, and read where it is given."""
+    folder = tiny.build(tmp_path / "m", Shape(columns=3))
+    with pytest.raises(ModelError, match="score_column"):
+        Reranker(folder)
+    with load({"stages": [{"scorer": str(folder), "score_column": -1}]}) as reranker:
+        assert not reranker.rerank("red fox", TEXTS).degraded
+    (folder / "card.json").write_text(json.dumps({"score_column": 1}))
+    assert not rank(folder).degraded
+    with pytest.raises(ModelError, match="score_column"):
+        load({"stages": [{"scorer": str(folder), "score_column": 3}]})
+
+
+def test_half_precision_output_is_read(tmp_path):
+    """float16 logits give float scores close to those of float32."""
+    full = rank(tiny.build(tmp_path / "full"))
+    half = rank(tiny.build(tmp_path / "half", Shape(half_output=True)))
+    assert scores(full) == pytest.approx(scores(half), abs=0.02)
+
+
+@pytest.mark.parametrize(
+    "inputs", [("input_ids", "attention_mask"), ("input_ids", "attention_mask", "token_type_ids")]
+)
+def test_a_graph_gets_the_inputs_it_declares(tmp_path, inputs):
+    """token_type_ids are given only where the graph asks for them."""
+    assert not rank(tiny.build(tmp_path / "m", Shape(inputs=inputs))).degraded
+
+
+def test_a_broken_graph_says_what_to_do(tmp_path):
+    """A truncated file is an error that names it and the export command."""
+    folder = tiny.build(tmp_path / "m")
+    path = folder / "model.onnx"
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(ModelError, match=r"model\.onnx does not load.*export"):
+        Reranker(folder)
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        (Shape(rank=3), "encoder without a scoring head"),
+        (Shape(static_batch=True), "dynamic batch"),
+        (
+            Shape(inputs=("input_ids", "attention_mask", "position_ids")),
+            r"takes .*position_ids.*expected input_ids",
+        ),
+    ],
+    ids=["an encoder", "a fixed batch", "foreign inputs"],
+)
+def test_a_foreign_graph_is_refused_at_load(tmp_path, shape, message):
+    """What is no pairwise scorer is found out when it is loaded, not at the first request."""
+    with pytest.raises(ModelError, match=message):
+        Reranker(tiny.build(tmp_path / "m", shape))
+
+
+@pytest.mark.parametrize("max_tokens", [15, 129, 10**6])
+def test_a_limit_the_model_cannot_take_is_refused(tiny_model, max_tokens):
+    """max_tokens lies within what the model's positions allow, and the error says what that is."""
+    with pytest.raises(ConfigError, match="16 to 128 tokens"):
+        Reranker(tiny_model, max_tokens=max_tokens)
+
+
+def test_an_absent_provider_is_refused(tiny_model):
+    """An execution provider that is not installed is named, with those that are."""
+    with pytest.raises(ConfigError, match=r"found .*cpu"):
+        Reranker(tiny_model, provider="coreml")
+    assert not rank(tiny_model, provider="auto").degraded
+
+
+class TestLong:
+    """Passages over the limit."""
+
+    TEXT = "the red fox jumps over the lazy dog " * 60
+
+    def test_windows_read_more_than_a_cut_does(self, tiny_model):
+        """Windowed, a passage is read further than truncated, and either says what it left."""
+        windowed = rank(tiny_model, [self.TEXT])
+        cut = rank(tiny_model, [self.TEXT], long="truncate")
+        codes = [{one.code for one in result.decisions} for result in (windowed, cut)]
+        assert Code.WINDOWED in codes[0]
+        assert Code.WINDOWED not in codes[1]
+        assert Code.TRUNCATED in codes[1]
+        assert windowed[0].truncated_tokens < cut[0].truncated_tokens
+        assert cut[0].truncated_tokens == 480 - (128 - 3 - 2)
+
+    def test_the_first_window_alone_counts_under_first(self, tiny_model):
+        """FirstP scores what truncation scores, runs no more, and reports what it did not read."""
+        with load({"stages": [{"scorer": str(tiny_model), "fold": "first"}]}) as reranker:
+            first = reranker.rerank("red fox", [self.TEXT])
+        cut = rank(tiny_model, [self.TEXT], long="truncate")
+        assert first[0].score == pytest.approx(cut[0].score, abs=1e-6)
+        assert first[0].truncated_tokens == cut[0].truncated_tokens > 0
+        assert first.usage.pairs == 1
+
+    def test_the_best_window_decides_under_max(self, tiny_model):
+        """MaxP gives the score of the window that scores best."""
+        with load({"stages": [{"scorer": str(tiny_model), "fold": "max"}]}) as reranker:
+            result = reranker.rerank("red fox", [self.TEXT])
+            room = 128 - 3 - 2
+            words = self.TEXT.split()
+            spans = [(i * round(room / 2), i * round(room / 2) + room) for i in range(8)]
+            spans = [(a, b) for a, b in spans if b <= len(words)]
+            parts = [" ".join(words[a:b]) for a, b in spans]
+            best = max(hit.score for hit in reranker.rerank("red fox", parts))
+        assert result[0].score >= best - 1e-5
