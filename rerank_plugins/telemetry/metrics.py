@@ -1,5 +1,6 @@
 """What is counted and measured, per request, from its result."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from opentelemetry.context import Context
@@ -48,12 +49,7 @@ class Instruments:
     def result(self, result: Result, *, budget_s: float | None, context: Context) -> None:
         """Enter what a result tells of its steps, stages and decisions."""
         model = {semconv.REQUEST_MODEL: result.model}
-        for timing in result.timings:
-            if timing.step == "queue":
-                self._record(semconv.QUEUE_DURATION, timing.seconds, model, context)
-            elif timing.step not in {"stage", "total"}:
-                step = {semconv.STEP: timing.step, semconv.STAGE: timing.stage or ""}
-                self._record(semconv.STEP_DURATION, timing.seconds, step, context)
+        self._steps(result, model, context)
         for place, run in enumerate(result.stages):
             self._stage(run, context)
             if len(result.stages) > 1:
@@ -86,6 +82,18 @@ class Instruments:
             self._record(semconv.AGREEMENT, stayed / _HEAD, model, context)
         if result.hits and result.hits[0].probability is not None:
             self._record(semconv.TOP_PROBABILITY, result.hits[0].probability, model, context)
+
+    def _steps(self, result: Result, model: Mapping[str, str], context: Context) -> None:
+        """Enter each step's time, that of a stage's tiers together."""
+        seconds: defaultdict[tuple[str, str], float] = defaultdict(float)
+        for timing in result.timings:
+            seconds[timing.step, timing.stage or ""] += timing.seconds
+        for (step, stage), took in seconds.items():
+            if step == "queue":
+                self._record(semconv.QUEUE_DURATION, took, model, context)
+            elif step not in {"stage", "total"}:
+                labels = {semconv.STEP: step, semconv.STAGE: stage}
+                self._record(semconv.STEP_DURATION, took, labels, context)
 
     def _stage(self, run: StageRun, context: Context) -> None:
         usage, stage = run.usage, {semconv.STAGE: run.stage}

@@ -1,6 +1,7 @@
 """What a request's spans say: pure functions from records to attributes."""
 
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -12,10 +13,6 @@ from .options import Content
 
 Value: TypeAlias = str | bool | int | float | Sequence[str]
 Attributes: TypeAlias = dict[str, Value]
-
-# Not spans of their own: waiting is an attribute, stages are told apart by their steps' attributes,
-# and a remote call had its span while it was under way.
-_FOLDED = frozenset({"queue", "stage", CALL})
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,15 +108,23 @@ def padding_share(usage: Usage) -> float:
 
 
 def children(result: Result) -> list[Child]:
-    """Give the steps of a request as spans; a stage without a "score" step becomes one."""
+    """Give the steps of a request as spans.
+
+    A stage without a "score" step, or with several (tiers), becomes one span with all its counts.
+    """
     steps = layout(result.timings)
-    scored = {step.place for step in steps if step.name == "score"}
-    return [
-        _child(step, result.stages)
-        for step in steps
-        if not (step.name in _FOLDED or is_far(step.name))
-        or (step.name == "stage" and step.place not in scored)
-    ]
+    scores = [step.place for step in steps if step.name == "score"]
+    apart = {place for place in scores if scores.count(place) == 1}
+    return [_child(step, result.stages) for step in steps if _is_span(step, apart)]
+
+
+def _is_span(step: Step, apart: AbstractSet[int | None]) -> bool:
+    if step.name == "stage":
+        return step.place not in apart
+    if step.name in {"queue", CALL} or is_far(step.name):
+        # Waiting is an attribute; a remote call had its span while it was under way.
+        return False
+    return step.stage is None or step.place in apart
 
 
 def _child(step: Step, runs: Sequence[StageRun]) -> Child:

@@ -3,11 +3,13 @@
 import asyncio
 import threading
 from concurrent.futures import CancelledError, ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Decision, Sampler, SamplingResult
 from opentelemetry.trace import SpanKind, StatusCode, get_current_span
 
 from rerank_plugins import Candidate, Reranker, RerankError, Stage, load, semconv
@@ -149,6 +151,29 @@ def test_a_score_span_carries_its_stages_own_counts(make, observed):
     assert score.attributes["rerank.stage.scored"] == 3
 
 
+class Tiered(LexicalScorer):
+    """A scorer that reports the steps of two tiers."""
+
+    name = "tiered"
+
+    async def score(self, query, passages, *, state=None, deadline_s=None):
+        """Score, with each step twice."""
+        scored = await super().score(query, passages, state=state, deadline_s=deadline_s)
+        return replace(scored, timings=scored.timings * 2)
+
+
+def test_a_stage_scored_in_tiers_is_one_span_and_one_measurement(make, observed):
+    """However many tiers: one score span with the stage's counts, one entry a step."""
+    make(stages=[Stage(Tiered())]).rerank("red fox", PASSAGES)
+    (score,) = observed.spans("rerank.score")
+    assert score.attributes["rerank.stage.scored"] == 3
+    counts = {
+        one.attributes["rerank.step"]: one.count
+        for one in observed.points()["rerank.step.duration"]
+    }
+    assert counts == {"select": 1, "score": 1, "fuse": 1}
+
+
 def test_what_a_sampler_needs_is_there_when_the_span_starts(observed):
     """A sampler sees model, candidates, top_k and budget."""
     seen = {}
@@ -269,6 +294,33 @@ def test_a_cancelled_request_ends_its_span_as_cancelled(make, observed):
     with pytest.raises(CancelledError):
         running.result(10)
     assert [one.attributes["rerank.outcome"] for one in observed.spans()] == ["cancelled"] * 2
+
+
+def test_an_async_caller_that_gives_up_cancels_its_span(make, observed):
+    """`asyncio.timeout` around `arerank` ends the span as cancelled, in the loop's own thread."""
+    scorer = Blocked()
+    reranker = make(stages=[Stage(scorer)], workers=1)
+
+    async def impatient():
+        async with asyncio.timeout(0.05):
+            await reranker.arerank("red fox", PASSAGES)
+
+    with pytest.raises(TimeoutError):
+        asyncio.run(impatient())
+    scorer.go.set()
+    assert observed.attributes()["rerank.outcome"] == "cancelled"
+
+
+def test_a_request_that_is_not_sampled_leaves_no_span_and_all_metrics(observed):
+    """Sampled out: nothing is exported, children included; the duration is counted all the same."""
+    provider = TracerProvider(sampler=ALWAYS_OFF)
+    provider.add_span_processor(SimpleSpanProcessor(observed.exporter))
+    with Reranker(
+        "lexical", tracer_provider=provider, meter_provider=observed.meter_provider
+    ) as reranker:
+        reranker.rerank("red fox", PASSAGES)
+    assert observed.spans() == []
+    assert len(observed.points()["rerank.request.duration"]) == 1
 
 
 def test_closing_ends_the_spans_of_requests_under_way(make, observed):
