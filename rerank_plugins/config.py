@@ -360,7 +360,7 @@ def _exiting(settings: StageSettings, exits: list[int] | Path, fusing: FusionSet
 def _calibration(settings: StageSettings, card: Mapping[str, object]) -> Calibration | None:
     if settings.calibration is not None:
         return Calibration(*settings.calibration)
-    return _card_calibration(card)
+    return card_calibration(card)
 
 
 def _telemetry(settings: TelemetrySettings) -> TelemetryOptions:
@@ -373,7 +373,8 @@ def _telemetry(settings: TelemetrySettings) -> TelemetryOptions:
     )
 
 
-def _card_calibration(card: Mapping[str, object]) -> Calibration | None:
+def card_calibration(card: Mapping[str, object]) -> Calibration | None:
+    """Read Platt's parameters off a model's card, None where it has none."""
     facts = card.get("calibration")
     if not isinstance(facts, Mapping):
         return None

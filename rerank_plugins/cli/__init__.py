@@ -7,6 +7,7 @@ import typer
 
 from ..errors import RerankError
 from .bench import bench
+from .calibrate import calibrate_exits
 from .doctor import doctor
 from .evaluate import evaluate
 from .export import export
@@ -30,6 +31,7 @@ def application() -> typer.Typer:
     app.command("run")(run)
     app.command("eval")(evaluate)
     app.command("bench")(bench)
+    app.command("calibrate")(calibrate_exits)
     app.command("export")(export)
     app.command("serve")(serve)
     app.command("doctor")(doctor)

@@ -1,7 +1,22 @@
 """Early exit for any cross-encoder, fitted on its own scores and certified without labels."""
 
-from .calibrate import Plan, calibrate
+from .calibrate import Calibrated, Plan, calibrate
+from .gain import Gain, Point, gain
 from .observe import Observed, Question, observe
+from .plot import draw
 from .simulate import Outcome, simulate
 
-__all__ = ["Observed", "Outcome", "Plan", "Question", "calibrate", "observe", "simulate"]
+__all__ = [
+    "Calibrated",
+    "Gain",
+    "Observed",
+    "Outcome",
+    "Plan",
+    "Point",
+    "Question",
+    "calibrate",
+    "draw",
+    "gain",
+    "observe",
+    "simulate",
+]

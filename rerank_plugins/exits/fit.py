@@ -27,19 +27,18 @@ class Fitted:
 def fit(observed: Sequence[Observed], heads: Sequence[Head]) -> list[Fitted]:
     """Fit each head in turn; each probe may read the exit before it.
 
-    A head of the model's own is only brought to the scale of the last score. A probe is a ridge on
+    A head of the model's own, and a similarity, is only brought to the scale of the last score. A
+    probe is a ridge on
     query-centred scores, its penalty chosen on queries held out (rank within a query is all that
     matters).
     """
     fitted: list[Fitted] = []
     before = [np.zeros(len(one.final), dtype=np.float32) for one in observed]
     for place, head in enumerate(heads):
-        if head.kind == "output":
-            made = _scaled(observed, head, place)
-        elif head.kind == "probe":
+        if head.kind == "probe":
             made = _probe(observed, head, place, before)
         else:
-            made = head
+            made = _scaled(observed, head, place)
         before = [pair_scores(one, made, place, b) for one, b in zip(observed, before, strict=True)]
         residuals = np.concatenate(
             [_centred(one.final - b) for one, b in zip(observed, before, strict=True)]
@@ -54,7 +53,7 @@ def pair_scores(
 ) -> NDArray[np.float32]:
     """Score a question's pairs by a fitted head; `before` is what the exit before gave them."""
     own = one.own[place]
-    if head.kind == "output" and own is not None:
+    if head.kind != "probe" and own is not None:
         return np.asarray(head.gain * own + head.offset, dtype=np.float32)
     ranks = one.owners.astype(np.float32)
     return heads_module.apply(head, one.first[place].astype(np.float32), before, ranks)

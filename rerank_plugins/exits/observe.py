@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..batching import plan
 from ..errors import ModelError
-from ..scorers import cores, pairs
+from ..scorers import cores, heads, pairs
 from ..scorers.trunk import Trunk
 
 Floats: TypeAlias = NDArray[np.float32]
@@ -36,8 +36,8 @@ class Observed:
     """
 
     owners: NDArray[np.intp]
-    first: tuple[NDArray[np.float16], ...]
-    own: tuple[Floats | None, ...]
+    first: tuple[NDArray[np.floating], ...]
+    own: tuple[NDArray[np.floating] | None, ...]
     final: Floats
     tokens: NDArray[np.int64]
     priors: NDArray[np.float64] | None
@@ -77,8 +77,8 @@ def _observe(trunk: Trunk, question: Question) -> Observed:
             'a passage is over max_tokens and long is "error"; calibrate with "window"'
         )
     count = len(laid.ids)
-    first: list[NDArray[np.float16] | None] = [None] * len(trunk.heads)
-    own: list[Floats | None] = [None] * len(trunk.heads)
+    first: list[NDArray[np.floating] | None] = [None] * len(trunk.heads)
+    own: list[NDArray[np.floating] | None] = [None] * len(trunk.heads)
     final = np.zeros(count, dtype=np.float32)
     for batch in plan(laid.lengths, max_batch_tokens=_BATCH_TOKENS):
         chosen = list(batch.pairs)
@@ -90,15 +90,26 @@ def _observe(trunk: Trunk, question: Question) -> Observed:
             if hidden is None:
                 final[chosen] = step.scores
                 continue
-            rows = first[place]
-            if rows is None:
-                rows = first[place] = np.zeros((count, hidden.shape[2]), dtype=np.float16)
-            rows[chosen] = hidden[:, 0]
-            if step.scores is not None:
-                scores = own[place]
-                if scores is None:
-                    scores = own[place] = np.zeros(count, dtype=np.float32)
-                scores[chosen] = step.scores
+            _put(first, place, count, chosen, hidden[:, 0].astype(np.float16))
+            found = step.scores
+            if trunk.heads[place].kind == "similarity":
+                found = heads.alike(trunk.heads[place], hidden, laid, chosen, tokenizer.template)
+            if found is not None:
+                _put(own, place, count, chosen, found)
     priors = None if question.priors is None else np.array(question.priors, dtype=np.float64)
     filled = tuple(np.zeros((0, 0), np.float16) if one is None else one for one in first)
     return Observed(laid.owners, filled, tuple(own), final, laid.lengths, priors)
+
+
+def _put(
+    kept: list[NDArray[np.floating] | None],
+    place: int,
+    count: int,
+    chosen: Sequence[int],
+    values: NDArray[np.floating],
+) -> None:
+    """Keep the values of the chosen pairs among those of all `count`."""
+    found = kept[place]
+    if found is None:
+        found = kept[place] = np.zeros((count, *values.shape[1:]), dtype=values.dtype)
+    found[list(chosen)] = values

@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ModelError
+from .pairs import Pairs
+from .tokens import Template
 
 Kind: TypeAlias = Literal["output", "probe", "similarity"]
 Floats: TypeAlias = NDArray[np.float32]
@@ -77,6 +79,22 @@ def apply(head: Head, first: Floats, previous: Floats, ranks: Floats) -> Floats:
     scores = normalised(first) @ probe.weights + probe.bias
     scores += probe.previous * previous + probe.log_rank * np.log1p(ranks)
     return scores.astype(np.float32)
+
+
+def alike(
+    head: Head, hidden: Floats, laid: Pairs, chosen: Sequence[int], template: Template
+) -> Floats:
+    """Score the pairs of a batch by a similarity head, from their hidden states."""
+    start = len(template.before)
+    stop = start + len(laid.query)
+    scores = similarity(
+        hidden,
+        slice(start, stop),
+        stop + len(template.between),
+        [int(laid.lengths[i]) for i in chosen],
+        len(template.after),
+    )
+    return np.asarray(head.gain * scores + head.offset, dtype=np.float32)
 
 
 def normalised(rows: Floats) -> Floats:

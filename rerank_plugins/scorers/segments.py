@@ -187,14 +187,7 @@ class ExitScorer:
         head = self.trunk.heads[place]
         if head.kind == "probe":
             return heads.apply(head, hidden[:, 0], scores, ranks)
-        template = self.trunk.tokenizer.template
-        start = len(template.before)
-        stop = start + len(laid.query)
-        lengths = [int(laid.lengths[i]) for i in batch.pairs]
-        after = len(template.after)
-        return heads.similarity(
-            hidden, slice(start, stop), stop + len(template.between), lengths, after
-        )
+        return heads.alike(head, hidden, laid, batch.pairs, self.trunk.tokenizer.template)
 
     def _state(
         self,

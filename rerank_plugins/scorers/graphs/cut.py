@@ -42,12 +42,14 @@ class Narrows:
 def narrows(model: ModelProto, output: str) -> Narrows:
     """Find where a graph can be cut: values without which no path reaches `output`.
 
-    A value is one if no earlier value on such a path is still read after it is made.
+    A value is one if no earlier value on such a path is still read after it is made. Paths start at
+    the looked-up embeddings: masks and positions are made from the ids anew in every segment.
     """
     nodes = list(model.graph.node)
     useful = _backwards(nodes, [output])
-    on_path: set[str] = {_IDS}
-    made: list[tuple[int, str]] = [(-1, _IDS)]
+    start = _embeddings(nodes)
+    on_path: set[str] = {start}
+    made: list[tuple[int, str]] = [(-1, start)]
     last_read: dict[str, int] = {}
     attentions: list[int] = []
     for place, node in enumerate(nodes):
@@ -66,11 +68,22 @@ def narrows(model: ModelProto, output: str) -> Narrows:
     layers: list[int] = []
     horizon = -1
     for place, name in made:
-        if name not in {_IDS, output} and horizon <= place:
+        if name not in {start, output} and horizon <= place:
             values.append(name)
             layers.append(sum(one <= place for one in attentions))
         horizon = max(horizon, last_read.get(name, -1))
     return Narrows(tuple(values), tuple(layers))
+
+
+def _embeddings(nodes: Sequence[NodeProto]) -> str:
+    """Name the embeddings that the token ids are looked up to, or the ids if none are."""
+    ids = {_IDS}
+    for node in nodes:
+        if node.op_type in {"Cast", "Identity"} and node.input[0] in ids:
+            ids.add(node.output[0])
+        elif node.op_type == "Gather" and node.input[1] in ids:
+            return str(node.output[0])
+    return _IDS
 
 
 def segments(
@@ -115,7 +128,8 @@ def _segment(
 
 def _resized(node: NodeProto, before: str, narrow: Sequence[str]) -> NodeProto:
     """Let a size that was taken of an earlier hidden state be taken of the one handed over."""
-    if node.op_type != "Shape" or node.input[0] not in narrow[: narrow.index(before)]:
+    earlier = narrow[: narrow.index(before)] if before in narrow else ()
+    if node.op_type != "Shape" or node.input[0] not in earlier:
         return node
     copy = NodeProto()
     copy.CopyFrom(node)

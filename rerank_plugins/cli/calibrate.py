@@ -1,0 +1,176 @@
+"""`rerank-plugins calibrate`: exits of a model, fitted and certified without labels."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.table import Table
+
+from .. import config
+from ..errors import ConfigError, RerankError
+from ..evaluation import datasets, sources
+from ..evaluation.datasets import Topic
+from ..exits import Calibrated, Gain, Plan, Question, calibrate, draw, gain
+from ..scorers import artefact, trunk
+from ..scorers.files import EMBEDDED, ModelFiles, find
+from ..scorers.heads import Head, from_card
+from ..scorers.options import OnnxOptions
+from ..scorers.segments import stages_of
+from ..scorers.trunk import Trunk
+from . import console
+from .options import Json, Sample, Seed
+
+# The length at which segments are timed against each other.
+_TYPICAL_TOKENS, _TYPICAL_PAIRS = 96, 5
+
+
+def calibrate_exits(  # noqa: PLR0913 - one parameter for each option
+    *,
+    dataset: Annotated[
+        list[Path],
+        typer.Option(
+            "--dataset",
+            metavar="DIR",
+            help="Queries with candidates, as for eval; judgements are not read. Repeat it.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the exits are written.")],
+    run: Annotated[
+        list[Path] | None,
+        typer.Option("--run", metavar="RUN", help="The first stage of each --dataset."),
+    ] = None,
+    model: Annotated[
+        str, typer.Option("--model", "-m", metavar="M", help="The model to give exits to.")
+    ] = EMBEDDED,
+    layers: Annotated[
+        str | None,
+        typer.Option(
+            "--layers", metavar="L,L", help="Layers to stop after; 0 compares embeddings only."
+        ),
+    ] = None,
+    alpha: Annotated[
+        float, typer.Option("--alpha", min=0.0, max=1.0, help="The loss that is allowed.")
+    ] = 0.01,
+    method: Annotated[
+        Literal["ucb", "crc", "ltt"], typer.Option("--method", help="How it is certified.")
+    ] = "ucb",
+    delta: Annotated[float, typer.Option("--delta", help="Chance that it fails (ucb, ltt).")] = 0.1,
+    loss: Annotated[
+        Literal["regret", "top-k miss"], typer.Option("--loss", help="What is bounded.")
+    ] = "regret",
+    top_k: Annotated[int, typer.Option("--top-k", min=1, help="Over how much of the head.")] = 10,
+    depth: Annotated[int, typer.Option("--depth", min=2, help="Candidates per query.")] = 100,
+    max_tokens: Annotated[
+        int | None, typer.Option("--max-tokens", help="Tokens a pair, as it will be run.")
+    ] = None,
+    sample: Sample = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Fit exits on a model's own scores and certify what they lose; no labels are needed.
+
+    Half of the queries fit the heads, the other half certifies the loss. DIR then holds the exits,
+    and a plot of what was gained beside fixed depths and fixed layers. For example:
+
+        rerank-plugins calibrate --dataset scifact --out exits --alpha 0.01
+    """
+    files = find(model)
+    made = Trunk(files, _heads(files, layers), OnnxOptions(max_tokens=max_tokens))
+    costs = _costs(made)
+    weight = config.card_prior_weight(files.card)
+    asked = _questions(dataset, run or [], depth=depth, sample=sample, seed=seed)
+    how = Plan(top_k, loss, alpha, weight, config.card_calibration(files.card), seed)
+    with console.progress("scoring in full", len(asked)) as advance:
+        done = calibrate(made, asked, how, costs=costs, progress=advance)
+    artefact.save(done.exits, out)
+    margins: Sequence[float] | None = None
+    note = ""
+    try:
+        margins, choice = done.exits.choose(alpha, method=method, delta=delta)
+        note = f"{loss} <= {choice.bound:.4f} certified by {method} on {choice.queries} queries"
+    except ConfigError as error:
+        note = str(error)
+    gained = gain(done, costs, how, margins=margins)
+    plot = _draw(gained, out / "gain.svg", how, files.name)
+    if as_json:
+        console.print_json({"gain": gained, "facts": done.exits.facts, "note": note})
+        return
+    console.stdout().print(_table(done, gained, how))
+    console.stdout().print(note)
+    written = f"exits.json, exits.npz{' and gain.svg' if plot else ''} are in {out}"
+    console.stdout().print(f'{written}; use them with: exits = "{out}"', markup=False)
+
+
+def _heads(files: ModelFiles, layers: str | None) -> tuple[Head, ...]:
+    """Take the model's own heads where it has them, probes after the asked layers elsewhere."""
+    wanted = None if layers is None else [int(one) for one in layers.split(",")]
+    own: dict[int, Head] = {}
+    try:
+        own = {head.layer: head for head in from_card(files.card)}
+    except RerankError:
+        if wanted is None:
+            found = trunk.layers(files)
+            last = max(found)
+            wanted = sorted({max(1, round(last / 3)), max(1, round(2 * last / 3))})
+    if wanted is None:
+        return tuple(own.values())
+    cuts = trunk.layers(files) if any(layer not in own for layer in wanted) else {}
+    missing = [layer for layer in wanted if layer not in own and layer not in cuts]
+    if missing:
+        message = f"no exit after layers {missing}; this model can be cut after {sorted(cuts)}"
+        raise ConfigError(message)
+    return tuple(
+        own.get(layer) or Head(layer, cuts[layer], "probe" if layer else "similarity")
+        for layer in wanted
+    )
+
+
+def _costs(made: Trunk) -> list[float]:
+    """Time each segment per pair on this machine."""
+    costs: list[float] = []
+    for scorer in stages_of(made):
+        scorer.warm_up()
+        costs.append(scorer.pace.meter.seconds(_TYPICAL_PAIRS, _TYPICAL_TOKENS) / _TYPICAL_PAIRS)
+    return costs
+
+
+def _questions(
+    folders: Sequence[Path], runs: Sequence[Path], *, depth: int, sample: int | None, seed: int
+) -> list[Question]:
+    asked: list[Question] = []
+    for place, folder in enumerate(folders):
+        found = sources.read(folder, run=runs[place] if place < len(runs) else None)
+        chosen = found if sample is None else datasets.sample(found, sample, seed=seed)
+        asked += [_question(topic) for topic in datasets.shorten(chosen, depth).topics]
+    return [question for question in asked if question.passages]
+
+
+def _question(topic: Topic) -> Question:
+    distinct = {one.text: one.prior for one in reversed(topic.candidates) if one.text}
+    texts = [text for text in distinct if text.strip()][::-1]
+    priors = [distinct[text] for text in texts]
+    known = [one for one in priors if one is not None]
+    return Question(topic.query, tuple(texts), tuple(known) if len(known) == len(texts) else None)
+
+
+def _draw(gained: Gain, path: Path, how: Plan, model: str) -> bool:
+    try:
+        draw(gained, path, loss=how.loss, alpha=how.alpha, title=f"Early exit of {model}")
+    except ImportError:
+        return False
+    return True
+
+
+def _table(done: Calibrated, gained: Gain, how: Plan) -> Table:
+    table = Table(title=f"{done.exits.facts['model']}: work saved, and what it loses")
+    for name in ("way", "speedup", f"{how.loss} (held out)"):
+        table.add_column(name, justify="left" if name == "way" else "right")
+    for one in done.fitted:
+        where = f"exit after layer {one.head.layer}"
+        table.add_row(f"{where}: rank correlation {one.correlation:.2f}", "", "")
+    points = [*([gained.chosen] if gained.chosen else []), *gained.baselines]
+    for point in points:
+        name = point.label if point.kind == point.label else f"{point.kind} {point.label}"
+        table.add_row(name, f"{point.speedup:.2f}x", f"{point.loss:.4f}")
+    return table
