@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import pytest
 
-from rerank_plugins import Reranker, Stage
+from rerank_plugins import Reranker, Stage, load
 from rerank_plugins.engine import Setup
 from rerank_plugins.errors import ModelError
 from rerank_plugins.scorers import heads, trunk
@@ -147,6 +147,19 @@ def test_a_layer_that_cannot_be_cut_is_named(folder):
     model = onnx.load(folder / "model.onnx")
     with pytest.raises(ModelError, match="can be cut after layers"):
         cut.narrows(model, "logits").after(5)
+
+
+def test_the_embedded_model_stops_at_its_own_exits():
+    """The model of the package is cut after layers 2 and 4; survivors score as in one piece."""
+    stage = {"scorer": "embedded", "exits": [2, 4], "exit_keep": 2}
+    passages = ["A monoid is a set with an associative operation.", "Hens lay eggs.", "No."]
+    with load({"stages": [stage]}) as cut_up, Reranker() as one_piece:
+        found = cut_up.rerank("what is a monoid", passages)
+        expected = one_piece.rerank("what is a monoid", passages)
+    assert [hit.depth for hit in found] == [3, 3, 1]
+    for hit in found.hits[:2]:
+        same = next(one for one in expected if one.index == hit.index)
+        assert hit.score == pytest.approx(same.score, abs=1e-3)
 
 
 def test_a_probe_scores_what_its_formula_says():
