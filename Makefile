@@ -1,5 +1,5 @@
 # Starts from python3 (>= 3.11), make and a shell; everything else is installed into .venv.
-.PHONY: demo test lint bench docs observe pictures clean
+.PHONY: demo test oldest lint bench docs observe pictures clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,7 +9,7 @@ export UV_SYSTEM_CERTS ?= 1
 demo: $(VENV)/.user
 	$(BIN)/python examples/demo.py
 
-test: $(VENV)/.dev
+test: $(VENV)/.dev oldest
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/.dev
@@ -56,6 +56,25 @@ $(VENV)/.dev: $(VENV)/.user
 	$(BIN)/python -c 'import torch' 2>/dev/null || \
 		$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
 	$(UV) sync --frozen --inexact --quiet --all-packages --all-extras --group dev
+	touch $@
+
+# The oldest versions of the frameworks that the adapters support, everything of ours from wheels.
+# These versions warn of their own; the locked ones, in the run above, may not.
+OLDEST := .venvs/oldest
+oldest: $(VENV)/.dev $(OLDEST)/.ready
+	rm -rf $(OLDEST)/wheels
+	$(BIN)/uv build --quiet --all-packages --wheel --out-dir $(OLDEST)/wheels
+	$(BIN)/uv pip install --quiet --python $(OLDEST) --no-deps --force-reinstall \
+		$(OLDEST)/wheels/*.whl
+	$(OLDEST)/bin/pytest -W default -p no:cacheprovider tests/contracts/test_adapter.py \
+		tests/adapters/test_haystack.py tests/adapters/test_langchain.py \
+		tests/adapters/test_llama_index.py
+
+$(OLDEST)/.ready: $(BIN)/uv pyproject.toml adapters/*/pyproject.toml tests/adapters/oldest.txt
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(OLDEST)
+	$(BIN)/uv build --quiet --all-packages --wheel --out-dir $(OLDEST)/wheels
+	$(BIN)/uv pip install --quiet --python $(OLDEST) --constraint tests/adapters/oldest.txt \
+		$(OLDEST)/wheels/*.whl langchain-classic pytest pytest-timeout
 	touch $@
 
 $(VENV)/.docs: $(VENV)/.user

@@ -78,7 +78,17 @@ def promised(block: str) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/quickstart.md", "docs/evaluation.md"])
+@pytest.mark.parametrize(
+    "page",
+    [
+        "README.md",
+        "docs/quickstart.md",
+        "docs/evaluation.md",
+        "docs/llama-index.md",
+        "docs/langchain.md",
+        "docs/haystack.md",
+    ],
+)
 def test_the_examples_of_a_page_run_and_print_what_they_say(page, tmp_path, monkeypatch):
     """Blocks of Python on a page run from top to bottom and print their comments."""
     beir_folder(tmp_path / "my-collection")
