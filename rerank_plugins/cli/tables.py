@@ -114,12 +114,14 @@ def _recall(found: Comparison) -> str:
 def unlabelled(found: Unlabelled) -> Table:
     """Show what was seen without labels."""
     caption = (
+        "overlap: share of the first stage's first ten that stay; "
         f"regret: what the first ten lose of {found.reference}'s; phantoms: share of the first ten "
-        "that passages of other queries took, ten of them mixed in"
+        "that passages of other queries took, ten of them mixed in; null score: 99 % of those "
+        "passages score less"
     )
     title = f"{found.dataset}: {found.queries:,} queries, no labels used"
     table = Table(title=escape(title), caption=escape(caption))
-    for name in ("", "overlap with first stage", "regret", "phantoms", "p50 ms", "p95 ms"):
+    for name in ("", "overlap", "regret", "phantoms", "null score", "p50 ms", "p95 ms"):
         table.add_column(name, justify="right")
     for one in found.systems:
         latency = one.cost.latency if one.cost else None
@@ -128,6 +130,7 @@ def unlabelled(found: Unlabelled) -> Table:
             f"{one.overlap:.3f}",
             f"{one.regret:.3f}",
             "-" if one.phantoms is None else f"{one.phantoms:.3f}",
+            "-" if one.null_score is None else f"{one.null_score:.3f}",
             *(["-"] * 2 if latency is None else _ms(latency.p50_s, latency.p95_s)),
         )
     return table

@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from math import log2
 from statistics import fmean
 
+import numpy as np
+
 from ..records import Candidate
 from ..reranker import Reranker
 from .answers import Cost, Ranking, collect, cost, first_stage
@@ -14,24 +16,28 @@ from .datasets import Dataset, Topic
 
 TOP = 10
 STRANGERS = 10
+_NULL = 0.99
 # Marks a document id that no collection has.
 _STRANGER = "stranger\x1f"
 
 
 @dataclass(frozen=True, slots=True)
 class Behaviour:
-    """How a system orders, seen from outside; all numbers are means over queries in [0, 1].
+    """How a system orders, seen from outside; shares are means over queries.
 
     `overlap` is the share of the first stage's first ten that stay among its first ten. `regret` is
     what its first ten lose of the gains of the reference's (the first system's): 0 for the same
     order. `phantoms` is the share of its first ten places that passages of other queries took, of
-    the ten that were mixed in; None for the first stage.
+    the ten that were mixed in; `null_score` is the score that 99 % of those passages stay below:
+    what scores less looks no better than a passage drawn at random. Both are None for the first
+    stage.
     """
 
     name: str
     overlap: float
     regret: float
     phantoms: float | None
+    null_score: float | None
     cost: Cost | None
 
 
@@ -58,13 +64,14 @@ def observe(
     rankings = [collect(name, one, dataset, progress=progress) for name, one in rerankers.items()]
     fooled = [collect(name, one, mixed, progress=progress) for name, one in rerankers.items()]
     reference = rankings[0]
-    systems = [Behaviour(FIRST_STAGE, 1.0, _mean_regret(start, reference), None, None)]
+    systems = [Behaviour(FIRST_STAGE, 1.0, _mean_regret(start, reference), None, None, None)]
     systems += [
         Behaviour(
             one.name,
             _mean_overlap(start, one),
             _mean_regret(one, reference),
             phantoms(strange),
+            null_score(strange),
             cost(one.answers),
         )
         for one, strange in zip(rankings, fooled, strict=True)
@@ -98,6 +105,17 @@ def phantoms(mixed: Ranking) -> float:
         strange = sum(topic.docids[at].startswith(_STRANGER) for at in top)
         shares.append(strange / len(top) if top else 0.0)
     return fmean(shares) if shares else 0.0
+
+
+def null_score(mixed: Ranking) -> float | None:
+    """Give the 99th percentile of the strangers' scores; None where none was scored."""
+    scores = [
+        score
+        for topic, answer in zip(mixed.dataset.topics, mixed.answers, strict=True)
+        for docid, score in zip(topic.docids, answer.scores, strict=True)
+        if docid.startswith(_STRANGER) and score is not None
+    ]
+    return float(np.quantile(scores, _NULL)) if scores else None
 
 
 def overlap(one: Sequence[int], other: Sequence[int]) -> float:

@@ -56,6 +56,19 @@ def test_phantoms_are_counted_among_the_first_ten(pets):
     assert found == pytest.approx(0.5 * strange / 3)
 
 
+def test_the_null_score_is_above_nearly_all_strangers(pets):
+    """Words of other queries do not occur in theirs: BM25 gives such passages 0, the null score."""
+    found = label_free.observe(pets, {"lexical": Reranker("lexical")})
+    assert found.systems[1].null_score == 0.0
+    assert label_free.null_score(Ranking("none", pets, tuple(_unscored(pets)))) is None
+
+
+def _unscored(dataset):
+    for one in dataset.topics:
+        n = len(one.docids)
+        yield Answer(one.qid, tuple(range(n)), (None,) * n, 0.0)
+
+
 def test_regret_is_0_for_the_same_order_and_1_for_none_of_it():
     """Only what the reference has among its first ten gains anything."""
     assert label_free.regret(range(20), range(20)) == 0.0
