@@ -148,15 +148,6 @@ def top_k_miss(order: Sequence[int], full_order: Sequence[int], k: int) -> float
     return len(wanted - set(order[:k])) / max(1, len(wanted))
 
 
-def adapt(level: float, loss: float, alpha: float, *, rate: float = 0.05) -> float:
-    """Move a boldness `level` after an audited query: down after a loss, up after none.
-
-    Online risk control (Feldman et al. 2022): level - rate (loss - alpha). The average loss tends
-    to alpha for any sequence of queries, drifting ones included.
-    """
-    return level - rate * (loss - alpha)
-
-
 def _crc(losses: Floats, alpha: float, delta: float) -> float:  # noqa: ARG001 - one signature
     return crc_bound(losses)
 

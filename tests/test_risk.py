@@ -112,8 +112,3 @@ def test_regret_lies_in_the_unit_interval(order, gains):
 def test_regret_without_any_gain_is_zero():
     """Where nothing is relevant, no order loses anything."""
     assert risk.regret([1, 0], np.zeros(2), 10) == 0.0
-
-
-def test_audited_losses_steer_the_level():
-    """Losses above alpha make the level more careful; none let it grow slowly."""
-    assert risk.adapt(1.0, 0.5, 0.01) < 1.0 < risk.adapt(1.0, 0.0, 0.01)
