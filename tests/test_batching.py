@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rerank_plugins.batching import plan
-from rerank_plugins.scorers.onnx import OnnxOptions
+from rerank_plugins.scorers.tuning import DEFAULT_BATCH_TOKENS
 
 LENGTHS = st.lists(st.integers(1, 512), max_size=120)
 BUDGET = st.integers(1, 4096)
@@ -69,7 +69,7 @@ def test_padding_is_not_worth_naming(count, median):
     real = padded = 0
     for _ in range(20):
         lengths = np.clip(random.lognormal(np.log(median), 0.6, count), 12, 512).astype(np.int64)
-        batches = plan(lengths, max_batch_tokens=OnnxOptions().max_batch_tokens)
+        batches = plan(lengths, max_batch_tokens=DEFAULT_BATCH_TOKENS)
         real += int(lengths.sum())
         padded += sum(batch.padded_tokens for batch in batches)
     assert (padded - real) / padded < 0.03
