@@ -1,6 +1,7 @@
 """One thread with an event loop and a pooled HTTP client; the last check before text leaves."""
 
 import asyncio
+import importlib
 import importlib.util
 import ipaddress
 import ssl
@@ -20,6 +21,11 @@ from .places import origin_of
 
 _REDIRECTS = frozenset({307, 308})
 _MOST_REDIRECTS = 2
+_HEADERS = {
+    "user-agent": "rerank-plugins",
+    "accept": "application/json",
+    "accept-encoding": "gzip, deflate",
+}
 
 R = TypeVar("R")
 
@@ -47,32 +53,29 @@ class ClientOptions:
 class Client:
     """Posts JSON from a thread of its own. Thread-safe; `close` ends the thread.
 
-    `transport` replaces the network, for tests that stand in for DNS.
+    Each pooled connection is an HTTP client of its own, kept only after a whole answer: what a
+    deadline, a hedge or an error broke off is thrown away. (In one shared pool, httpcore 1.0 loses
+    such connections for good, until none is left.) `transport` makes what replaces the network, for
+    tests that stand in for DNS.
     """
 
     def __init__(
-        self, options: ClientOptions, *, transport: httpx.AsyncBaseTransport | None = None
+        self,
+        options: ClientOptions,
+        *,
+        transport: Callable[[], httpx.AsyncBaseTransport] | None = None,
     ) -> None:
         self.options = options
+        self._transport = transport
+        self._trust = _trust(options.ca_file)
+        self._http2 = importlib.util.find_spec("h2") is not None
         self._loop = asyncio.new_event_loop()
-        self._http = httpx.AsyncClient(
-            http2=importlib.util.find_spec("h2") is not None,
-            # Proxies, certificates and netrc of the environment could lead text elsewhere.
-            trust_env=False,
-            follow_redirects=False,
-            verify=_trust(options.ca_file),
-            proxy=options.proxy,
-            transport=transport,
-            timeout=httpx.Timeout(None, connect=options.connect_s),
-            limits=httpx.Limits(
-                max_connections=options.connections, max_keepalive_connections=options.connections
-            ),
-            headers={"user-agent": "rerank-plugins", "accept": "application/json"},
-        )
+        self._free: list[httpx.AsyncClient] = []
+        self._closing: set[asyncio.Task[None]] = set()
         self._thread = threading.Thread(target=_turn, args=(self._loop,), daemon=True)
         self._thread.name = "rerank-remote"
         self._thread.start()
-        self._finalizer = weakref.finalize(self, _end, self._loop, self._http, self._thread)
+        self._finalizer = weakref.finalize(self, _end, self._loop, self._free, self._thread)
 
     def submit(self, coroutine: Coroutine[object, object, R]) -> Future[R]:
         """Run a coroutine on the thread; cancelling the future cancels it."""
@@ -97,7 +100,7 @@ class Client:
         Raises `RemoteError`, and what `check` raises.
         """
         for _ in range(_MOST_REDIRECTS + 1):
-            request = self._http.build_request(method, url, headers=headers, content=body)
+            request = httpx.Request(method, url, headers={**_HEADERS, **headers}, content=body)
             await self._check_address(request.url)
             check(str(request.url))
             reply = await self._exchange(request)
@@ -107,14 +110,50 @@ class Client:
         message = f"{origin_of(url)} redirects without end; check the URL"
         raise RemoteError(message)
 
+    def warm_up(self) -> None:
+        """Load what the first connection would load: a tenth of a second of imports; idempotent."""
+        for name in ("anyio._backends._asyncio", "httpcore", *(("h2",) if self._http2 else ())):
+            importlib.import_module(name)
+        if not self._free:
+            self._free.append(self._connect())
+
     def close(self) -> None:
         """Cancel what is under way and close the connections."""
         self._finalizer()
 
+    def _connect(self) -> httpx.AsyncClient:
+        return httpx.AsyncClient(
+            http2=self._http2,
+            # Proxies, certificates and netrc of the environment could lead text elsewhere.
+            trust_env=False,
+            follow_redirects=False,
+            verify=self._trust,
+            proxy=self.options.proxy,
+            transport=None if self._transport is None else self._transport(),
+            timeout=httpx.Timeout(None, connect=self.options.connect_s),
+            limits=httpx.Limits(max_connections=1, max_keepalive_connections=1),
+        )
+
     async def _exchange(self, request: httpx.Request) -> Reply:
+        """Send a request over a free connection; whatever breaks it off takes that with it."""
+        http = self._free.pop() if self._free else self._connect()
+        whole = False
+        try:
+            reply = await self._read(http, request)
+            whole = len(self._free) < self.options.connections
+        finally:
+            if whole:
+                self._free.append(http)
+            else:
+                task = self._loop.create_task(http.aclose())
+                self._closing.add(task)
+                task.add_done_callback(self._closing.discard)
+        return reply
+
+    async def _read(self, http: httpx.AsyncClient, request: httpx.Request) -> Reply:
         chunks: list[bytes] = []
         size = 0
-        response = await self._http.send(request, stream=True)
+        response = await http.send(request, stream=True)
         try:
             async for chunk in response.aiter_bytes():
                 chunks.append(chunk)
@@ -157,9 +196,9 @@ def _turn(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def _end(
-    loop: asyncio.AbstractEventLoop, http: httpx.AsyncClient, thread: threading.Thread
+    loop: asyncio.AbstractEventLoop, free: list[httpx.AsyncClient], thread: threading.Thread
 ) -> None:
-    asyncio.run_coroutine_threadsafe(_wind_up(http), loop).add_done_callback(
+    asyncio.run_coroutine_threadsafe(_wind_up(free), loop).add_done_callback(
         lambda _: loop.call_soon_threadsafe(loop.stop)
     )
     if thread is not threading.current_thread():
@@ -168,12 +207,13 @@ def _end(
             loop.close()
 
 
-async def _wind_up(http: httpx.AsyncClient) -> None:
+async def _wind_up(free: list[httpx.AsyncClient]) -> None:
     others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
     for task in others:
         task.cancel()
     await asyncio.gather(*others, return_exceptions=True)
-    await http.aclose()
+    others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+    await asyncio.gather(*others, *(http.aclose() for http in free), return_exceptions=True)
     await asyncio.get_running_loop().shutdown_default_executor()
 
 

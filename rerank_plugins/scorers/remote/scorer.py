@@ -27,15 +27,15 @@ class RemoteScorer:
     """Scores by a provider's rerank API. Thread-safe.
 
     Its texts go to `destination`, and only under a permit: `under(permit).score(...)`. `transport`
-    replaces the network in tests. Raises `ConfigError` for options that do not fit together, and
-    `PolicyError` for a region that the URL contradicts.
+    makes what replaces the network in tests. Raises `ConfigError` for options that do not fit
+    together, and `PolicyError` for a region that the URL contradicts.
     """
 
     def __init__(
         self,
         options: RemoteOptions,
         *,
-        transport: httpx.AsyncBaseTransport | None = None,
+        transport: Callable[[], httpx.AsyncBaseTransport] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.target = resolve(options)
@@ -69,7 +69,8 @@ class RemoteScorer:
         raise Withheld(message)
 
     def warm_up(self) -> None:
-        """Do nothing: a destination is not ours to warm, and nobody asked to send text there."""
+        """Load this side's part; a destination is not ours to warm, and no text is sent to it."""
+        self.client.warm_up()
 
     def close(self) -> None:
         """Cancel the calls under way and close the connections."""

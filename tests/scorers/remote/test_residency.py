@@ -101,7 +101,7 @@ class World:
                 breaker=PATIENT,
             )
             ports = {name: int(one.url.rpartition(":")[2]) for name, one in self.servers.items()}
-            self.scorers[host, region] = RemoteScorer(options, transport=Roads(ports))
+            self.scorers[host, region] = RemoteScorer(options, transport=lambda: Roads(ports))
         return self.scorers[host, region]
 
 
