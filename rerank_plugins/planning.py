@@ -67,7 +67,7 @@ class Planner:
         plan, needed_s = chosen
         if plan is everything:
             return Effort((None,) * len(stages), needed_s / workers)
-        counts, needed_s = _stretched(plan, prices, len(chars), worker_s, needed_s)
+        counts, needed_s = _stretched(plan, prices, len(chars), caps, worker_s)
         detail = (
             f"{' > '.join(map(str, counts))} of {len(chars)}; "
             f"predicted {1e3 * needed_s / workers:.0f} of {1e3 * left_s:.0f} ms"
@@ -77,17 +77,26 @@ class Planner:
 
 
 def _stretched(
-    plan: Plan, prices: Sequence[float], candidates: int, worker_s: float, needed_s: float
+    plan: Plan,
+    prices: Sequence[float],
+    candidates: int,
+    caps: Sequence[int | None],
+    worker_s: float,
 ) -> tuple[tuple[int, ...], float]:
-    """Spend what is left of the time on the deepest stage of the plan that runs."""
-    counts = [min(count, candidates) for count in plan.counts]
-    place = max(i for i, count in enumerate(counts) if count or i == 0)
-    most = counts[place - 1] if place else candidates
-    if prices[place] and counts[place] < most:
-        more = min(most - counts[place], int((worker_s - needed_s) / prices[place]))
-        counts[place] += max(0, more)
-        needed_s += max(0, more) * prices[place]
-    return tuple(counts), needed_s
+    """Spend what is left of the time on the deepest stage of the plan that can take more."""
+    counts: list[int] = []
+    for count, cap in zip(plan.counts, caps, strict=True):
+        most = min(counts[-1] if counts else candidates, candidates if cap is None else cap)
+        counts.append(min(count, most))
+    spent_s = sum(price * count for price, count in zip(prices, counts, strict=True))
+    for place in reversed(range(len(counts))):
+        cap = caps[place]
+        most = min(counts[place - 1] if place else candidates, candidates if cap is None else cap)
+        if prices[place] and (counts[place] or place == 0):
+            more = min(most - counts[place], int((worker_s - spent_s) / prices[place]))
+            counts[place] += max(0, more)
+            spent_s += max(0, more) * prices[place]
+    return tuple(counts), spent_s
 
 
 def _caps(keeps: Sequence[Keep | None], candidates: int) -> list[int | None]:

@@ -74,6 +74,14 @@ def test_more_time_is_spent():
     assert effort.counts == (45, 0)
 
 
+def test_what_a_keep_rule_leaves_over_goes_to_the_stage_before():
+    """Behind keep = 12 no time is set aside for a thirteenth; the first stage scores more."""
+    stages = [(Slow(1e-3), 12), (Slow(1e-2), None)]
+    effort = Planner().plan(stages, [100] * 200, left_s=0.25, workers=1.0)
+    assert effort.counts[1] == 12
+    assert effort.counts[0] == 105
+
+
 def test_a_keep_rule_lets_a_deeper_plan_fit():
     """After keep = 20 % the second stage is cheap, and everything fits."""
     stages = [(Slow(1e-3), ShareKeep(0.2)), (Slow(1e-2), None)]
