@@ -25,14 +25,26 @@ STEPS = ("download", "prepare", "embed", "mine", "train", "measure", "package")
 def download(options: argparse.Namespace) -> None:
     """Fetch the permissively licensed packages whose functions become code pairs."""
     target = options.build / "wheels"
-    command = ("download", "-q", "--no-deps", "--only-binary=:all:", "-d", str(target), *sources.CODE_PACKAGES)
+    command = (
+        "download",
+        "-q",
+        "--no-deps",
+        "--only-binary=:all:",
+        "-d",
+        str(target),
+        *sources.CODE_PACKAGES,
+    )
     subprocess.run((sys.executable, "-m", "pip", *command), check=True)  # noqa: S603 fixed arguments
 
 
 def prepare(options: argparse.Namespace) -> None:
     """Write queries.jsonl and passages.jsonl."""
     counts = sources.prepare(
-        options.data / "train", options.build / "wheels", options.data / "ir", options.build / "data", seed=0
+        options.data / "train",
+        options.build / "wheels",
+        options.data / "ir",
+        options.build / "data",
+        seed=0,
     )
     sys.stdout.write(json.dumps(counts) + "\n")
 
@@ -65,13 +77,21 @@ def mine(options: argparse.Namespace) -> None:
 
 
 def _recipe(options: argparse.Namespace) -> train.Recipe:
-    given = {key: getattr(options, key) for key in ("head", "start", "seed", "steps") if getattr(options, key) is not None}
+    given = {
+        key: getattr(options, key)
+        for key in ("head", "start", "seed", "steps")
+        if getattr(options, key) is not None
+    }
     return train.Recipe(**given)
 
 
 def train_model(options: argparse.Namespace) -> None:
     """Train, or go on from the run's last checkpoint."""
-    watched = evaluate.sample(options.data / "ir", queries=options.watch, depth=40) if options.watch else {}
+    watched = (
+        evaluate.sample(options.data / "ir", queries=options.watch, depth=40)
+        if options.watch
+        else {}
+    )
     train.run(
         Mined.read(options.build / "data", mining.Weights()),
         _recipe(options),
@@ -87,7 +107,9 @@ def load(folder: Path) -> CrossEncoder:
     """Return the averaged model of a run."""
     recipe = json.loads((folder / "recipe.json").read_text())
     model = CrossEncoder(recipe["head"])
-    model.load_state_dict(torch.load(folder / "last.pt", map_location="cpu", weights_only=True)["average"])
+    model.load_state_dict(
+        torch.load(folder / "last.pt", map_location="cpu", weights_only=True)["average"]
+    )
     return model
 
 
@@ -96,7 +118,11 @@ def measure(options: argparse.Namespace) -> None:
     sets = evaluate.sample(options.data / "ir", queries=options.queries, depth=100)
     card.score_sets(
         load(options.build / "runs" / options.name),
-        {name: queries for name, queries in sets.items() if not options.sets or name in options.sets},
+        {
+            name: queries
+            for name, queries in sets.items()
+            if not options.sets or name in options.sets
+        },
         options.build / "scores" / options.name,
         device=options.device,
     )
@@ -128,21 +154,38 @@ def main() -> None:
     """Read the command line and run one step, or all of them."""
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
     parser.add_argument("step", choices=(*STEPS, "all"))
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder with train/ and ir/")
-    parser.add_argument("--build", type=Path, default=Path("build/embedded"), help="everything made on the way")
+    parser.add_argument(
+        "--data", type=Path, default=Path("../shared/data"), help="folder with train/ and ir/"
+    )
+    parser.add_argument(
+        "--build", type=Path, default=Path("build/embedded"), help="everything made on the way"
+    )
     parser.add_argument("--out", type=Path, default=Path("rerank_plugins/models/embedded"))
     parser.add_argument("--name", default="final", help="name of the run under BUILD/runs")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--head", choices=("rows", "mixed", "cls"), default=None)
-    parser.add_argument("--begin-from", dest="start", default=None, help="weights-fp16.safetensors of embedded-v0 to start from")
+    parser.add_argument(
+        "--begin-from",
+        dest="start",
+        default=None,
+        help="weights-fp16.safetensors of embedded-v0 to start from",
+    )
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--steps", type=int, default=None)
-    parser.add_argument("--stop-at", type=int, default=None, help="pause after this step; resumable")
-    parser.add_argument("--watch", type=int, default=8, help="queries per judged set measured while training")
+    parser.add_argument(
+        "--stop-at", type=int, default=None, help="pause after this step; resumable"
+    )
+    parser.add_argument(
+        "--watch", type=int, default=8, help="queries per judged set measured while training"
+    )
     parser.add_argument("--evaluate-every", type=int, default=500)
-    parser.add_argument("--queries", type=int, default=1_000, help="queries per judged set when measuring")
-    parser.add_argument("--sets", nargs="*", default=(), help="judged sets to measure; all without it")
+    parser.add_argument(
+        "--queries", type=int, default=1_000, help="queries per judged set when measuring"
+    )
+    parser.add_argument(
+        "--sets", nargs="*", default=(), help="judged sets to measure; all without it"
+    )
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)

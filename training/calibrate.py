@@ -39,7 +39,12 @@ def platt(scores: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
         z = ab[0] * scores + ab[1]
         return float(np.mean(np.logaddexp(0, z) - target * z))
 
-    found = minimize(loss, np.array([1.0, -float(scores.mean())]), method="Nelder-Mead", options={"maxiter": 2_000})
+    found = minimize(
+        loss,
+        np.array([1.0, -float(scores.mean())]),
+        method="Nelder-Mead",
+        options={"maxiter": 2_000},
+    )
     return float(found.x[0]), float(found.x[1])
 
 
@@ -70,7 +75,9 @@ def _held_out_pairs(data: Path, negatives: int, seed: int) -> tuple[list[str], l
     return queries, groups
 
 
-def held_out(model: CrossEncoder, data: Path, *, negatives: int = 9, queries: int = 400, seed: int = 0) -> dict[str, object]:
+def held_out(
+    model: CrossEncoder, data: Path, *, negatives: int = 9, queries: int = 400, seed: int = 0
+) -> dict[str, object]:
     """Fit on half of the held-out queries, measure on the other half; the first pair of a group is the right one."""
     texts, groups = _held_out_pairs(data, negatives, seed)
     texts, groups = texts[:queries], groups[:queries]
@@ -99,12 +106,16 @@ def _flat(found: Sequence[np.ndarray], column: int) -> tuple[np.ndarray, np.ndar
     return scores, labels
 
 
-def judged_error(scored: Mapping[str, list[Scored]], a: float, b: float) -> dict[str, dict[str, float]]:
+def judged_error(
+    scored: Mapping[str, list[Scored]], a: float, b: float
+) -> dict[str, dict[str, float]]:
     """Return, per judged set, the mean probability of the candidates, the share that is relevant, and the error."""
     out = {}
     for name, rows in scored.items():
         p = probability(np.concatenate([r.exits[:, 2] for r in rows]), a, b)
-        y = np.concatenate([[float(r.query.judgements.get(d, 0) > 0) for d in r.query.candidates] for r in rows])
+        y = np.concatenate(
+            [[float(r.query.judgements.get(d, 0) > 0) for d in r.query.candidates] for r in rows]
+        )
         out[name] = {
             "mean_probability": round(float(p.mean()), 4),
             "share_relevant": round(float(y.mean()), 4),

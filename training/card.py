@@ -46,8 +46,8 @@ def score_sets(
     sets: Mapping[str, list[JudgedQuery]],
     folder: Path,
     *,
-    both: int = 10,
-    part: int = 20,
+    both: int = 3,
+    part: int = 10,
     max_tokens: int = 192,
     device: str = "cpu",
 ) -> None:
@@ -67,7 +67,13 @@ def score_sets(
             texts, groups = [q.text for q in chosen], [q.passages for q in chosen]
             exits = score(shipped, texts, groups, max_tokens=max_tokens, device=device)
             compared = max(0, both - start)
-            full = score(model, texts[:compared], groups[:compared], max_tokens=max_tokens, device=device) if compared else []
+            full = (
+                score(
+                    model, texts[:compared], groups[:compared], max_tokens=max_tokens, device=device
+                )
+                if compared
+                else []
+            )
             np.savez(
                 path,
                 qids=np.array([q.qid for q in chosen]),
@@ -78,12 +84,16 @@ def score_sets(
             )
 
 
-def _cosines(texts: list[str], groups: list[tuple[str, ...]], max_tokens: int, device: str) -> list[np.ndarray]:
+def _cosines(
+    texts: list[str], groups: list[tuple[str, ...]], max_tokens: int, device: str
+) -> list[np.ndarray]:
     every = sorted({text for group in groups for text in group})
     place = {text: i for i, text in enumerate(every)}
     rows = embed(every, max_tokens=max_tokens, device=device, quiet=True).astype(np.float32)
     asked = embed(texts, device=device, quiet=True).astype(np.float32)
-    return [rows[[place[text] for text in group]] @ q for group, q in zip(groups, asked, strict=True)]
+    return [
+        rows[[place[text] for text in group]] @ q for group, q in zip(groups, asked, strict=True)
+    ]
 
 
 def read_scores(folder: Path, sets: Mapping[str, list[JudgedQuery]]) -> dict[str, list[Scored]]:
@@ -91,14 +101,21 @@ def read_scores(folder: Path, sets: Mapping[str, list[JudgedQuery]]) -> dict[str
     scored: dict[str, list[Scored]] = {}
     for name, known in sets.items():
         queries = {q.qid: q for q in known}
-        for path in sorted(folder.glob(f"{name}.*.npz"), key=lambda path: int(path.stem.rsplit(".", 1)[1])):
+        for path in sorted(
+            folder.glob(f"{name}.*.npz"), key=lambda path: int(path.stem.rsplit(".", 1)[1])
+        ):
             with np.load(path) as file:
                 ends = np.cumsum(file["sizes"])
-                exits, cosine = np.split(file["exits"], ends[:-1]), np.split(file["cosine"], ends[:-1])
+                exits, cosine = (
+                    np.split(file["exits"], ends[:-1]),
+                    np.split(file["cosine"], ends[:-1]),
+                )
                 compared = int(np.searchsorted(ends, len(file["full"]), side="right"))
                 full = np.split(file["full"], ends[:compared])[:compared]
                 scored.setdefault(name, []).extend(
-                    Scored(queries[str(qid)], exits[i], full[i] if i < compared else None, cosine[i])
+                    Scored(
+                        queries[str(qid)], exits[i], full[i] if i < compared else None, cosine[i]
+                    )
                     for i, qid in enumerate(file["qids"])
                     if str(qid) in queries
                 )
@@ -119,14 +136,18 @@ def _value(row: Scored, column: str, weight: float = 0.0) -> float:
         "fused": lambda: row.fused(weight),
         "fused_exit_2": lambda: row.fused(weight, 0),
         "fused_exit_4": lambda: row.fused(weight, 1),
-        "cosine_fused": lambda: (1 - weight) * standardise(row.cosine) + weight * standardise(np.array(row.query.prior)),
+        "cosine_fused": lambda: (
+            (1 - weight) * standardise(row.cosine) + weight * standardise(np.array(row.query.prior))
+        ),
     }[column]()
     return judged.ndcg_of(row.query, scores)
 
 
 def tune_fusion(scored: Mapping[str, list[Scored]]) -> dict[str, object]:
     """Return the prior weight with the best mean that costs no set more than .01, and how it holds out."""
-    table = {name: np.array([_mean(rows, "fused", w) for w in WEIGHTS]) for name, rows in scored.items()}
+    table = {
+        name: np.array([_mean(rows, "fused", w) for w in WEIGHTS]) for name, rows in scored.items()
+    }
     bm25 = {name: _mean(rows, "bm25") for name, rows in scored.items()}
 
     def best(names: Sequence[str]) -> int:
@@ -140,8 +161,14 @@ def tune_fusion(scored: Mapping[str, list[Scored]]) -> dict[str, object]:
         "prior_weight": WEIGHTS[chosen],
         "normalise": "standardise over the request's candidates (mean 0, standard deviation 1)",
         "rule": "(1 - prior_weight) * z(model score) + prior_weight * z(first-stage score)",
-        "mean_by_weight": {str(w): round(float(np.mean([t[i] for t in table.values()])), 4) for i, w in enumerate(WEIGHTS)},
-        "left_one_set_out": {"mean": round(float(np.mean(list(left_out.values()))), 4), **{k: round(v, 4) for k, v in left_out.items()}},
+        "mean_by_weight": {
+            str(w): round(float(np.mean([t[i] for t in table.values()])), 4)
+            for i, w in enumerate(WEIGHTS)
+        },
+        "left_one_set_out": {
+            "mean": round(float(np.mean(list(left_out.values()))), 4),
+            **{k: round(v, 4) for k, v in left_out.items()},
+        },
         "worst_against_bm25": round(min(float(table[n][chosen]) - bm25[n] for n in table), 4),
     }
 
@@ -149,13 +176,25 @@ def tune_fusion(scored: Mapping[str, list[Scored]]) -> dict[str, object]:
 def measures(scored: Mapping[str, list[Scored]], weight: float) -> dict[str, dict[str, object]]:
     """Return the rows of the card's table; `final_fp32` and `final_int8_same_queries` compare on the same queries."""
     out: dict[str, dict[str, object]] = {}
-    columns = ("bm25", "encoder_cosine", "exit_2", "exit_4", "final", "fused", "fused_exit_2", "fused_exit_4", "cosine_fused")
+    columns = (
+        "bm25",
+        "encoder_cosine",
+        "exit_2",
+        "exit_4",
+        "final",
+        "fused",
+        "fused_exit_2",
+        "fused_exit_4",
+        "cosine_fused",
+    )
     for name, rows in scored.items():
         row: dict[str, object] = {"queries": len(rows)}
         row |= {column: round(_mean(rows, column, weight), 4) for column in columns}
         both = [r for r in rows if r.exits_fp32 is not None]
         row["same_queries"] = len(both)
-        row["final_fp32"] = round(float(np.mean([judged.ndcg_of(r.query, r.exits_fp32[:, -1]) for r in both])), 4)  # type: ignore[index]
+        row["final_fp32"] = round(
+            float(np.mean([judged.ndcg_of(r.query, r.exits_fp32[:, -1]) for r in both])), 4
+        )  # type: ignore[index]
         row["final_int8"] = round(_mean(both, "final"), 4)
         gains = [_value(r, "fused", weight) - _value(r, "bm25") for r in rows]
         row["fused_minus_bm25_95"] = [round(v, 4) for v in judged.bootstrap(gains)]
@@ -181,7 +220,9 @@ def probes(model: CrossEncoder) -> dict[str, object]:
     """Return how many of the hand-written cases each exit puts the right passage first in, and which fail."""
     lines = Path(__file__).with_name("probes.jsonl").read_text(encoding="utf-8").splitlines()
     cases = [json.loads(line) for line in lines]
-    found = score(model, [c["query"] for c in cases], [[c["right"], *c["distractors"]] for c in cases])
+    found = score(
+        model, [c["query"] for c in cases], [[c["right"], *c["distractors"]] for c in cases]
+    )
     won = np.array([[scores[:, i].argmax() == 0 for i in range(3)] for scores in found])
     traps: dict[str, list[int]] = {}
     for case, line in zip(cases, won, strict=True):
@@ -221,9 +262,13 @@ def write(
         "export_checks": {name: float(f"{value:.2g}") for name, value in export_checks.items()},
         "fusion": fusion,
         "measures": table,
-        "means": {key: round(float(np.mean([row[key] for row in table.values()])), 4) for key in numbers},  # type: ignore[arg-type]
+        "means": {
+            key: round(float(np.mean([row[key] for row in table.values()])), 4) for key in numbers
+        },  # type: ignore[arg-type]
         "spearman_to_final": agreement(scored),
         "calibration": calibration,
         "probes": probes(shipped),
     }
-    (out / "card.json").write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    (out / "card.json").write_text(
+        json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+    )

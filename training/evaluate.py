@@ -41,17 +41,25 @@ def score(
     place = {text: i for i, text in enumerate(texts)}
     ids_q, ids_p = ragged(queries, max_tokens), ragged(texts, max_tokens)
     pairs = [(i, place[text]) for i, group in enumerate(passages) for text in group]
-    lengths = np.array([
-        min(ids_q.starts[q + 1] - ids_q.starts[q], QUERY_TOKENS) + ids_p.starts[p + 1] - ids_p.starts[p] + 3
-        for q, p in pairs
-    ]).clip(max=max_tokens)
+    lengths = np.array(
+        [
+            min(ids_q.starts[q + 1] - ids_q.starts[q], QUERY_TOKENS)
+            + ids_p.starts[p + 1]
+            - ids_p.starts[p]
+            + 3
+            for q, p in pairs
+        ]
+    ).clip(max=max_tokens)
     order = np.argsort(-lengths, kind="stable")
     scores = np.zeros((len(pairs), len(EXITS)), np.float32)
     start, bar = 0, tqdm(total=len(pairs), desc="score", unit="pair", disable=quiet, mininterval=15)
     while start < len(order):
         picked = order[start : start + max(1, batch_tokens // int(lengths[order[start]]))]
         lines_q = [ids_q.line(pairs[i][0], QUERY_TOKENS) for i in picked]
-        lines_p = [ids_p.line(pairs[i][1], max_tokens - 3 - len(q)) for i, q in zip(picked, lines_q, strict=True)]
+        lines_p = [
+            ids_p.line(pairs[i][1], max_tokens - 3 - len(q))
+            for i, q in zip(picked, lines_q, strict=True)
+        ]
         inputs = (part.to(device) for part in collate(lines_q, lines_p))
         scores[picked] = running(*inputs).float().cpu().numpy()
         bar.update(len(picked))
@@ -71,11 +79,15 @@ def sample(root: Path, *, queries: int, depth: int, seed: int = 0) -> dict[str, 
     return chosen
 
 
-def quick(model: CrossEncoder, sets: Mapping[str, list[JudgedQuery]], *, max_tokens: int = 192) -> dict[str, float]:
+def quick(
+    model: CrossEncoder, sets: Mapping[str, list[JudgedQuery]], *, max_tokens: int = 192
+) -> dict[str, float]:
     """Return mean nDCG@10 per exit and per set (last exit), and of the last exit fused with the first stage."""
     rows: dict[str, list[np.ndarray]] = {}
     for name, queries in sets.items():
-        found = score(model, [q.text for q in queries], [q.passages for q in queries], max_tokens=max_tokens)
+        found = score(
+            model, [q.text for q in queries], [q.passages for q in queries], max_tokens=max_tokens
+        )
         for query, scores in zip(queries, found, strict=True):
             prior = judged.standardise(np.array(query.prior))
             fused = judged.standardise(scores[:, -1]) + 0.4 * prior

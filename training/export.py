@@ -34,7 +34,9 @@ class Graph(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor
+    ) -> tuple[Tensor, ...]:
         """Return logits, exit_2, exit_4, hidden_2, hidden_4."""
         model = self.model
         x = model.embeddings(input_ids, token_type_ids)
@@ -97,18 +99,32 @@ def quantise(source: Path, target: Path, *, at_least: int = 100_000) -> int:
     rounded, added = 0, []
     for weight in list(graph.initializer):
         node = readers.get(weight.name)
-        if weight.data_type != TensorProto.FLOAT or len(weight.dims) != 2 or np.prod(weight.dims) < at_least:  # noqa: PLR2004
+        if (
+            weight.data_type != TensorProto.FLOAT
+            or len(weight.dims) != 2
+            or np.prod(weight.dims) < at_least
+        ):
             continue
         if node is None or node.op_type not in {"MatMul", "Gather", "Gemm"}:
             continue
-        per_row = node.op_type == "Gather" or any(a.name == "transB" and a.i for a in node.attribute)
+        per_row = node.op_type == "Gather" or any(
+            a.name == "transB" and a.i for a in node.attribute
+        )
         axis = 0 if per_row else 1
         values, scale = _rounded(numpy_helper.to_array(weight), axis)
         name = weight.name
         graph.initializer.remove(weight)
         graph.initializer.append(numpy_helper.from_array(values, f"{name}.int8"))
         graph.initializer.append(numpy_helper.from_array(scale, f"{name}.scale"))
-        added.append(helper.make_node("DequantizeLinear", [f"{name}.int8", f"{name}.scale"], [name], f"{name}.dequantise", axis=axis))
+        added.append(
+            helper.make_node(
+                "DequantizeLinear",
+                [f"{name}.int8", f"{name}.scale"],
+                [name],
+                f"{name}.dequantise",
+                axis=axis,
+            )
+        )
         rounded += 1
     for node in reversed(added):
         graph.node.insert(0, node)
@@ -123,7 +139,7 @@ def rounded_copy(model: CrossEncoder) -> CrossEncoder:
 
     twin = copy.deepcopy(model).float()
     with torch.no_grad():
-        for name, parameter in twin.named_parameters():
+        for _, parameter in twin.named_parameters():
             if parameter.ndim == 2 and parameter.numel() >= 100_000:  # noqa: PLR2004
                 # torch keeps [out, in] and tables [rows, width]: both have their scale on axis 0.
                 values, scale = _rounded(parameter.numpy(), 0)
@@ -166,15 +182,23 @@ def difference(model: CrossEncoder, path: Path, *, seed: int = 0) -> float:
         feeds = dict(zip(INPUTS, (ids, on, kind), strict=True))
         found = session.run(list(OUTPUTS), feeds)
         expected = Graph(model.float().eval())(*(torch.from_numpy(feeds[name]) for name in INPUTS))
-        worst = max(worst, *(float(np.abs(a - b.numpy()).max()) for a, b in zip(found, expected, strict=False)))
+        worst = max(
+            worst,
+            *(float(np.abs(a - b.numpy()).max()) for a, b in zip(found, expected, strict=False)),
+        )
     return worst
 
 
 def manifest(folder: Path) -> None:
     """Write manifest.json: size and sha256 of every other file in the folder."""
     files = {
-        path.name: {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "bytes": path.stat().st_size}
+        path.name: {
+            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+            "bytes": path.stat().st_size,
+        }
         for path in sorted(folder.iterdir())
         if path.is_file() and path.name not in {"manifest.json", "__init__.py"}
     }
-    (folder / "manifest.json").write_text(json.dumps({"files": files}, indent=1) + "\n", encoding="utf-8")
+    (folder / "manifest.json").write_text(
+        json.dumps({"files": files}, indent=1) + "\n", encoding="utf-8"
+    )

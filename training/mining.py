@@ -46,7 +46,9 @@ def lexical_index(passages: Sequence[str]) -> tuple[bm25s.BM25, Stemmer.Stemmer]
     """Return a BM25 index with stemming and the stemmer that queries need."""
     stemmer = Stemmer.Stemmer("english")
     index = bm25s.BM25(k1=K1, b=B)
-    index.index(bm25s.tokenize(list(passages), stemmer=stemmer, show_progress=False), show_progress=False)
+    index.index(
+        bm25s.tokenize(list(passages), stemmer=stemmer, show_progress=False), show_progress=False
+    )
     return index, stemmer
 
 

@@ -45,7 +45,7 @@ class Layer(nn.Module):
         self.norm_1, self.norm_2 = (nn.LayerNorm(HIDDEN, eps=1e-12) for _ in range(2))
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
-        """x [batch, length, hidden], bias [batch, 1, 1, length] (0 or -1e4) -> the shape of x."""
+        """X [batch, length, hidden], bias [batch, 1, 1, length] (0 or -1e4) -> the shape of x."""
         b, n, _ = x.shape
         q, k, v = (
             part(x).reshape(b, n, HEADS, HIDDEN // HEADS).transpose(1, 2)
@@ -60,7 +60,10 @@ class Layer(nn.Module):
             flat = (b * HEADS, n, HIDDEN // HEADS)
             spread = bias.expand(b, HEADS, 1, n).reshape(b * HEADS, 1, n)
             products = torch.baddbmm(
-                spread, q.reshape(flat), k.reshape(flat).transpose(1, 2), alpha=(HIDDEN // HEADS) ** -0.5
+                spread,
+                q.reshape(flat),
+                k.reshape(flat).transpose(1, 2),
+                alpha=(HIDDEN // HEADS) ** -0.5,
             )
             mixed = torch.bmm(torch.softmax(products, -1), v.reshape(flat)).view(b, HEADS, n, -1)
         else:
@@ -81,7 +84,7 @@ class ClsHead(nn.Module):
         nn.init.zeros_(self.score.bias)
 
     def forward(self, h: Tensor, masks: tuple[Tensor, ...]) -> Tensor:  # noqa: ARG002 one seam
-        """h [batch, length, hidden] -> scores [batch]."""
+        """H [batch, length, hidden] -> scores [batch]."""
         return self.score(torch.tanh(self.dense(h[:, 0])))[..., 0]
 
 
@@ -101,7 +104,7 @@ class RowsHead(nn.Module):
             nn.init.zeros_(part.bias)
 
     def forward(self, h: Tensor, masks: tuple[Tensor, ...]) -> Tensor:
-        """h [batch, length, hidden], four masks [batch, length] -> scores [batch]."""
+        """H [batch, length, hidden], four masks [batch, length] -> scores [batch]."""
         query, passage, query_words, passage_words = masks
         mean_q = F.normalize((h * query[..., None]).sum(1) / query.sum(1, keepdim=True), dim=-1)
         sum_p = (h * passage[..., None]).sum(1)

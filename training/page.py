@@ -36,7 +36,14 @@ def page(card: dict[str, Any], megabytes: float) -> str:
     """Return the page."""
     table, means = card["measures"], card["means"]
     most = max(row["queries"] for row in table.values())
-    parts = [HEAD.format(megabytes=megabytes, cap=card["measured_tokens"], most=most, weight=card["fusion"]["prior_weight"]).rstrip()]
+    parts = [
+        HEAD.format(
+            megabytes=megabytes,
+            cap=card["measured_tokens"],
+            most=most,
+            weight=card["fusion"]["prior_weight"],
+        ).rstrip()
+    ]
     parts += [_row(name, row) for name, row in table.items()]
     parts += [_row("**mean**", means), ""]
     parts += _fusion(card) + _exits(card) + _probability(card) + _probes(card) + _origin(card)
@@ -70,8 +77,14 @@ def _exits(card: dict[str, Any]) -> list[str]:
 
 def _probability(card: dict[str, Any]) -> list[str]:
     cal = card["calibration"]
-    rows = [f"| {name} | {cal[name]['a']} | {cal[name]['b']} | {cal[name]['ece_before']:.3f} | {cal[name]['ece_after']:.3f} |" for name in ("exit_2", "exit_4", "final")]
-    judged = [f"| {name} | {row['mean_probability']:.3f} | {row['share_relevant']:.3f} | {row['ece']:.3f} |" for name, row in cal["judged_sets"].items()]
+    rows = [
+        f"| {name} | {cal[name]['a']} | {cal[name]['b']} | {cal[name]['ece_before']:.3f} | {cal[name]['ece_after']:.3f} |"
+        for name in ("exit_2", "exit_4", "final")
+    ]
+    judged = [
+        f"| {name} | {row['mean_probability']:.3f} | {row['share_relevant']:.3f} | {row['ece']:.3f} |"
+        for name, row in cal["judged_sets"].items()
+    ]
     return [
         "## Probability", "", f"`{cal['formula']}`, from {cal['pairs']}.", "",
         "| exit | a | b | error before | after |", "|---|---|---|---|---|", *rows, "",

@@ -38,13 +38,17 @@ class Ragged:
 def ragged(texts: Sequence[str], max_tokens: int) -> Ragged:
     """Return the texts' ids without special tokens."""
     reader = tokenizer()
-    lines = [line.ids[:max_tokens] for line in reader.encode_batch(list(texts), add_special_tokens=False)]
+    lines = [
+        line.ids[:max_tokens] for line in reader.encode_batch(list(texts), add_special_tokens=False)
+    ]
     starts = np.zeros(len(lines) + 1, np.int64)
     np.cumsum([len(line) for line in lines], out=starts[1:])
     return Ragged(np.fromiter((i for line in lines for i in line), np.int32, starts[-1]), starts)
 
 
-def collate(queries: Sequence[np.ndarray], passages: Sequence[np.ndarray]) -> tuple[Tensor, Tensor, Tensor]:
+def collate(
+    queries: Sequence[np.ndarray], passages: Sequence[np.ndarray]
+) -> tuple[Tensor, Tensor, Tensor]:
     """Return input_ids, attention_mask, token_type_ids [pairs, longest] of [CLS] q [SEP] p [SEP]."""
     longest = max(len(q) + len(p) for q, p in zip(queries, passages, strict=True)) + 3
     ids, on, kind = (np.zeros((len(queries), longest), np.int64) for _ in range(3))
@@ -72,7 +76,9 @@ class Mined:
     def read(cls, folder: Path, weights: Weights) -> Mined:
         """Read what `prepare` and `mine` wrote under `folder`."""
         rows = [json.loads(line) for line in (folder / "queries.jsonl").open(encoding="utf-8")]
-        texts = [json.loads(line)["text"] for line in (folder / "passages.jsonl").open(encoding="utf-8")]
+        texts = [
+            json.loads(line)["text"] for line in (folder / "passages.jsonl").open(encoding="utf-8")
+        ]
         with np.load(folder / "mined.npz") as file:
             mined = {name: file[name] for name in file.files}
         return cls(
@@ -107,7 +113,9 @@ def _pick(data: Mined, query: int, size: int, rng: np.random.Generator) -> np.nd
     width = data.candidates.shape[1]
     usable = np.flatnonzero(~data.dropped[query][1:]) + 1
     chances = np.where(usable <= width // 2, 2.0, 1.0)
-    others = rng.choice(usable, min(size - 1, len(usable)), replace=False, p=chances / chances.sum())
+    others = rng.choice(
+        usable, min(size - 1, len(usable)), replace=False, p=chances / chances.sum()
+    )
     while len(others) < size - 1:
         others = np.append(others, rng.integers(width // 2, width))
     return np.concatenate([[0], others])
@@ -140,7 +148,9 @@ def batches(data: Mined, *, groups: int, size: int, seed: int, start: int = 0) -
         at += 1
 
 
-def _group(data: Mined, query: int, size: int, rng: np.random.Generator) -> tuple[np.ndarray, list[np.ndarray], np.ndarray]:
+def _group(
+    data: Mined, query: int, size: int, rng: np.random.Generator
+) -> tuple[np.ndarray, list[np.ndarray], np.ndarray]:
     columns = _pick(data, query, size, rng)
     cap = int(rng.choice(CAPS, p=CAP_SHARES))
     passages = [data.passages.line(int(i), cap) for i in data.candidates[query, columns]]

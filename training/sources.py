@@ -31,8 +31,7 @@ LIMITS = {  # queries kept per source; passages come with them
 }  # fmt: skip
 PASSAGE_CHARACTERS = 1_500
 STOP = frozenset(
-    "a an and are as at be by did do does for from had has have how if in into is it its of on or "
-    "that the their there these this to was were what when where which who whom whose why will with".split(),
+    ["a", "an", "and", "are", "as", "at", "be", "by", "did", "do", "does", "for", "from", "had", "has", "have", "how", "if", "in", "into", "is", "it", "its", "of", "on", "or", "that", "the", "their", "there", "these", "this", "to", "was", "were", "what", "when", "where", "which", "who", "whom", "whose", "why", "will", "with"],
 )
 
 
@@ -58,7 +57,15 @@ def _plain(text: str) -> str:
     >>> _plain("the denver broncos -lrb- afc -rrb- won 24 -- 10 .")
     'the denver broncos (afc) won 24 - 10.'
     """
-    for old, new in (("-lrb- ", "("), (" -rrb-", ")"), ("``", '"'), ("''", '"'), (" -- ", " - "), ("-lsb- ", "["), (" -rsb-", "]")):
+    for old, new in (
+        ("-lrb- ", "("),
+        (" -rrb-", ")"),
+        ("``", '"'),
+        ("''", '"'),
+        (" -- ", " - "),
+        ("-lsb- ", "["),
+        (" -rsb-", "]"),
+    ):
         text = text.replace(old, new)
     return re.sub(r" ([.,?;:!%)]|'s\b|n't\b)", r"\1", text)
 
@@ -71,7 +78,9 @@ def _ares(root: Path) -> Iterator[Pair]:
 
 def _simple(root: Path) -> Iterator[Pair]:
     for row in _rows(root / "medquad" / "pairs.jsonl.gz"):
-        yield Pair(row["query"].replace("(are) ", "").replace(" ?", "?"), row["positive"], "medquad")
+        yield Pair(
+            row["query"].replace("(are) ", "").replace(" ?", "?"), row["positive"], "medquad"
+        )
     for row in _rows(root / "nqg-squad-sent" / "pairs.jsonl.gz"):
         yield Pair(_plain(row["query"]), _plain(row["positive"]), "nqg")
     for row in _rows(root / "squad-dev" / "pairs.jsonl.gz"):
@@ -140,7 +149,9 @@ def _keywords(question: str) -> str:
 
 def _derived(pairs: list[Pair], rng: random.Random) -> Iterator[Pair]:
     """Yield sentence -> rest of its paragraph, and keyword queries."""
-    prose = [pair for pair in pairs if pair.source in {"ares", "medquad", "squad", "nq", "pubmedqa"}]
+    prose = [
+        pair for pair in pairs if pair.source in {"ares", "medquad", "squad", "nq", "pubmedqa"}
+    ]
     for pair in rng.sample(prose, min(len(prose), 12_000)):
         sentences = re.split(r"(?<=[.!?])\s+(?=[A-Z])", pair.positive)
         long = [i for i, sentence in enumerate(sentences) if 40 <= len(sentence) <= 240]  # noqa: PLR2004
@@ -148,7 +159,10 @@ def _derived(pairs: list[Pair], rng: random.Random) -> Iterator[Pair]:
             i = rng.choice(long)
             yield Pair(sentences[i], " ".join(sentences[:i] + sentences[i + 1 :]), "cloze")
     for pair in rng.sample(pairs, min(len(pairs), 9_000)):
-        if pair.source in {"ares", "medquad", "nqg", "squad", "nq"} and len(_keywords(pair.query).split()) >= 3:  # noqa: PLR2004
+        if (
+            pair.source in {"ares", "medquad", "nqg", "squad", "nq"}
+            and len(_keywords(pair.query).split()) >= 3
+        ):
             yield Pair(_keywords(pair.query), pair.positive, "keywords")
 
 
@@ -191,7 +205,12 @@ def prepare(train: Path, wheels: Path, judged: Path, out: Path, *, seed: int = 0
             counts[pair.source] = counts.get(pair.source, 0) + 1
             place = places.setdefault(passage, len(places))
             fold = int(hashlib.sha256(pair.query.encode()).hexdigest(), 16) % 100
-            row = {"query": pair.query, "positive": place, "source": pair.source, "held_out": fold < 2}
+            row = {
+                "query": pair.query,
+                "positive": place,
+                "source": pair.source,
+                "held_out": fold < 2,
+            }
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
     _write_passages(out / "passages.jsonl", places)
     return counts

@@ -63,7 +63,7 @@ def load(path: Path | None = None) -> E5:
     tensors = _directory(raw, at)
 
     def get(name: str, *shape: int) -> Tensor:
-        kind, count, start, size = tensors[name]
+        kind, _, start, size = tensors[name]
         part = raw[start : start + size]
         flat = _four_bit(part, int(np.prod(shape))) if kind == 1 else np.frombuffer(part, "<f4")
         return torch.from_numpy(flat.copy()).reshape(shape)
@@ -103,15 +103,26 @@ def _layer(get, i: int, hidden: int, wide: int) -> Layer:  # noqa: ANN001 a loca
 
 def _reader(names: list[str], scores: np.ndarray) -> Tokenizer:
     unknown = names.index("<unk>")
-    reader = Tokenizer(models.Unigram(list(zip(names, scores.tolist(), strict=True)), unk_id=unknown))
-    reader.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(Regex(r"\s+"), " ")])
+    reader = Tokenizer(
+        models.Unigram(list(zip(names, scores.tolist(), strict=True)), unk_id=unknown)
+    )
+    reader.normalizer = normalizers.Sequence(
+        [normalizers.NFKC(), normalizers.Replace(Regex(r"\s+"), " ")]
+    )
     reader.pre_tokenizer = pre_tokenizers.Metaspace()
     reader.decoder = decoders.Metaspace()
     return reader
 
 
 @torch.no_grad()
-def embed(texts: Sequence[str], prefix: str, *, max_tokens: int = 256, batch_tokens: int = 8192, quiet: bool = False) -> np.ndarray:
+def embed(
+    texts: Sequence[str],
+    prefix: str,
+    *,
+    max_tokens: int = 256,
+    batch_tokens: int = 8192,
+    quiet: bool = False,
+) -> np.ndarray:
     """Return unit embeddings [texts, 384] in fp16; prefix is 'query: ' or 'passage: '."""
     model = load()
     layers = [layer.to(torch.bfloat16).eval() for layer in model.layers]
@@ -119,7 +130,9 @@ def embed(texts: Sequence[str], prefix: str, *, max_tokens: int = 256, batch_tok
     norm = [part.to(torch.bfloat16) for part in model.norm]
     lines = [
         [BEGIN, *line.ids[: max_tokens - 2], END]
-        for line in model.reader.encode_batch([prefix + text for text in texts], add_special_tokens=False)
+        for line in model.reader.encode_batch(
+            [prefix + text for text in texts], add_special_tokens=False
+        )
     ]
     order = sorted(range(len(lines)), key=lambda i: -len(lines[i]))
     rows = np.zeros((len(lines), word.shape[1]), dtype=np.float16)
@@ -127,7 +140,10 @@ def embed(texts: Sequence[str], prefix: str, *, max_tokens: int = 256, batch_tok
     while start < len(order):
         length = len(lines[order[start]])
         picked = order[start : start + max(1, batch_tokens // length)]
-        ids, on = torch.zeros(len(picked), length, dtype=torch.long), torch.zeros(len(picked), length)
+        ids, on = (
+            torch.zeros(len(picked), length, dtype=torch.long),
+            torch.zeros(len(picked), length),
+        )
         for row, i in enumerate(picked):
             ids[row, : len(lines[i])] = torch.tensor(lines[i])
             on[row, : len(lines[i])] = 1

@@ -63,7 +63,7 @@ class Student(nn.Module):
 
 
 def loss_of(scores: Tensor, teacher: Tensor, student: Student, recipe: Recipe) -> Tensor:
-    """scores [groups, size, exits], teacher [groups, size] -> scalar loss."""
+    """Scores [groups, size, exits], teacher [groups, size] -> scalar loss."""
     target = torch.softmax(teacher / recipe.temperature, -1)
     logs = torch.log_softmax(scores, 1)
     total = scores.new_zeros(())
@@ -71,7 +71,9 @@ def loss_of(scores: Tensor, teacher: Tensor, student: Student, recipe: Recipe) -
     for i, weight in enumerate(recipe.exit_weights):
         total = total + weight * F.kl_div(logs[..., i], target, reduction="batchmean")
         if i < len(EXITS) - 1:
-            total = total + recipe.self_distillation * F.kl_div(logs[..., i], last, reduction="batchmean")
+            total = total + recipe.self_distillation * F.kl_div(
+                logs[..., i], last, reduction="batchmean"
+            )
     logits = scores[..., -1] * student.scale + student.shift
     relevant = torch.zeros_like(logits)
     relevant[:, 0] = 1
@@ -95,7 +97,11 @@ def _optimiser(student: Student, recipe: Recipe) -> torch.optim.AdamW:
     groups = [
         {"params": trunk, "lr": recipe.rate_trunk},
         {"params": heads, "lr": recipe.rate_head},
-        {"params": [p for p in student.parameters() if id(p) in scalars], "lr": recipe.rate_scalar, "weight_decay": 0.0},
+        {
+            "params": [p for p in student.parameters() if id(p) in scalars],
+            "lr": recipe.rate_scalar,
+            "weight_decay": 0.0,
+        },
     ]
     for group in groups:
         group["peak"] = group["lr"]
@@ -133,13 +139,14 @@ class HalfStep:
             theirs.grad = None
 
 
-
 def _share(student: Student, world: int) -> None:
     """Average the gradients of all workers, in one message."""
     parts = [p.grad for p in student.parameters() if p.grad is not None]
     flat = torch.cat([part.reshape(-1) for part in parts])
     distributed.all_reduce(flat)
-    for part, mean in zip(parts, flat.div_(world).split([part.numel() for part in parts]), strict=True):
+    for part, mean in zip(
+        parts, flat.div_(world).split([part.numel() for part in parts]), strict=True
+    ):
         part.copy_(mean.view_as(part))
 
 
@@ -174,7 +181,14 @@ def run(
     average = copy.deepcopy(student.model)
     step = _resume(folder / "last.pt", student, average, optimiser)
     stream = batches(data, groups=recipe.groups, size=recipe.size, seed=recipe.seed, start=step)
-    bar = tqdm(total=recipe.steps, initial=step, desc=folder.name, unit="step", mininterval=15, disable=rank > 0)
+    bar = tqdm(
+        total=recipe.steps,
+        initial=step,
+        desc=folder.name,
+        unit="step",
+        mininterval=15,
+        disable=rank > 0,
+    )
     started, recent, pairs = time.time(), 0.0, 0
     while step < (stop_at or recipe.steps):
         batch = next(stream).part(rank, world)
@@ -212,8 +226,12 @@ def run(
 @torch.no_grad()
 def _blend(average: nn.Module, current: nn.Module, keep: float) -> None:
     theirs = [p for p in current.parameters() if p.requires_grad]
-    ours = [a for a, p in zip(average.parameters(), current.parameters(), strict=True) if p.requires_grad]
-    torch._foreach_lerp_(ours, theirs, 1 - keep)  # noqa: SLF001 the only fused form
+    ours = [
+        a
+        for a, p in zip(average.parameters(), current.parameters(), strict=True)
+        if p.requires_grad
+    ]
+    torch._foreach_lerp_(ours, theirs, 1 - keep)
 
 
 def _note(folder: Path, row: dict[str, float]) -> None:
@@ -221,7 +239,9 @@ def _note(folder: Path, row: dict[str, float]) -> None:
         file.write(json.dumps(row) + "\n")
 
 
-def _save(path: Path, step: int, student: Student, average: nn.Module, optimiser: torch.optim.Optimizer) -> None:
+def _save(
+    path: Path, step: int, student: Student, average: nn.Module, optimiser: torch.optim.Optimizer
+) -> None:
     state = {
         "step": step,
         "student": student.state_dict(),
@@ -232,7 +252,9 @@ def _save(path: Path, step: int, student: Student, average: nn.Module, optimiser
     path.with_suffix(".new").replace(path)
 
 
-def _resume(path: Path, student: Student, average: nn.Module, optimiser: torch.optim.Optimizer) -> int:
+def _resume(
+    path: Path, student: Student, average: nn.Module, optimiser: torch.optim.Optimizer
+) -> int:
     if not path.exists():
         return 0
     state = torch.load(path, map_location="cpu", weights_only=True)
