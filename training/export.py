@@ -140,7 +140,7 @@ def rounded_copy(model: CrossEncoder) -> CrossEncoder:
     twin = copy.deepcopy(model).float()
     with torch.no_grad():
         for _, parameter in twin.named_parameters():
-            if parameter.ndim == 2 and parameter.numel() >= 100_000:  # noqa: PLR2004
+            if parameter.ndim == 2 and parameter.numel() >= 100_000:
                 # torch keeps [out, in] and tables [rows, width]: both have their scale on axis 0.
                 values, scale = _rounded(parameter.numpy(), 0)
                 parameter.copy_(torch.from_numpy(values * scale[:, None]))

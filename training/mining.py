@@ -128,6 +128,6 @@ def false_negatives(mined: Mapping[str, np.ndarray], *, margin: float = 0.03) ->
     positive is itself so dissimilar (below .3) that the encoder does not understand the pair.
     """
     cosine = mined["raw"].astype(np.float32)
-    above = (cosine > cosine[:, :1] - margin) & (cosine[:, :1] > 0.3)  # noqa: PLR2004
+    above = (cosine > cosine[:, :1] - margin) & (cosine[:, :1] > 0.3)
     above[:, 0] = False
     return above

@@ -31,7 +31,53 @@ LIMITS = {  # queries kept per source; passages come with them
 }  # fmt: skip
 PASSAGE_CHARACTERS = 1_500
 STOP = frozenset(
-    ["a", "an", "and", "are", "as", "at", "be", "by", "did", "do", "does", "for", "from", "had", "has", "have", "how", "if", "in", "into", "is", "it", "its", "of", "on", "or", "that", "the", "their", "there", "these", "this", "to", "was", "were", "what", "when", "where", "which", "who", "whom", "whose", "why", "will", "with"],
+    [
+        "a",
+        "an",
+        "and",
+        "are",
+        "as",
+        "at",
+        "be",
+        "by",
+        "did",
+        "do",
+        "does",
+        "for",
+        "from",
+        "had",
+        "has",
+        "have",
+        "how",
+        "if",
+        "in",
+        "into",
+        "is",
+        "it",
+        "its",
+        "of",
+        "on",
+        "or",
+        "that",
+        "the",
+        "their",
+        "there",
+        "these",
+        "this",
+        "to",
+        "was",
+        "were",
+        "what",
+        "when",
+        "where",
+        "which",
+        "who",
+        "whom",
+        "whose",
+        "why",
+        "will",
+        "with",
+    ],
 )
 
 
@@ -123,17 +169,17 @@ def _code_pairs(function: str, doc: str, code: str, rng: random.Random) -> Itera
     head, _, rest = doc.strip().partition("\n\n")
     head = " ".join(head.split())
     words = function.strip("_").replace("_", " ")
-    if not 20 <= len(head) <= 160 or not 60 <= len(code) <= 2_000 or function.startswith("test"):  # noqa: PLR2004 chosen by eye
+    if not 20 <= len(head) <= 160 or not 60 <= len(code) <= 2_000 or function.startswith("test"):
         return
     draw = rng.random()
-    if draw < 0.45:  # noqa: PLR2004 shares chosen by eye
+    if draw < 0.45:
         yield Pair(head, code, "code")
-    elif draw < 0.75 and " " in words:  # noqa: PLR2004
+    elif draw < 0.75 and " " in words:
         header, _, body = code.partition("\n")
         yield Pair(f"python {words}", f'{header}\n    """{doc}"""\n{body}', "code")
     else:
         yield Pair(_keywords("python " + head), f"{code}", "code")
-    if len(rest) > 200:  # noqa: PLR2004
+    if len(rest) > 200:
         yield Pair(head, " ".join(rest.split()), "docs")
 
 
@@ -154,8 +200,8 @@ def _derived(pairs: list[Pair], rng: random.Random) -> Iterator[Pair]:
     ]
     for pair in rng.sample(prose, min(len(prose), 12_000)):
         sentences = re.split(r"(?<=[.!?])\s+(?=[A-Z])", pair.positive)
-        long = [i for i, sentence in enumerate(sentences) if 40 <= len(sentence) <= 240]  # noqa: PLR2004
-        if len(sentences) >= 4 and long:  # noqa: PLR2004
+        long = [i for i, sentence in enumerate(sentences) if 40 <= len(sentence) <= 240]
+        if len(sentences) >= 4 and long:
             i = rng.choice(long)
             yield Pair(sentences[i], " ".join(sentences[:i] + sentences[i + 1 :]), "cloze")
     for pair in rng.sample(pairs, min(len(pairs), 9_000)):
