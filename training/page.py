@@ -45,7 +45,7 @@ def page(card: dict[str, Any], megabytes: float) -> str:
         ).rstrip()
     ]
     parts += [_row(name, row) for name, row in table.items()]
-    parts += [_row("**mean**", means), ""]
+    parts += [_row("**mean**", means), "", f"Verdict: {card['verdict']}", ""]
     parts += _fusion(card) + _exits(card) + _probability(card) + _probes(card) + _origin(card)
     return "\n".join(parts) + "\n"
 
@@ -71,7 +71,7 @@ def _exits(card: dict[str, Any]) -> list[str]:
         f"| mean nDCG@10 alone | {means['exit_2']:.3f} | {means['exit_4']:.3f} | {means['final']:.3f} |",
         f"| mean nDCG@10 fused | {means['fused_exit_2']:.3f} | {means['fused_exit_4']:.3f} | {means['fused']:.3f} |",
         f"| Spearman with the last layer, within queries | {rank['exit_2']:.2f} | {rank['exit_4']:.2f} | 1 |", "",
-        f"int8 against fp32 weights, same queries ({card['same_queries']} per set): {means['final_int8']:.4f} against {means['final_fp32']:.4f}.", "",
+        f"int8 against fp32 weights, same queries (per set {card['same_queries']}): {means['final_int8']:.4f} against {means['final_fp32']:.4f}.", "",
     ]  # fmt: skip
 
 
