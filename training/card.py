@@ -257,8 +257,11 @@ def write(
     calibration = calibrate.held_out(shipped, data)
     a, b = float(calibration["a"]), float(calibration["b"])  # type: ignore[arg-type]
     calibration["judged_sets"] = calibrate.judged_error(scored, a, b)
+    recipe = json.loads((run / "recipe.json").read_text())
+    # Where the starting weights lay is this machine's affair.
+    recipe["start"] = Path(recipe["start"]).name
     card = STATIC | {
-        "recipe": json.loads((run / "recipe.json").read_text()),
+        "recipe": recipe,
         "export_checks": {name: float(f"{value:.2g}") for name, value in export_checks.items()},
         "fusion": fusion,
         "measures": table,
