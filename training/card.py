@@ -237,11 +237,6 @@ def probes(model: CrossEncoder) -> dict[str, object]:
     }
 
 
-def _recipe(run: Path) -> dict[str, object]:
-    recipe = json.loads((run / "recipe.json").read_text())
-    return recipe | {"start": "/".join(Path(recipe["start"]).parts[-2:])}
-
-
 def write(
     model: CrossEncoder,
     *,
