@@ -123,9 +123,9 @@ def test_what_does_not_pass_falls_back(reranker, server, elsewhere, fault):
     server.redirect_to = f"{elsewhere.url}/rerank"
     server.break_with(itertools.repeat(fault))
     started = time.monotonic()
-    result = reranker.rerank(QUERY, PASSAGES, budget_ms=500)
+    result = reranker.rerank(QUERY, PASSAGES, budget_ms=1000)
     # Generous: the machine may be busy. What is pinned here is that no hint is waited for.
-    assert time.monotonic() - started < 1.5
+    assert time.monotonic() - started < 2.0
     check(result, failed=True)
     assert elsewhere.bytes_received == 0
 
@@ -135,7 +135,7 @@ def test_what_is_slow_leaves_time_for_the_fallback(reranker, server, fault):
     """An answer that does not come in time costs its share of the budget, never all of it."""
     server.break_with(itertools.repeat(fault))
     started = time.monotonic()
-    result = reranker.rerank(QUERY, PASSAGES, budget_ms=200)
+    result = reranker.rerank(QUERY, PASSAGES, budget_ms=600)
     assert time.monotonic() - started < 1.5
     check(result, failed=True)
 
