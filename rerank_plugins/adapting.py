@@ -19,8 +19,8 @@ from .errors import ConfigError, RerankError
 from .records import Budget, Candidate, Code, Decision, Hit, Request, Result, Timing
 
 if TYPE_CHECKING:
-    from .config import Settings
     from .reranker import Reranker
+    from .settings import Settings
 
 Source: TypeAlias = str | Mapping[str, object]
 """The path of a settings file, or settings."""

@@ -16,7 +16,6 @@ from huggingface_hub import constants
 
 from . import config
 from .cascade import Stage
-from .config import Settings, StageSettings
 from .errors import RerankError
 from .policy import Policy
 from .registry import KNOWN
@@ -27,6 +26,7 @@ from .scorers.graphs.cache import directory
 from .scorers.lexical import LexicalScorer
 from .scorers.onnx import OnnxScorer
 from .scorers.options import usable_tokens
+from .settings import Settings, StageSettings
 
 Verdict: TypeAlias = Literal["ok", "warn", "fail"]
 

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from rerank_plugins import Reranker, load
 from rerank_plugins.calibration import Calibration
-from rerank_plugins.config import Settings, build, parse, read
+from rerank_plugins.config import build, parse, read
 from rerank_plugins.errors import ConfigError
+from rerank_plugins.settings import Settings
 from tests import tiny
 
 TEXTS = ["a hen", "a red fox"]

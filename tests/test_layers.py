@@ -37,6 +37,7 @@ ROWS = (
     ("answer",),
     ("engine",),
     ("destinations", "rules", "staging"),  # L4
+    ("settings",),
     ("config",),
     ("reranker",),  # L5
     ("evaluation",),

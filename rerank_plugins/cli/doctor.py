@@ -6,7 +6,7 @@ from rich.table import Table
 
 from .. import config as settings
 from .. import doctor as examination
-from ..config import Settings
+from ..settings import Settings
 from . import console
 from .options import Config, Json
 

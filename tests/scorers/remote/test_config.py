@@ -6,9 +6,10 @@ import logging
 import pytest
 
 from rerank_plugins import Candidate, Reranker, load
-from rerank_plugins.config import Settings, read
+from rerank_plugins.config import read
 from rerank_plugins.errors import ConfigError, PolicyError
 from rerank_plugins.records import Code
+from rerank_plugins.settings import Settings
 from rerank_plugins.testing import FakeRerankServer, Fault
 
 from .serving import PASSAGES, QUERY, SECRET

@@ -1,0 +1,190 @@
+"""The settings as pydantic models: every table and key a configuration may have."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from .budget import PROFILES
+from .cascade import When
+from .destinations import PolicySettings, RemoteSettings, ScorerSettings
+from .engine import WhenCold
+from .fusion import Method
+from .passages import Fold
+from .rules import RULE_TABLES, KeepValue, SelectionSettings
+from .scorers.files import EMBEDDED, Precision
+from .scorers.pairs import Long
+from .scorers.session import Provider
+
+Positive: TypeAlias = Annotated[int, Field(ge=1)]
+Share: TypeAlias = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class _Table(BaseModel):
+    """A table whose every key is known."""
+
+    # Validators are built at first use: a third of the import time otherwise.
+    # Errors do not repeat values: somebody may have written a key where its name was expected.
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, defer_build=True, hide_input_in_errors=True
+    )
+
+
+class StageSettings(_Table):
+    """One stage: its scorer, how it runs, and how many candidates it passes on."""
+
+    scorer: ScorerSettings = Field(
+        default=EMBEDDED,
+        description='"embedded", "lexical", a hub id, a folder, an .onnx file, or a remote table',
+    )
+    keep: KeepValue | None = Field(
+        default=None, description="who goes on to the next stage: a number, or a rule"
+    )
+    exits: list[Positive] | Path | None = Field(
+        default=None,
+        description="layers to stop at that the model has heads for, or a folder of calibrated "
+        "exits; None: all layers for all",
+    )
+    exit_keep: KeepValue | None = Field(
+        default=None, description="who goes on behind each of the model's own exits"
+    )
+    exit_method: Literal["ucb", "crc", "ltt"] = Field(
+        default="ucb", description="how keep = {risk = ...} is certified"
+    )
+    exit_delta: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
+        default=0.1, description="chance that the certificate fails (ucb, ltt)"
+    )
+    when: When = Field(default="always", description="always, or only as a fallback")
+    max_tokens: Positive | None = Field(
+        default=None, description="tokens a pair; None: what the model takes"
+    )
+    long: Long = Field(default="window", description="what happens to passages over max_tokens")
+    fold: Fold = Field(default="max", description="how window scores become one")
+    window_overlap: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.5
+    max_windows: Positive = Field(default=8, description="windows a passage is read in, at most")
+    precision: Precision = Field(default="fp32", description="which of a model's graphs to prefer")
+    provider: Provider = Field(default="cpu", description="ONNX Runtime execution provider")
+    intra_threads: Annotated[int, Field(ge=0)] = Field(
+        default=1, description="threads inside an operator"
+    )
+    max_batch_tokens: Positive | None = Field(
+        default=None, description="padded tokens a micro-batch, at most; None: measured at warm-up"
+    )
+    token_cache_bytes: Annotated[int, Field(ge=0)] = Field(
+        default=64 * 2**20, description="memory for passage token ids; 0: no cache"
+    )
+    score_cache_bytes: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="memory for scores of pairs seen before; 0: no cache"
+    )
+    score_column: int | None = Field(
+        default=None, description="output column that counts, if several"
+    )
+    rewrite: bool = Field(
+        default=True, description="rewrite the graph where that is proved to change no score"
+    )
+    graph_cache: bool = Field(
+        default=True, description="keep rewritten graphs in the platform's cache folder"
+    )
+    revision: str | None = Field(default=None, description="hub revision; pin a commit")
+    local_files_only: bool = Field(default=False, description="never ask the hub")
+    cache_dir: Path | None = Field(
+        default=None, description="hub cache; None: huggingface-hub's own"
+    )
+    token_env: str | None = Field(
+        default=None, description="environment variable with a hub token; None: the hub's own"
+    )
+    calibration: tuple[float, float] | None = Field(
+        default=None, description="Platt parameters [a, b]; None: the model card's, if any"
+    )
+
+
+class BudgetSettings(_Table):
+    """How long a request may take."""
+
+    time_ms: Annotated[float, Field(gt=0.0)] | None = Field(
+        default=None, description="milliseconds from the call to the answer; None: no limit"
+    )
+    profile: Literal["search-as-you-type", "interactive-chat", "agent-step", "report"] | None = (
+        Field(default=None, description="a named budget, where time_ms is not given")
+    )
+
+    @property
+    def time_s(self) -> float | None:
+        """Give the budget in seconds."""
+        if self.time_ms is not None:
+            return self.time_ms / 1e3
+        return None if self.profile is None else PROFILES[self.profile]
+
+
+class FusionSettings(_Table):
+    """Whether the prior has a say."""
+
+    prior_weight: Share | None = Field(
+        default=None, description="0: model only, 1: prior only; None: the model card's, or 0"
+    )
+    method: Method = Field(
+        default="convex",
+        description="by weighted scores, or by ranks (which needs neither weight nor priors)",
+    )
+
+
+class ServiceSettings(_Table):
+    """Threads and readiness."""
+
+    workers: Positive | None = Field(default=None, description="worker threads; None: one per core")
+    max_requests: Positive = Field(
+        default=1024, description="requests under way before one is refused"
+    )
+    when_cold: WhenCold = Field(
+        default="wait", description="what a request does while the model warms up"
+    )
+
+
+class TelemetrySettings(_Table):
+    """What traces and logs tell; see the telemetry page for spans and metrics."""
+
+    enabled: bool = Field(default=True, description="whether spans and metrics are recorded")
+    content: bool | None = Field(
+        default=None,
+        description="query and documents on spans; None: as the GenAI environment variable says",
+    )
+    max_documents: Positive = Field(default=10, description="documents on a span, in and out each")
+    max_chars: Positive = Field(default=2000, description="characters of a text on a span")
+    slow_ms: Annotated[float, Field(ge=0.0)] | None = Field(
+        default=None, description="log requests that take this long, without text; None: never"
+    )
+
+
+class Settings(_Table):
+    """A whole configuration; every table may be left out."""
+
+    stages: Annotated[list[StageSettings], Field(min_length=1)] = Field(
+        default_factory=lambda: [StageSettings()]
+    )
+    budget: BudgetSettings = BudgetSettings()
+    selection: SelectionSettings = SelectionSettings()
+    fusion: FusionSettings = FusionSettings()
+    service: ServiceSettings = ServiceSettings()
+    policy: PolicySettings = PolicySettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
+    strict: bool = Field(default=False, description="raise where a result would be degraded")
+
+
+def keys_at(loc: Iterable[int | str]) -> set[str]:
+    """Name the keys that the table at a place in the settings may have."""
+    table: type[BaseModel] = Settings
+    tables: Mapping[str, type[BaseModel]] = {
+        "stages": StageSettings,
+        "budget": BudgetSettings,
+        "selection": SelectionSettings,
+        "fusion": FusionSettings,
+        "service": ServiceSettings,
+        "policy": PolicySettings,
+        "remote": RemoteSettings,
+        **RULE_TABLES,
+        "telemetry": TelemetrySettings,
+    }
+    for part in loc:
+        table = tables.get(str(part), table)
+    return set(table.model_fields)
