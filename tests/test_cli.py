@@ -74,7 +74,7 @@ def test_a_mistake_is_one_line_and_exit_code_two(arguments, message, passages, c
     assert "Traceback" not in shown
 
 
-@pytest.mark.parametrize("command", ["run", "eval", "bench", "doctor"])
+@pytest.mark.parametrize("command", ["run", "eval", "bench", "capacity", "doctor"])
 def test_help_shows_examples(command, capsys):
     """`--help` explains itself by examples and exits 0."""
     assert run(command, "--help") == 0
@@ -204,6 +204,20 @@ def test_bench_reports_latency_and_throughput(tmp_path, capsys):
     assert found["latency"]["p50_s"] <= found["latency"]["p99_s"]
     assert run("bench", *arguments) == 0
     assert "requests/s" in capsys.readouterr().out
+
+
+def test_capacity_tells_what_load_keeps_the_wanted_percentile(tmp_path, capsys):
+    """`capacity` tells the rate that keeps p95, what it costs, and draws the loads."""
+    folder, drawn = beir_folder(tmp_path / "pets"), tmp_path / "loads.svg"
+    arguments = ("--dataset", folder, "-m", "lexical", "--requests", 8, "--p95-ms", 60_000)
+    assert run("capacity", *arguments, "--price", 0.1, "--plot", drawn) == 0
+    assert "a million requests cost" in capsys.readouterr().out
+    assert "<svg" in drawn.read_text(encoding="utf-8")
+    assert run("capacity", *arguments, "--servers", 2, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["servers"], found["service"]["n"], found["chosen"]["load"]) == (2, 8, 0.95)
+    assert run("capacity", "--dataset", folder, "-m", "lexical", "--p95-ms", 0.001) == 0
+    assert "No load keeps that" in capsys.readouterr().out
 
 
 def test_run_explains_where_the_time_went(passages, capsys):

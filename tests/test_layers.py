@@ -41,7 +41,7 @@ ROWS = (
     ("config",),
     ("reranker",),  # L5
     ("evaluation",),
-    ("adapting", "bench", "doctor", "exits", "export", "otlp", "server", "testing"),
+    ("adapting", "bench", "capacity", "doctor", "exits", "export", "otlp", "server", "testing"),
     ("ray_app",),
     ("cli",),  # L6
 )

@@ -8,6 +8,7 @@ import typer
 from ..errors import RerankError
 from .bench import bench
 from .calibrate import calibrate_exits
+from .capacity import capacity
 from .doctor import doctor
 from .evaluate import evaluate
 from .export import export
@@ -31,6 +32,7 @@ def application() -> typer.Typer:
     app.command("run")(run)
     app.command("eval")(evaluate)
     app.command("bench")(bench)
+    app.command("capacity")(capacity)
     app.command("calibrate")(calibrate_exits)
     app.command("export")(export)
     app.command("serve")(serve)

@@ -1,0 +1,119 @@
+"""`rerank-plugins capacity`: how much traffic this machine takes, and what it costs."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from .. import capacity as queueing
+from ..capacity import Capacity
+from ..evaluation import datasets, sources
+from . import console
+from .options import Config, DatasetFolder, Depth, Json, Model, Run, open_one
+
+_REQUESTS = 50
+
+
+def capacity(  # noqa: PLR0913 - one parameter for each option
+    *,
+    dataset: DatasetFolder,
+    run: Run = None,
+    model: Model = None,
+    config: Config = None,
+    depth: Depth = None,
+    requests: Annotated[
+        int, typer.Option("--requests", metavar="N", min=1, help="Requests to time.")
+    ] = _REQUESTS,
+    p95_ms: Annotated[
+        float | None,
+        typer.Option(
+            "--p95-ms",
+            metavar="MS",
+            min=0.001,
+            help="The 95th percentile to keep. Left out: twice that of an idle server.",
+            show_default=False,
+        ),
+    ] = None,
+    servers: Annotated[
+        int, typer.Option("--servers", metavar="N", min=1, help="Machines like this one.")
+    ] = 1,
+    price: Annotated[
+        float | None,
+        typer.Option("--price", metavar="P", min=0.0, help="What a machine costs an hour."),
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", metavar="FILE", help="Draw it, as SVG or PNG.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Time requests one by one, then simulate how they queue as more come at random.
+
+    For example:
+
+        rerank-plugins capacity --dataset scifact --depth 40 --p95-ms 500
+
+        rerank-plugins capacity --dataset scifact --servers 4 --price 0.09 --plot capacity.svg
+    """
+    chosen = sources.read(dataset, run=run)
+    topics = (chosen if depth is None else datasets.shorten(chosen, depth)).topics
+    with console.progress("timing", requests) as advance, open_one(model, config) as reranker:
+        times = queueing.service_times(reranker, topics, requests, progress=advance)
+    found = queueing.foresee(times, servers=servers, p95_s=None if p95_ms is None else p95_ms / 1e3)
+    if plot is not None:
+        _draw(found, plot)
+    if as_json:
+        console.print_json(found)
+        return
+    console.stdout().print(_table(found))
+    console.stdout().print(_verdict(found, price))
+
+
+def _table(found: Capacity) -> Table:
+    title = f"{found.servers} x this machine, at most {found.limit_per_s:.2f} requests/s"
+    table = Table(title=title)
+    for name in ("load", "requests/s", "p50 ms", "p95 ms", "p99 ms"):
+        table.add_column(name, justify="right")
+    for point in found.points:
+        latency = point.latency
+        table.add_row(
+            f"{point.load:.0%}",
+            f"{point.per_s:.2f}",
+            *(f"{one * 1e3:,.0f}" for one in (latency.p50_s, latency.p95_s, latency.p99_s)),
+            style="bold" if point == found.chosen else None,
+        )
+    return table
+
+
+def _verdict(found: Capacity, price: float | None) -> str:
+    if found.chosen is None:
+        return (
+            f"No load keeps that: alone a request takes {found.service.p95_s * 1e3:,.0f} ms (p95). "
+            "Score fewer candidates, set a budget, or calibrate exits."
+        )
+    chosen = found.chosen
+    told = f"{chosen.per_s:.2f} requests/s keep p95 at {chosen.latency.p95_s * 1e3:,.0f} ms"
+    cost = None if price is None else found.cost_per_million(price)
+    return told + ("." if cost is None else f", a million requests cost {cost:,.0f}.")
+
+
+def _draw(found: Capacity, path: Path) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.0, 4.0), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    rates = [point.per_s for point in found.points]
+    for name, values in {
+        "p50": [point.latency.p50_s for point in found.points],
+        "p95": [point.latency.p95_s for point in found.points],
+        "p99": [point.latency.p99_s for point in found.points],
+    }.items():
+        axes.plot(rates, [1e3 * one for one in values], marker=".", label=name)
+    axes.axvline(found.limit_per_s, color="tab:red", linewidth=0.8, label="limit")
+    axes.set_yscale("log")
+    axes.set_xlabel("requests a second, at random times")
+    axes.set_ylabel("milliseconds from arrival to answer")
+    axes.legend(fontsize=8)
+    figure.savefig(path)
