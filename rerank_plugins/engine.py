@@ -15,6 +15,7 @@ from .planning import Effort, Planner
 from .policy import Audit, Permit, Policy
 from .records import Budget, Candidate, Code, Decision, Hit, Request, Result, Timing
 from .scorers import Sends
+from .scorers.claims import Share
 from .selection import Certain, Cut, Depth, Sequential
 from .shortlist import Shortlist
 from .telemetry import TelemetryOptions
@@ -120,13 +121,14 @@ async def rerank(
     deadline_s: float | None,
     submitted_s: float,
     outage: Code | None = None,
-    workers: Callable[[], float] = lambda: 1.0,
+    share: Callable[[], Share] | None = None,
+    claim: Callable[[float], None] = lambda _: None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Result:
     """Answer a checked request. Raises only in strict mode.
 
-    An `outage` says why no local stage can serve; `workers` tells how many this request may count
-    on, others being under way.
+    An `outage` says why no local stage can serve. `share` tells what this request may count on,
+    others being under way (None: it is alone); `claim` hears of the worker seconds it plans.
     """
     started = clock()
     request_id = uuid.uuid4().hex
@@ -134,7 +136,10 @@ async def rerank(
     strict = setup.strict if request.strict is None else request.strict
     if deadline_s is not None:
         deadline_s -= FINISH_S
-    effort = _plan(setup, chosen, None if strict else deadline_s, started, workers())
+    left_s = None if deadline_s is None or strict else max(0.0, deadline_s - started)
+    effort = _plan(setup, chosen, left_s, None if left_s is None or share is None else share())
+    if effort.worker_s is not None:
+        claim(effort.worker_s)
     selected = clock()
     chosen, standing = await detour.run(
         setup.stages,
@@ -207,16 +212,14 @@ def pass_through(
     return shortlist.cut(result, request.top_k or setup.top_k, setup.cut, depth=setup.last_depth)
 
 
-def _plan(
-    setup: Setup, chosen: Shortlist, deadline_s: float | None, now_s: float, workers: float
-) -> Effort:
+def _plan(setup: Setup, chosen: Shortlist, left_s: float | None, share: Share | None) -> Effort:
     """Plan the regular stages; fallbacks take what is left when their turn comes."""
     places = [i for i, stage in enumerate(setup.stages) if stage.when == "always"]
     effort = setup.planner.plan(
         [(setup.stages[i].scorer, setup.stages[i].keep) for i in places],
         [len(text) for text in chosen.texts],
-        left_s=None if deadline_s is None else deadline_s - now_s,
-        workers=workers,
+        left_s=left_s,
+        share=share,
     )
     counts: list[int | None] = [None] * len(setup.stages)
     for i, count in zip(places, effort.counts, strict=True):

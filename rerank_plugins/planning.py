@@ -9,20 +9,25 @@ from .budget import Plan
 from .keep import Keep, MarginKeep, ShareKeep
 from .records import Code, Decision
 from .scorers import Priced, Scorer
+from .scorers.claims import Share
 
 # The share of the time that is planned for; the rest absorbs what predictions miss.
 _PLANNED = 0.9
+# How often a plan is made smaller because whole batches do not fill the time.
+_TRIES = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Effort:
     """How many candidates each stage may score (None: as many as come), and what it should take.
 
-    `predicted_s` is in wall-clock seconds, None where nothing was planned.
+    `predicted_s` is in wall-clock seconds, `worker_s` in worker seconds; None where nothing was
+    planned.
     """
 
     counts: tuple[int | None, ...]
     predicted_s: float | None = None
+    worker_s: float | None = None
     decisions: tuple[Decision, ...] = ()
 
 
@@ -43,37 +48,60 @@ class Planner:
         chars: Sequence[int],
         *,
         left_s: float | None,
-        workers: float,
+        share: Share | None = None,
     ) -> Effort:
         """Choose how much each stage may do for passages of so many characters within `left_s`.
 
-        `workers` is how many of them the request may count on.
+        `share` is what it may count on of the workers; None: one of them, alone.
         """
-        prices = [s.price_s(chars) if isinstance(s, Priced) else 0.0 for s, _ in stages]
+        prices = _prices(stages, chars)
         if left_s is None or not chars or not any(prices):
             return Effort((None,) * len(stages))
+        share = share or Share(left_s)
         caps = _caps([keep for _, keep in stages], len(chars))
-        worker_s = max(0.0, left_s) * _PLANNED * workers
+        worker_s = min(share.worker_s, share.workers * left_s) * _PLANNED
+        everything = Plan((len(chars),) * len(stages), math.inf)
+        front = (everything, *self._plans(prices))
+        chosen = budget.afford(front, prices, len(chars), worker_s, caps)
+        if chosen is not None and chosen[0] is everything:
+            counts = _stretched(everything, prices, len(chars), caps, worker_s)[0]
+            wall_s = share.wait_s + _wall_s(prices, counts, share)
+            return Effort((None,) * len(stages), wall_s, chosen[1])
+        plan = Plan((1, *[0] * (len(stages) - 1)), 0.0) if chosen is None else chosen[0]
+        for _ in range(_TRIES):
+            counts, needed_s = _stretched(plan, prices, len(chars), caps, worker_s)
+            # The first candidates may be longer or shorter than all are on average.
+            prices = _prices(stages, chars[: counts[0]])
+            wall_s = share.wait_s + _wall_s(prices, counts, share)
+            if wall_s <= _PLANNED * left_s:
+                break
+            worker_s *= _PLANNED * left_s / wall_s
+        detail = (
+            f"{' > '.join(map(str, counts))} of {len(chars)}; "
+            f"predicted {1e3 * wall_s:.0f} of {1e3 * left_s:.0f} ms"
+        )
+        decision = Decision("budget", Code.PLAN, max(0, len(chars) - counts[0]), detail)
+        return Effort(counts, wall_s, needed_s, (decision,))
+
+    def _plans(self, prices: Sequence[float]) -> Sequence[Plan]:
+        """Give the plans worth having, laid out when the first prices are known."""
         if not self._front:
             costs = [price or 1e-9 for price in prices]
             measured = {c: q for c, q in self._qualities.items() if len(c) == len(costs)}
             self._front = budget.measured(measured, costs) if measured else budget.plans(costs)
-        everything = Plan((len(chars),) * len(stages), math.inf)
-        front = (everything, *self._front)
-        chosen = budget.afford(front, prices, len(chars), worker_s, caps)
-        if chosen is None:
-            first = max(1, int(worker_s / prices[0])) if prices[0] else 1
-            chosen = Plan((first, *[0] * (len(stages) - 1)), 0.0), worker_s
-        plan, needed_s = chosen
-        if plan is everything:
-            return Effort((None,) * len(stages), needed_s / workers)
-        counts, needed_s = _stretched(plan, prices, len(chars), caps, worker_s)
-        detail = (
-            f"{' > '.join(map(str, counts))} of {len(chars)}; "
-            f"predicted {1e3 * needed_s / workers:.0f} of {1e3 * left_s:.0f} ms"
-        )
-        decision = Decision("budget", Code.PLAN, max(0, len(chars) - counts[0]), detail)
-        return Effort(counts, needed_s / workers, (decision,))
+        return self._front
+
+
+def _wall_s(prices: Sequence[float], counts: Sequence[int], share: Share) -> float:
+    return sum(
+        budget.wall_s(price, count, share.workers)
+        for price, count in zip(prices, counts, strict=True)
+    )
+
+
+def _prices(stages: Sequence[tuple[Scorer, Keep | None]], chars: Sequence[int]) -> list[float]:
+    """Ask each stage what a pair costs, for passages of so many characters."""
+    return [one.price_s(chars) if isinstance(one, Priced) else 0.0 for one, _ in stages]
 
 
 def _stretched(

@@ -197,6 +197,7 @@ class Reranker:
         deadline_s = None if time_s is None else now_s + time_s
         # A budget is spent on scoring, warm or not.
         warming = self._readiness.under_way if deadline_s is None else None
+        claim = self._scheduler.claim(deadline_s)
         answer = trace.observe(
             lambda: _once_warm(
                 warming,
@@ -206,12 +207,13 @@ class Reranker:
                     deadline_s=deadline_s,
                     submitted_s=now_s,
                     outage=outage,
-                    workers=self._scheduler.share,
+                    share=lambda: self._scheduler.share(claim),
+                    claim=claim.plan,
                     clock=self._clock,
                 ),
             )
         )
-        return self._scheduler.submit(answer, deadline_s=deadline_s, spare=outage is not None)
+        return self._scheduler.submit(answer, claim=claim, spare=outage is not None)
 
     def _without_local(
         self, request: Request, trace: Trace, outage: Code, *, now_s: float, detail: str = ""

@@ -13,6 +13,7 @@ from rerank_plugins.keep import ShareKeep
 from rerank_plugins.planning import Planner
 from rerank_plugins.records import Code
 from rerank_plugins.scorers import Scored
+from rerank_plugins.scorers.claims import Share
 
 
 class Slow:
@@ -54,7 +55,9 @@ def work(effort, prices):
 def test_a_plan_fits_the_time_or_scores_one_candidate(prices, candidates, left_s, workers):
     """Planned work is within the workers' time, and later stages never score more."""
     stages = [(Slow(price), None) for price in prices]
-    effort = Planner().plan(stages, [100] * candidates, left_s=left_s, workers=workers)
+    effort = Planner().plan(
+        stages, [100] * candidates, left_s=left_s, share=Share(left_s * workers, workers)
+    )
     if effort.counts == (None,) * len(prices):
         assert candidates * sum(prices) <= left_s * workers
         return
@@ -68,16 +71,16 @@ def test_more_time_is_spent():
     """What a coarse front leaves over goes to its deepest stage."""
     planner = Planner({(50, 10): 1.0, (10, 0): 0.5})
     stages = [(Slow(1e-3), None), (Slow(1e-2), None)]
-    effort = planner.plan(stages, [100] * 60, left_s=0.4, workers=1.0)
+    effort = planner.plan(stages, [100] * 60, left_s=0.4)
     assert effort.counts == (50, 31)
-    effort = planner.plan(stages, [100] * 60, left_s=0.05, workers=1.0)
+    effort = planner.plan(stages, [100] * 60, left_s=0.05)
     assert effort.counts == (45, 0)
 
 
 def test_what_a_keep_rule_leaves_over_goes_to_the_stage_before():
     """Behind keep = 12 no time is set aside for a thirteenth; the first stage scores more."""
     stages = [(Slow(1e-3), 12), (Slow(1e-2), None)]
-    effort = Planner().plan(stages, [100] * 200, left_s=0.25, workers=1.0)
+    effort = Planner().plan(stages, [100] * 200, left_s=0.25)
     assert effort.counts[1] == 12
     assert effort.counts[0] == 105
 
@@ -85,14 +88,14 @@ def test_what_a_keep_rule_leaves_over_goes_to_the_stage_before():
 def test_a_keep_rule_lets_a_deeper_plan_fit():
     """After keep = 20 % the second stage is cheap, and everything fits."""
     stages = [(Slow(1e-3), ShareKeep(0.2)), (Slow(1e-2), None)]
-    effort = Planner().plan(stages, [100] * 100, left_s=0.4, workers=1.0)
+    effort = Planner().plan(stages, [100] * 100, left_s=0.4)
     assert effort.counts == (None, None)
 
 
 def test_without_prices_or_budget_nothing_is_planned():
     """Unknown costs and unlimited time leave the cascade as configured."""
     for left_s, price in ((None, 1e-3), (0.1, 0.0)):
-        effort = Planner().plan([(Slow(price), None)], [100] * 50, left_s=left_s, workers=1.0)
+        effort = Planner().plan([(Slow(price), None)], [100] * 50, left_s=left_s)
         assert effort.counts == (None,)
         assert effort.predicted_s is None
 

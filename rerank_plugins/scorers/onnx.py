@@ -100,7 +100,7 @@ class OnnxScorer:
                 for count in sorted({1, max(1, min(64, self.batch_tokens // length))})
             ]
             self._probe(1, min(self.max_tokens, 2048))
-            self.pace.meter.calibrate(sizes, [self._timed(*size) for size in sizes])
+            self.pace.calibrate(sizes, self._timed)
             self._warm = True
 
     def price_s(self, chars: Sequence[int]) -> float:

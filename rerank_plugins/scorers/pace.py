@@ -1,21 +1,22 @@
 """Keeping time: what a model's batches cost, how large they may be, and which may still start."""
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..batching import Batch, plan
-from ..budget import Meter
+from ..budget import BATCH_S, Meter
+from . import cores
 from .pairs import Pairs
 from .scheduler import Job
 
 R = TypeVar("R")
 
 _TIER_PAIRS = 16
-# Under a deadline a batch takes at most this part of the time left, so that little is forgone when
-# the next one would not end in time.
+# Under a deadline a batch takes at most this part of the time left.
 _PARTS = 8
 _CHARS_PER_TOKEN = 4.0
 _MAX_PADDING = 0.03
@@ -34,6 +35,16 @@ class Pace:
         self._chars_per_token = _CHARS_PER_TOKEN
         self._char_s = 0.0
         self._overhead_tokens = 16.0
+        self._readings = 0
+
+    def calibrate(
+        self, sizes: Sequence[tuple[int, int]], timed: Callable[[int, int], float]
+    ) -> None:
+        """Time batches (pairs, length) as they will run: on every core at once."""
+        workers = cores.count()
+        with ThreadPoolExecutor(workers) as pool:
+            runs = list(pool.map(lambda _: [timed(*size) for size in sizes], range(workers)))
+        self.meter.calibrate(sizes, np.median(runs, axis=0).tolist())
 
     def observe_reading(self, chars: int, pairs: Pairs, seconds: float) -> None:
         """Learn from a request that was tokenised; cached passages make it look cheap, rightly."""
@@ -41,9 +52,11 @@ class Pace:
         if not read or not chars:
             return
         overhead = (pairs.tokens - read) / len(pairs.ids)
-        self._chars_per_token += _SMOOTHING * (chars / read - self._chars_per_token)
-        self._char_s += _SMOOTHING * (seconds / chars - self._char_s)
-        self._overhead_tokens += _SMOOTHING * (overhead - self._overhead_tokens)
+        self._readings += 1
+        weight = max(_SMOOTHING, 1.0 / self._readings)
+        self._chars_per_token += weight * (chars / read - self._chars_per_token)
+        self._char_s += weight * (seconds / chars - self._char_s)
+        self._overhead_tokens += weight * (overhead - self._overhead_tokens)
 
     def price_s(self, chars: Sequence[int], *, batch_tokens: int, read: bool = True) -> float:
         """Predict worker seconds per pair, of passages with so many characters; 0.0: unknown.
@@ -65,7 +78,7 @@ class Pace:
         if left_s is None:
             return plan(lengths, max_batch_tokens=max_batch_tokens, max_padding=_MAX_PADDING)
         if len(lengths):
-            part_s = max(0.0, left_s) / _PARTS
+            part_s = min(BATCH_S, max(0.0, left_s) / _PARTS)
             affordable = self.meter.affordable_tokens(part_s, int(lengths.mean()))
             max_batch_tokens = min(max_batch_tokens, affordable)
         return plan(

@@ -23,12 +23,15 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeAlias, TypeVar
 
 from ..errors import ClosedError, Overloaded
+from .claims import Claim, Share, share
 
 # How much longer than its bare work a request without a deadline may take before it goes first.
 _STRETCH = 2.0
 # Seconds per padded token until the first batch has been timed.
 _FIRST_GUESS_S = 1e-4
 _SMOOTHING = 0.1
+# A change in the number of concurrent callers is noticed within about five requests.
+_SMOOTHING_LOAD = 0.2
 
 R = TypeVar("R")
 
@@ -89,9 +92,7 @@ class _Task:
     coroutine: Coroutine[object, object, object]
     future: Future[object]
     context: Context
-    key_s: float
-    arrival_s: float
-    has_deadline: bool
+    claim: Claim
     results: list[object] = field(default_factory=list)
     left: int = 0
     failure: BaseException | None = None
@@ -122,6 +123,7 @@ class Scheduler:
         self._active: set[_Task] = set()
         self._closed = False
         self._token_s = _FIRST_GUESS_S
+        self._usual = 1.0
         self._threads = [
             threading.Thread(target=self._work, name=f"rerank-worker-{i}", daemon=True)
             for i in range(workers)
@@ -139,37 +141,46 @@ class Scheduler:
         """Requests under way."""
         return len(self._active)
 
-    def share(self) -> float:
-        """Say how many workers a request may count on while those under way share them."""
-        return self.workers / max(1, len(self._active))
+    def claim(self, deadline_s: float | None) -> Claim:
+        """Make the claim of a request that arrives now; without a deadline it is not in a hurry."""
+        now = self._clock()
+        return Claim(now if deadline_s is None else deadline_s, now, deadline_s)
+
+    def share(self, own: Claim) -> Share:
+        """Say what a request with a deadline may count on, those under way considered.
+
+        How many usually are under way when one arrives is learnt: a request that comes first does
+        not take what the next ones, about to come, will need.
+        """
+        with self._changed:
+            others = [task.claim for task in self._active if task.claim is not own]
+            return share(
+                own, others, workers=self.workers, now_s=self._clock(), expected=self._usual
+            )
 
     def submit(
         self,
         coroutine: Coroutine[object, object, R],
         *,
         deadline_s: float | None = None,
+        claim: Claim | None = None,
         spare: bool = False,
     ) -> Future[R]:
         """Start a request; its contextvars are the caller's. Cancelling the future drops its jobs.
+
+        `claim` replaces `deadline_s` where the request tells what it means to compute.
 
         A `spare` request computes next to nothing itself, as one that a remote scorer answers:
         there is room for `max_requests` of them besides. Raises `Overloaded` when too many requests
         are under way and `ClosedError` after `close`.
         """
-        now = self._clock()
         future: Future[object] = Future()
-        task = _Task(
-            coroutine,
-            future,
-            copy_context(),
-            key_s=now if deadline_s is None else deadline_s,
-            arrival_s=now,
-            has_deadline=deadline_s is not None,
-        )
+        task = _Task(coroutine, future, copy_context(), claim or self.claim(deadline_s))
         with self._changed:
             refusal = self._refusal(self.max_requests * (2 if spare else 1))
             if refusal is None:
                 self._active.add(task)
+                self._usual += _SMOOTHING_LOAD * (len(self._active) - self._usual)
                 self._push(task, lambda: self._step(task, None))
         if refusal is not None:
             coroutine.close()
@@ -200,7 +211,7 @@ class Scheduler:
         return None
 
     def _push(self, task: _Task, action: Callable[[], None]) -> None:
-        heapq.heappush(self._queue, (task.key_s, next(self._sequence), task, action))
+        heapq.heappush(self._queue, (task.claim.key_s, next(self._sequence), task, action))
         self._changed.notify()
 
     def _work(self) -> None:
@@ -263,9 +274,10 @@ class Scheduler:
         task.results = [None] * len(effect.jobs)
         task.left = len(effect.jobs)
         with self._changed:
-            if not task.has_deadline:
-                work_s = self._token_s * sum(job.tokens for job in effect.jobs) / self.workers
-                task.key_s = task.arrival_s + _STRETCH * work_s
+            if task.claim.deadline_s is None:
+                work_s = self._token_s * sum(job.tokens for job in effect.jobs)
+                task.claim.key_s = task.claim.arrival_s + _STRETCH * work_s / self.workers
+                task.claim.plan(work_s)
             for place, job in enumerate(effect.jobs):
                 self._push(task, self._bind(task, effect, place, job))
 
@@ -285,9 +297,10 @@ class Scheduler:
         except BaseException as failure:  # noqa: BLE001 - raised where the jobs are awaited
             task.failure = failure
         with self._changed:
+            took_s = self._clock() - started
+            task.claim.spent_s += took_s
             if computed and job.tokens > 0:
-                seen_s = (self._clock() - started) / job.tokens
-                self._token_s += _SMOOTHING * (seen_s - self._token_s)
+                self._token_s += _SMOOTHING * (took_s / job.tokens - self._token_s)
             task.left -= 1
             last = task.left == 0
         if last:
