@@ -21,11 +21,13 @@ from .options import RemoteOptions, Target
 from .refusals import Failed, TooMany, refusal
 from .shapes import Answer, Ask
 from .signing import sign
-from .splitting import halve, split
+from .splitting import deal, split
 from .waiting import backoff_s
 
-# A call that had less than this was not given a chance: its failure says nothing.
+# A call that had less than this, and less than this share of its request's time, was not given a
+# chance: that it did not end says nothing.
 _FAIR_S = 0.1
+_FAIR_SHARE = 0.5
 # Without a deadline, a server that wants to be left alone for longer is given up.
 _PATIENCE_S = 30.0
 _MOST_PAGES = 16
@@ -60,6 +62,7 @@ class Errand:
     query: str
     texts: Sequence[str]
     permit: Permit
+    started_s: float
     deadline_s: float | None
     tally: Tally = field(default_factory=Tally)
 
@@ -105,16 +108,21 @@ class Calls:
     async def _part(
         self, errand: Errand, places: Sequence[int], scores: NDArray[np.float32]
     ) -> None:
-        """Score one call's texts; where it holds too many, learn how many fit and deal anew."""
+        """Score one call's texts; where it holds too many, deal it anew.
+
+        A destination that says how many it takes is believed from then on.
+        """
         try:
             scores[list(places)] = await self._retried(errand, places)
         except TooMany as error:
             if len(places) == 1:
                 raise
-            most = min(error.most or len(places), len(places) // 2) or 1
-            self._caps = replace(self._caps, documents=most)
-            for half in halve(places):
-                await self._part(errand, half, scores)
+            most = -(-len(places) // 2)
+            if error.most is not None and 0 < error.most < len(places):
+                most = error.most
+                self._caps = replace(self._caps, documents=most)
+            for part in deal(places, most):
+                await self._part(errand, part, scores)
 
     async def _retried(self, errand: Errand, places: Sequence[int]) -> NDArray[np.float32]:
         attempt = 0
@@ -177,7 +185,7 @@ class Calls:
             outcome = Outcome.GOOD
         except asyncio.CancelledError:
             now_s = self._clock()
-            if now_s >= until_s and now_s - started_s >= _FAIR_S:
+            if now_s >= until_s and now_s - started_s >= _fair_s(errand):
                 outcome = Outcome.BAD
             raise
         except (Failed, Withheld) as error:
@@ -272,6 +280,13 @@ class Calls:
         if errand.deadline_s is None:
             return most_s
         return max(0.0, min(most_s, errand.deadline_s - self._clock()))
+
+
+def _fair_s(errand: Errand) -> float:
+    """Say how long a call has to be given before its silence is the destination's fault."""
+    if errand.deadline_s is None:
+        return _FAIR_S
+    return min(_FAIR_S, _FAIR_SHARE * (errand.deadline_s - errand.started_s))
 
 
 def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -99,13 +99,14 @@ class PermittedScorer:
         target, clock = self._scorer.target, self._scorer.clock
         places = [i for i, text in enumerate(passages) if not is_blank(text)][: target.slate]
         texts, truncated = _cut([passages[i] for i in places], target.caps.document_chars)
+        started = clock()
         errand = Errand(
             query,
             texts,
             self._permit,
+            started,
             None if deadline_s is None else deadline_s - _RETURN_S,
         )
-        started = clock()
         scores = np.zeros(n, dtype=np.float32)
         done = np.zeros(n, dtype=np.bool_)
         tokens = np.zeros(n, dtype=np.int64)

@@ -38,10 +38,13 @@ def split(query: str, texts: Sequence[str], caps: Caps) -> list[list[int]]:
     return calls
 
 
-def halve(places: Sequence[int]) -> list[list[int]]:
-    """Deal a call that was too big for its destination to two."""
-    middle = len(places) // 2
-    return [list(places[:middle]), list(places[middle:])]
+def deal(places: Sequence[int], most: int) -> list[list[int]]:
+    """Deal a call that was too big for its destination to calls of at most `most`, in order.
+
+    >>> deal([4, 5, 6], 2)
+    [[4, 5], [6]]
+    """
+    return [list(places[start : start + most]) for start in range(0, len(places), most)]
 
 
 def is_blank(text: str) -> bool:

@@ -86,6 +86,32 @@ def test_too_large_a_batch_is_learned_from():
         assert len(server.requests) - before == 4
 
 
+def test_a_call_refused_as_too_large_is_halved_and_the_next_is_whole_again():
+    """Without a number to believe, one refusal does not make all later calls smaller."""
+    with (
+        FakeRerankServer("cohere", faults=[Fault.TOO_LARGE]) as server,
+        remote_first(server, "cohere") as reranker,
+    ):
+        passages = [f"filler {i}" for i in range(10)]
+        assert not reranker.rerank(QUERY, passages).degraded
+        assert len(server.requests) == 3
+        assert not reranker.rerank(QUERY, passages).degraded
+        assert len(server.requests) == 4
+
+
+def test_a_destination_that_is_never_in_time_opens_the_breaker_however_small_the_budget():
+    """What counts is that the call had most of the request's time."""
+    with FakeRerankServer("cohere", faults=lambda _: Fault.SLOW_HEADERS, slow_s=60.0) as server:
+        strict = BreakerOptions(2, rest_s=60.0)
+        with remote_first(server, "cohere", retries=0, breaker=strict) as reranker:
+            breaker = reranker.setup.stages[0].scorer.calls.breaker
+            for _ in range(200):
+                reranker.rerank(QUERY, PASSAGES, budget_ms=60)
+                if breaker.opened:
+                    break
+            assert breaker.state == "open"
+
+
 def test_candidates_of_a_listwise_model_are_never_split():
     """jina-reranker-v3 sees 64 at once; the others keep their place, unscored."""
     with (
