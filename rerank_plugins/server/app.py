@@ -112,7 +112,7 @@ def _either(serving: Serving) -> Handler:
 async def _answer_documents(
     request: Request, serving: Serving, dialect: Dialect, body: RerankBody
 ) -> Response:
-    result = await _rerank(request, serving, body.query, body.texts, body.top_n or None)
+    result = await _rerank(request, serving, body.query, body.texts, body.wanted)
     model = body.model or result.model
     return JSONResponse(documents_answer(dialect, body, result, model), headers=_headers(result))
 
@@ -130,6 +130,9 @@ async def _rerank(
     token = otel_context.attach(propagate.extract(dict(request.headers)))
     try:
         result = await reranker.arerank(query, texts, top_k=top_n, budget_ms=budget)
+    except asyncio.CancelledError as error:
+        # The time to drain is over; a client that hears so asks elsewhere.
+        raise Refused(503, "the server is ending; retry elsewhere") from error
     finally:
         otel_context.detach(token)
     if any(one.code is Code.OVERLOADED for one in result.decisions):

@@ -34,7 +34,7 @@ class Document(BaseModel):
 
 
 class RerankBody(BaseModel):
-    """The request of Cohere, Jina, vLLM and Infinity clients: `documents`, and perhaps `top_n`.
+    """The request of Cohere, Jina, Voyage, vLLM and Infinity clients: `documents`, and how many.
 
     Fields that only other servers know are accepted and ignored, so that clients need no change.
     """
@@ -47,6 +47,9 @@ class RerankBody(BaseModel):
     top_n: Annotated[int, Field(ge=0)] | None = Field(
         default=None, description="hits wanted; null or 0: all"
     )
+    top_k: Annotated[int, Field(ge=0)] | None = Field(
+        default=None, description="Voyage's word for top_n; its answer then has `data`, too"
+    )
     return_documents: bool = False
     raw_scores: bool = Field(default=False, description="the model's own scores, not 0 to 1")
     explain: bool = Field(default=False, description="add decisions and timings to the answer")
@@ -55,6 +58,16 @@ class RerankBody(BaseModel):
     def texts(self) -> list[str]:
         """The documents' texts, in order."""
         return [one if isinstance(one, str) else one.text for one in self.documents]
+
+    @property
+    def wanted(self) -> int | None:
+        """How many hits to return, None for all."""
+        return self.top_n or self.top_k or None
+
+    @property
+    def from_voyage(self) -> bool:
+        """Whether Voyage's word was used, as its SDK does even where it wants all hits."""
+        return "top_k" in self.model_fields_set
 
 
 class TeiBody(BaseModel):
@@ -86,9 +99,10 @@ def relevance(hit: Hit, *, raw: bool) -> float:
 def documents_answer(
     dialect: Dialect, body: RerankBody, result: Result, model: str
 ) -> dict[str, object]:
-    """Build the answer that Cohere, Jina, vLLM and Infinity clients all parse.
+    """Build the answer that Cohere, Jina, Voyage, vLLM and Infinity clients all parse.
 
-    Cohere reads `id`, `results` and `meta`; the others `model`, `results` and `usage`.
+    Cohere reads `id`, `results` and `meta`; Voyage `data` and `usage`; the others `model`,
+    `results` and `usage`.
     """
     texts = body.texts
     results: list[dict[str, object]] = []
@@ -118,6 +132,8 @@ def documents_answer(
             "model": model,
             "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
         }
+    if body.from_voyage:
+        answer["data"] = results
     if body.explain:
         answer["explain"] = explanation(result)
     return answer

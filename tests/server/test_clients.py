@@ -13,7 +13,7 @@ from haystack_integrations.components.rankers.huggingface_api import HuggingFace
 from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 from llama_index.postprocessor.tei_rerank import TextEmbeddingInference
 
-from rerank_plugins import Reranker
+from rerank_plugins import Reranker, load
 
 from .serving import Server, running
 
@@ -67,6 +67,39 @@ def test_the_cohere_sdk_gets_the_engines_order(server, expected, client) -> None
     )
     assert [one.index for one in answer.results] == expected
     assert answer.meta.billed_units.search_units == 1
+
+
+def test_the_voyage_sdk_gets_the_engines_order(server, expected) -> None:
+    """The official SDK joins our answer with the documents that it sent."""
+    program = (
+        "import sys, voyageai\n"
+        "client = voyageai.Client('any', base_url=sys.argv[1] + '/v1')\n"
+        "answer = client.rerank(sys.argv[2], sys.argv[3:], model='lexical')\n"
+        "assert [sys.argv[3:][one.index] for one in answer.results] == "
+        "[one.document for one in answer.results]\n"
+        "print([one.index for one in answer.results], answer.total_tokens >= 0)\n"
+    )
+    # In a process of its own: it keeps a session per thread and never closes it.
+    command = [sys.executable, "-c", program, server.url, QUERY, *TEXTS]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.splitlines()[-1] == f"{expected} True"
+
+
+@pytest.mark.parametrize("provider", ["cohere", "jina", "voyage", "infinity", "tei"])
+def test_our_own_remote_scorer_gets_the_engines_order(server, expected, provider) -> None:
+    """One of our engines serves as the remote stage of another, in every dialect it speaks."""
+    stage = {"provider": provider, "model": "lexical", "base_url": server.url}
+    keyless = {"infinity", "tei"}
+    if provider not in keyless:
+        stage["api_key_env"] = "A_KEY"
+    settings = {"stages": [{"scorer": stage}]}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("A_KEY", "any")
+        with load(settings) as reranker:
+            result = reranker.rerank(QUERY, TEXTS, strict=True)
+    assert [hit.index for hit in result] == expected
+    assert not result.degraded
 
 
 def test_llama_index_tei_gets_the_engines_order(server, expected) -> None:

@@ -24,6 +24,21 @@ from .serving import Server, running
 QUERY = "red fox"
 TEXTS = ["a hen in the yard", "", "the red fox sleeps", "a red barn"]
 LONG = ["the quick brown fox jumps over the lazy dog " * 40 + str(i) for i in range(60)]
+NONSENSE = [
+    b"",
+    b"{",
+    b"[]",
+    b"null",
+    b'{"query": "a"}',
+    b'{"query": " ", "documents": ["a"]}',
+    b'{"query": "a", "documents": []}',
+    b'{"query": "a", "documents": [1]}',
+    b'{"query": "a", "documents": ["a"], "top_n": -1}',
+    b'{"query": "a", "documents": ["\xff\xfe"]}',
+    b'{"query": "a", "documents": ["\\ud800"]}',
+    b'{"query":' * 20_000,
+    b"[" * 100_000,
+]
 
 
 @pytest.fixture(scope="module")
@@ -90,21 +105,7 @@ def test_timings_and_degradation_travel_in_headers(server: Server) -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [
-        b"",
-        b"{",
-        b"[]",
-        b"null",
-        b'{"query": "a"}',
-        b'{"query": " ", "documents": ["a"]}',
-        b'{"query": "a", "documents": []}',
-        b'{"query": "a", "documents": [1]}',
-        b'{"query": "a", "documents": ["a"], "top_n": -1}',
-        b'{"query": "a", "documents": ["\xff\xfe"]}',
-        b'{"query": "a", "documents": ["\\ud800"]}',
-        b'{"query":' * 20_000,
-        b"[" * 100_000,
-    ],
+    NONSENSE,
 )
 def test_nonsense_is_the_clients_mistake(server: Server, body: bytes) -> None:
     """Bad bodies answer 422 with a message and never a 5xx."""
@@ -193,15 +194,62 @@ def test_a_full_queue_says_when_to_come_back() -> None:
         assert post(server, "/v1/rerank", query=QUERY, documents=TEXTS).status_code == 200
 
 
+def insist(server: Server, texts: list[str]) -> httpx.Response:
+    """Post until the queue has room."""
+    while (answer := post(server, "/v1/rerank", query=QUERY, documents=texts)).status_code == 429:
+        pass
+    return answer
+
+
+def fill(server: Server) -> None:
+    """Wait until a request is refused, which says that all the others are under way."""
+    while post(server, "/v1/rerank", query=QUERY, documents=TEXTS).status_code != 429:
+        pass
+
+
 def test_termination_finishes_what_is_under_way() -> None:
-    """SIGTERM under load: the request in flight is answered and the process ends cleanly."""
-    with running(model="embedded", threads=1) as server:
-        with ThreadPoolExecutor(1) as pool:
-            answer = pool.submit(post, server, "/v1/rerank", query=QUERY, documents=LONG)
-            time.sleep(0.3)
+    """SIGTERM under load: every request in flight is answered and the process ends cleanly."""
+    with running(model="embedded", threads=1, max_requests=4) as server:
+        with ThreadPoolExecutor(4) as pool:
+            answers = [pool.submit(insist, server, LONG[:10]) for _ in range(4)]
+            fill(server)
             server.terminate()
-            assert answer.result().status_code == 200
+            assert [answer.result().status_code for answer in answers] == [200] * 4
         assert server.process.wait(timeout=20) in (0, -15)
+
+
+def test_what_cannot_be_finished_is_told_to_ask_elsewhere() -> None:
+    """A request still under way when the time to drain is over gets 503, not a broken answer."""
+    with (
+        running(model="embedded", threads=1, max_requests=1, drain_s=1) as server,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        answer = pool.submit(insist, server, LONG * 4)
+        fill(server)
+        server.terminate()
+        assert answer.result().status_code == 503
+
+
+@pytest.mark.slow
+def test_hostile_bodies_leave_memory_flat() -> None:
+    """Two thousand bad bodies, some of a megabyte, leave the server's memory where it was."""
+    hostile = [body for body in NONSENSE if body] + [
+        b'{"query": "a", "documents": [' + b'"x",' * 250_000 + b"1]}",
+        b'{"query": "a", "documents": ["' + b"\\ud800" * 150_000 + b'"]}',
+    ]
+
+    def attack(client: httpx.Client, rounds: int) -> None:
+        for _ in range(rounds):
+            for body in hostile:
+                answer = client.post("/v1/rerank", content=body, timeout=60.0)
+                assert answer.status_code == 422
+
+    with running() as server, httpx.Client(base_url=server.url) as client:
+        attack(client, 30)
+        before = _resident_kb(server.process.pid)
+        attack(client, 2000 // len(hostile))
+        assert _resident_kb(server.process.pid) <= before * 1.05
+        assert post(server, "/v1/rerank", query=QUERY, documents=TEXTS).status_code == 200
 
 
 @pytest.mark.slow
@@ -241,6 +289,12 @@ def _persistent(server: Server) -> int:
         except httpx.TransportError:
             time.sleep(0.05)
     return 0
+
+
+def _resident_kb(pid: int) -> int:
+    """Read a process's resident memory."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.split("VmRSS:")[1].split()[0])
 
 
 def _children(pid: int) -> list[int]:
