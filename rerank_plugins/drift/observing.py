@@ -1,0 +1,90 @@
+"""What is noted of one request: a few numbers, independent between requests, and no text."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .distances import rank_correlation
+
+Feature: TypeAlias = Literal[
+    "best",
+    "middle",
+    "gap",
+    "agreement",
+    "length_bias",
+    "above_nulls",
+    "passage_length",
+    "query_length",
+]
+
+FEATURES: Mapping[Feature, str] = {
+    "best": "the best score",
+    "middle": "the median score",
+    "gap": "the best score minus the k-th best",
+    "agreement": "rank correlation of the scores with the first stage's order",
+    "length_bias": "rank correlation of the scores with the passages' lengths",
+    "above_nulls": "share of candidates that score above 95 % of random pairs",
+    "passage_length": "logarithm of the median passage length in characters",
+    "query_length": "logarithm of the query's length in characters",
+}
+"""What each number means. Scores within a request depend on each other; requests do not."""
+
+_TAIL = 0.95
+DECIMALS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """The features of one request; nan where it does not tell (too few candidates, no nulls)."""
+
+    values: tuple[float, ...]
+
+    def __getitem__(self, feature: Feature) -> float:
+        return self.values[_PLACES[feature]]
+
+
+_PLACES: Mapping[Feature, int] = {name: place for place, name in enumerate(FEATURES)}
+
+
+def null_bar(nulls: Sequence[float]) -> float:
+    """Give the score that random pairs seldom pass; nan without any."""
+    return float(np.quantile(np.asarray(nulls), _TAIL)) if nulls else math.nan
+
+
+def observe(
+    scores: NDArray[np.float64],
+    keys: NDArray[np.float64],
+    *,
+    chars: NDArray[np.float64],
+    query_chars: int,
+    bar: float = math.nan,
+    top_k: int = 10,
+) -> Observation:
+    """Note one request, its scored candidates in first-stage order.
+
+    `scores` are those of the deepest stage, for the candidates it scored; `keys` order all
+    candidates by the model alone, higher first; `chars` [as keys] are passage lengths. `bar` is
+    what random pairs seldom pass.
+    """
+    if scores.size == 0:
+        return Observation((math.nan,) * len(FEATURES))
+    descending = -np.sort(-scores)
+    place = min(top_k, scores.size) - 1
+    best = float(descending[0])
+    above = math.nan if math.isnan(bar) else float((scores > bar).sum()) / keys.size
+    values = (
+        best,
+        float(np.median(scores)),
+        best - float(descending[place]) if place else math.nan,
+        rank_correlation(keys, -np.arange(keys.size, dtype=np.float64)),
+        rank_correlation(keys, chars),
+        above,
+        math.log(max(1.0, float(np.median(chars)))),
+        math.log(max(1, query_chars)),
+    )
+    # As a snapshot keeps them: values that many requests share have to stay the same ones.
+    return Observation(tuple(round(one, DECIMALS) for one in values))

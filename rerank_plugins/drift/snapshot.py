@@ -1,0 +1,118 @@
+"""The snapshot: what requests looked like when the model was calibrated. Numbers, never text."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .observing import DECIMALS, FEATURES, Feature, Observation, null_bar
+
+FORMAT = 1
+# As many as KS and PSI can use: quantiles of more say nothing new.
+_MAX_VALUES = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A reference to judge windows by.
+
+    `values` holds each feature's sample, ascending; `nulls` scores of random query-passage pairs;
+    `canaries` the scores of fixed pairs, which the same model gives again wherever it runs.
+    `subject` identifies the model as it is run: another one must not be judged by this.
+    """
+
+    subject: str
+    model: str
+    requests: int
+    top_k: int
+    values: Mapping[Feature, tuple[float, ...]]
+    nulls: tuple[float, ...] = ()
+    canaries: tuple[float, ...] = ()
+
+    @property
+    def bar(self) -> float:
+        """Give the score that random pairs seldom pass; nan without any."""
+        return null_bar(self.nulls)
+
+    def sample(self, feature: Feature) -> NDArray[np.float64]:
+        """Give a feature's sample; empty where requests never told it."""
+        return np.asarray(self.values.get(feature, ()), dtype=np.float64)
+
+
+def snapshot(
+    observations: Sequence[Observation],
+    *,
+    subject: str,
+    model: str,
+    top_k: int = 10,
+    nulls: Sequence[float] = (),
+    canaries: Sequence[float] = (),
+) -> Snapshot:
+    """Sum up what was observed while all was well."""
+    values: dict[Feature, tuple[float, ...]] = {}
+    for feature in FEATURES:
+        column = np.array([one[feature] for one in observations], dtype=np.float64)
+        column = np.sort(column[~np.isnan(column)])
+        if column.size > _MAX_VALUES:
+            shares = (np.arange(_MAX_VALUES) + 0.5) / _MAX_VALUES
+            column = np.quantile(column, shares)
+        values[feature] = tuple(round(float(one), DECIMALS) for one in column)
+    return Snapshot(
+        subject,
+        model,
+        len(observations),
+        top_k,
+        values,
+        tuple(sorted(round(float(one), DECIMALS) for one in nulls)),
+        tuple(round(float(one), DECIMALS) for one in canaries),
+    )
+
+
+def to_json(found: Snapshot) -> dict[str, object]:
+    """Give a snapshot as JSON-ready data."""
+    return {
+        "format": FORMAT,
+        "subject": found.subject,
+        "model": found.model,
+        "requests": found.requests,
+        "top_k": found.top_k,
+        "values": {name: list(values) for name, values in found.values.items()},
+        "nulls": list(found.nulls),
+        "canaries": list(found.canaries),
+    }
+
+
+def from_json(data: Mapping[str, object]) -> Snapshot:
+    """Read what `to_json` gave. Raises `ValueError` where it is something else."""
+    if data.get("format") != FORMAT:
+        message = f"format is {data.get('format')!r}, expected {FORMAT}"
+        raise ValueError(message)
+    found = data.get("values")
+    values = found if isinstance(found, Mapping) else {}
+    return Snapshot(
+        str(data.get("subject")),
+        str(data.get("model")),
+        _count(data.get("requests")),
+        _count(data.get("top_k")),
+        {name: _numbers(values.get(name)) for name in FEATURES},
+        _numbers(data.get("nulls")),
+        _numbers(data.get("canaries")),
+    )
+
+
+def _count(value: object) -> int:
+    if not isinstance(value, int) or value < 0:
+        message = f"{value!r} is no count"
+        raise ValueError(message)
+    return value
+
+
+def _numbers(values: object) -> tuple[float, ...]:
+    if not isinstance(values, list) or not all(
+        isinstance(one, int | float) and math.isfinite(one) for one in values
+    ):
+        message = "a sample is no list of finite numbers"
+        raise ValueError(message)
+    return tuple(float(one) for one in values)

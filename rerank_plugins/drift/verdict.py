@@ -1,0 +1,127 @@
+"""The verdict on a window: ok, watch (it has moved), or harmful (it moved the way damage does)."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import distances
+from .observing import FEATURES, Feature
+from .snapshot import Snapshot
+from .window import Window
+
+Verdict: TypeAlias = Literal["ok", "watch", "harmful"]
+Test: TypeAlias = Literal["ks", "psi"]
+
+# Below these nothing is judged: the tests' laws hold for samples.
+MIN_REQUESTS = 20
+# The side to which a feature falls when scores lose their meaning.
+_DAMAGE: Mapping[Feature, float] = {"agreement": -1.0, "best": -1.0, "above_nulls": -1.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """How windows are judged.
+
+    `alpha` is the chance that a window without drift is called anything but ok, over all tests
+    together (holm1979). A feature counts as moved only from `least` on, a KS distance: with large
+    samples everything is significant. `harm` is how far, in deviations of the snapshot, the mean of
+    a feature has to fall that falls when scores lose their meaning.
+    """
+
+    alpha: float = 0.005
+    least: float = 0.15
+    harm: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One test of one feature: its value, what chance seldom passes, and how often it passes this.
+
+    `shift` is the change of the mean in deviations of the snapshot.
+    """
+
+    feature: Feature
+    test: Test
+    value: float
+    critical: float
+    p: float
+    shift: float
+    moved: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a window of `requests` is like; `reasons` name what moved, the most certain first."""
+
+    verdict: Verdict
+    requests: int
+    findings: tuple[Finding, ...]
+    reasons: tuple[str, ...] = ()
+
+    @property
+    def moved(self) -> tuple[Feature, ...]:
+        """Name the features that moved."""
+        return tuple(dict.fromkeys(one.feature for one in self.findings if one.moved))
+
+
+def judge(reference: Snapshot, window: Window, how: Watch | None = None) -> Report:
+    """Judge a window against a snapshot.
+
+    >>> from .snapshot import snapshot
+    >>> judge(snapshot([], subject="", model=""), Window(1)).verdict
+    'ok'
+    """
+    how = how or Watch()
+    samples = {
+        feature: (old, new)
+        for feature in FEATURES
+        if min(
+            (old := reference.sample(feature)).size,
+            (new := window.sample(feature)).size,
+        )
+        >= MIN_REQUESTS
+    }
+    level = how.alpha / max(1, 2 * len(samples))
+    tests = [one for name, pair in samples.items() for one in _tests(name, *pair, level)]
+    tests.sort(key=lambda one: one.p)
+    certain = {one.feature for one in _certain(tests, how.alpha)}
+    far = {one.feature for one in tests if one.test == "ks" and one.value >= how.least}
+    moved = certain & far
+    findings = tuple(replace(one, moved=one.feature in moved) for one in tests)
+    reasons = tuple(dict.fromkeys(one.feature for one in findings if one.moved))
+    damaged = tuple(
+        dict.fromkeys(one.feature for one in findings if one.moved and _damaged(one, how.harm))
+    )
+    verdict: Verdict = "harmful" if damaged else "watch" if reasons else "ok"
+    return Report(verdict, len(window.observations), findings, damaged or reasons)
+
+
+def _tests(
+    feature: Feature, old: NDArray[np.float64], new: NDArray[np.float64], level: float
+) -> Iterator[Finding]:
+    n, m = old.size, new.size
+    spread = float(old.std())
+    shift = (float(new.mean()) - float(old.mean())) / spread if spread > 0.0 else 0.0
+    far = distances.ks(old, new)
+    critical = distances.ks_critical(level, n, m)
+    yield Finding(feature, "ks", far, critical, distances.ks_p(far, n, m), shift)
+    inner = distances.edges(old, m)
+    bins = inner.size + 1
+    index = distances.psi(old, new, inner)
+    critical = distances.psi_critical(level, bins, n, m)
+    yield Finding(feature, "psi", index, critical, distances.psi_p(index, bins, n, m), shift)
+
+
+def _certain(tests: Sequence[Finding], alpha: float) -> Iterator[Finding]:
+    """Give the tests that chance does not explain, the most certain first (Holm)."""
+    for rank, one in enumerate(tests):
+        if one.p > alpha / (len(tests) - rank):
+            return
+        yield one
+
+
+def _damaged(one: Finding, harm: float) -> bool:
+    return one.shift * _DAMAGE.get(one.feature, 0.0) >= harm

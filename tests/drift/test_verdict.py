@@ -1,0 +1,91 @@
+"""Windows are judged: seldom wrongly, and soon enough."""
+
+import numpy as np
+import pytest
+
+from rerank_plugins.drift import Window, from_json, judge, snapshot, to_json
+from tests.drift.requests import drawn
+
+
+def windows(source, count, size=100, **drift):
+    """Draw windows of requests."""
+    for _ in range(count):
+        yield Window(size, drawn(source, size, **drift))
+
+
+@pytest.fixture(scope="module")
+def pool():
+    """Give many requests of one law; snapshots and windows are disjoint draws from them."""
+    return drawn(np.random.default_rng(0), 6000)
+
+
+@pytest.mark.parametrize(("reference", "size"), [(100, 50), (300, 100), (1000, 200)])
+def test_without_drift_at_most_one_window_in_a_hundred_raises_an_alarm(pool, reference, size):
+    """Over fresh snapshots and windows of one law, verdicts other than ok stay under 1 %."""
+    source = np.random.default_rng(reference)
+    alarms = 0
+    rounds = 400
+    for _ in range(rounds):
+        chosen = [pool[i] for i in source.choice(len(pool), reference + size, replace=False)]
+        before = snapshot(chosen[:reference], subject="s", model="m")
+        alarms += judge(before, Window(size, chosen[reference:])).verdict != "ok"
+    assert alarms / rounds <= 0.01
+
+
+@pytest.mark.parametrize(
+    "drift",
+    [{"shift": -1.5}, {"length": 0.7}, {"agreement": 0.0}],
+    ids=["lower scores", "longer passages", "shuffled scores"],
+)
+def test_drift_is_found_within_three_windows(drift):
+    """Each kind of drift moves the verdict of at least one window in three, for every seed."""
+    for seed in range(5):
+        source = np.random.default_rng(seed)
+        before = snapshot(drawn(source, 300), subject="s", model="m")
+        assert any(judge(before, one).verdict != "ok" for one in windows(source, 3, **drift))
+
+
+def test_scores_that_lost_their_meaning_are_harmful_and_other_text_is_not():
+    """Agreement that collapses is damage; longer passages alone ask to be watched."""
+    source = np.random.default_rng(5)
+    before = snapshot(drawn(source, 300, agreement=0.8), subject="s", model="m")
+    shuffled = judge(before, Window(100, drawn(source, 100, agreement=0.0)))
+    longer = judge(before, Window(100, drawn(source, 100, agreement=0.8, length=0.8)))
+    assert (shuffled.verdict, "agreement" in shuffled.reasons) == ("harmful", True)
+    assert (longer.verdict, longer.reasons) == ("watch", ("passage_length",))
+
+
+def test_a_small_window_is_never_judged():
+    """Under twenty requests there is no finding, whatever they look like."""
+    source = np.random.default_rng(1)
+    before = snapshot(drawn(source, 300), subject="s", model="m")
+    report = judge(before, Window(10, drawn(source, 19, shift=-50.0)))
+    assert (report.verdict, report.findings) == ("ok", ())
+
+
+def test_a_feature_nobody_could_observe_is_passed_over():
+    """Without null scores nothing is said about them."""
+    source = np.random.default_rng(2)
+    before = snapshot(drawn(source, 100, candidates=2), subject="s", model="m")
+    report = judge(before, Window(50, drawn(source, 50, candidates=2)))
+    assert "agreement" not in {one.feature for one in report.findings}
+
+
+def test_a_snapshot_survives_json():
+    """Reading what was written gives the same snapshot."""
+    before = snapshot(
+        drawn(np.random.default_rng(3), 50), subject="s", model="m", nulls=[2.0, 1.0], canaries=[3]
+    )
+    assert from_json(to_json(before)) == before
+    assert before.nulls == (1.0, 2.0)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"format": 2}, {"values": []}, {"nulls": ["a"]}, {"requests": "many"}, {"nulls": [np.inf]}],
+)
+def test_what_is_no_snapshot_is_refused(change):
+    """Another format, or values that are no numbers, raise ValueError."""
+    data = to_json(snapshot([], subject="s", model="m"))
+    with pytest.raises(ValueError, match=r"format|sample|count"):
+        from_json({**data, **change})
