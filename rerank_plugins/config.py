@@ -21,6 +21,7 @@ from .errors import ConfigError, ModelError
 from .planning import Planner
 from .policy import Policy
 from .records import Budget
+from .rules import DepthSettings
 from .scorers import Scorer
 from .scorers.files import ModelFiles, find
 from .scorers.hub import Hub
@@ -29,6 +30,7 @@ from .scorers.missing import MissingScorer
 from .scorers.onnx import OnnxScorer
 from .scorers.options import OnnxOptions
 from .scorers.remote.audit import AuditLog
+from .selection import Depth
 from .settings import FusionSettings, Settings, StageSettings, TelemetrySettings, keys_at
 from .staging import Exiting, Risk, calibrated_exits, model_files, own_exits
 from .telemetry import TelemetryOptions
@@ -90,7 +92,7 @@ def build(
         stages=stages,
         prior_weight=weight,
         fusion=settings.fusion.method,
-        depth=None if chosen.depth is None else chosen.depth.rule(),
+        depth=None if chosen.depth is None else _depth(chosen.depth, parts[0]),
         skip=None if chosen.skip is None else chosen.skip.rule(),
         stop=None if chosen.stop is None else chosen.stop.rule(),
         cut=None if chosen.cut is None else chosen.cut.rule(parts[-1].nulls),
@@ -196,6 +198,12 @@ def _exiting(settings: StageSettings, exits: list[int] | Path, fusing: FusionSet
     last = replace(found.stages[-1], keep=keep_last)
     stages = tuple(replace(one, when=settings.when) for one in (*found.stages[:-1], last))
     return replace(found, stages=stages)
+
+
+def _depth(settings: DepthSettings, first: Exiting) -> Depth:
+    if settings.risk is None:
+        return settings.rule()
+    return first.depth(settings.risk, least=settings.min)
 
 
 def _calibration(settings: StageSettings, card: Mapping[str, object]) -> Calibration | None:

@@ -52,18 +52,23 @@ class DepthSettings(_Rule):
         default=1.0, description="of the softmax, over standardised priors"
     )
     gap: bool = Field(default=False, description="score up to the largest drop of the priors")
+    risk: Chance | None = Field(
+        default=None, description="the least mass certified for this loss; needs calibrated exits"
+    )
     min: Positive = 1
     max: Positive | None = None
 
     @model_validator(mode="after")
     def _one(self) -> "DepthSettings":
         # {min, max} alone means the default rule, so only "more than one" is wrong here.
-        _at_most_one(self, ("count", "mass", "gap"))
+        _at_most_one(self, ("count", "mass", "gap", "risk"))
         _ordered(self.min, self.max)
+        if self.risk is not None and self.max is not None:
+            raise ValueError("max would break the promise of risk; keep one of them")
         return self
 
     def rule(self) -> Depth:
-        """Give the rule that the table stands for."""
+        """Give the rule that the table stands for; the exits resolve `risk`."""
         if self.count is not None:
             return self.count
         if self.gap:

@@ -10,10 +10,12 @@ from .errors import ConfigError
 from .keep import READS_PROBABILITIES, Keep, MarginKeep
 from .risk import Method
 from .scorers import artefact, heads
+from .scorers.artefact import Exits
 from .scorers.files import ModelFiles
 from .scorers.options import OnnxOptions
 from .scorers.segments import ExitScorer, stages_of
 from .scorers.trunk import Trunk
+from .selection import MassDepth
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +29,32 @@ class Risk:
 
 @dataclass(frozen=True, slots=True)
 class Exiting:
-    """The stages of one model, first exit to last layer; plans with their measured quality."""
+    """The stages of one model, first exit to last layer, and what was calibrated with them."""
 
     stages: tuple[Stage, ...]
-    plans: Mapping[tuple[int, ...], float] = field(default_factory=dict)
-    nulls: tuple[float, ...] = ()
+    exits: Exits | None = None
+    risk: Risk = field(default_factory=Risk)
+
+    @property
+    def plans(self) -> Mapping[tuple[int, ...], float]:
+        """Give plans with their measured quality."""
+        return {} if self.exits is None else self.exits.plans
+
+    @property
+    def nulls(self) -> tuple[float, ...]:
+        """Give the scores of random pairs."""
+        return () if self.exits is None else self.exits.nulls
+
+    def depth(self, alpha: float, *, least: int = 1) -> MassDepth:
+        """Give the shallowest depth certified for a loss of `alpha`. Raises `ConfigError`."""
+        if self.exits is None:
+            message = (
+                "depth = { risk = ... } needs exits = DIR at the first stage, a folder of "
+                "calibrated exits; make it with: rerank-plugins calibrate --out DIR"
+            )
+            raise ConfigError(message)
+        mass, _ = self.exits.choose_mass(alpha, method=self.risk.method, delta=self.risk.delta)
+        return MassDepth(mass, min=max(least, self.exits.top_k))
 
 
 def own_exits(
@@ -80,7 +103,7 @@ def calibrated_exits(
         for one, margin in zip(scorers, margins, strict=False)
     )
     last = Stage(scorers[-1], calibration=calibration)
-    return Exiting((*exits, last), found.plans, found.nulls)
+    return Exiting((*exits, last), found, risk)
 
 
 def model_files(stage: Stage) -> ModelFiles | None:

@@ -18,6 +18,7 @@ from rerank_plugins.scorers.files import find
 from rerank_plugins.scorers.heads import Head, from_card
 from rerank_plugins.scorers.options import OnnxOptions
 from rerank_plugins.scorers.trunk import Trunk
+from rerank_plugins.selection import MassDepth
 from tests import layered, tiny
 
 QUERIES = [
@@ -189,6 +190,34 @@ def test_calibrated_nulls_serve_the_cut(model, calibrated, tmp_path):
     with load({"stages": [stage], "selection": {"cut": {"null_rate": 0.1}}}) as reranker:
         assert len(reranker.setup.cut.nulls) == len(calibrated.exits.nulls)
         assert len(reranker.rerank("what is a monoid", tiny.passages(20))) < 20
+
+
+def test_a_certified_depth_comes_with_the_exits(model, tmp_path):
+    """`depth = {risk}` scores the least mass of the priors that holds it, never below top_k."""
+    files = find(model)
+    made = Trunk(files, [Head(2, trunk.layers(files)[2], "probe")], OnnxOptions())
+    done = calibrate(made, questions(priors=True), Plan(top_k=5, alpha=0.05), costs=[1, 1])
+    assert done.exits.mass_losses.shape == (30, len(done.exits.masses))
+    assert done.exits.mass_losses[:, 0].max() < 1e-6
+    artefact.save(done.exits, tmp_path)
+    stage = {"scorer": str(model), "exits": str(tmp_path), "keep": {"risk": 0.4}}
+    settings = {"stages": [stage], "selection": {"depth": {"risk": 0.4}}}
+    expected = done.exits.choose_mass(0.4)[0]
+    with load(settings) as reranker:
+        assert reranker.setup.depth == MassDepth(expected, min=5)
+
+
+def test_a_certified_depth_needs_a_calibration(model, calibrated, tmp_path):
+    """Without calibrated exits, or priors there, or with a maximum, a depth at risk is refused."""
+    stage = {"scorer": str(model)}
+    with pytest.raises(ConfigError, match="needs exits = DIR"):
+        load({"stages": [stage], "selection": {"depth": {"risk": 0.1}}})
+    artefact.save(calibrated.exits, tmp_path)
+    stage = {**stage, "exits": str(tmp_path), "keep": {"risk": 0.3}}
+    with pytest.raises(ConfigError, match="hold no certified depth"):
+        load({"stages": [stage], "selection": {"depth": {"risk": 0.1}}})
+    with pytest.raises(ConfigError, match="max would break"):
+        load({"stages": [stage], "selection": {"depth": {"risk": 0.1, "max": 20}}})
 
 
 def test_too_few_queries_are_refused(model):

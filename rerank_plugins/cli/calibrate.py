@@ -89,8 +89,10 @@ def calibrate_exits(  # noqa: PLR0913 - one parameter for each option
     try:
         margins, choice = done.exits.choose(alpha, method=method, delta=delta)
         note = f"{loss} <= {choice.bound:.4f} certified by {method} on {choice.queries} queries"
+        mass, choice = done.exits.choose_mass(alpha, method=method, delta=delta)
+        note += f"; by itself, so is a depth of mass {mass:g}: {loss} <= {choice.bound:.4f}"
     except ConfigError as error:
-        note = str(error)
+        note = f"{note}; {error}".lstrip("; ")
     gained = gain(done, costs, how, margins=margins)
     plot = _draw(gained, out / "gain.svg", how, files.name)
     if as_json:

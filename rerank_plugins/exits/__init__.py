@@ -1,6 +1,6 @@
 """Early exit for any cross-encoder, fitted on its own scores and certified without labels."""
 
-from .calibrate import Calibrated, Plan, calibrate
+from .calibrate import Calibrated, Plan, calibrate, certify
 from .gain import Gain, Point, gain
 from .observe import Observed, Question, observe
 from .plot import draw
@@ -15,6 +15,7 @@ __all__ = [
     "Point",
     "Question",
     "calibrate",
+    "certify",
     "draw",
     "gain",
     "observe",

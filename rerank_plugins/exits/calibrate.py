@@ -2,13 +2,13 @@
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import calibration, risk
+from .. import calibration, risk, selection
 from ..calibration import Calibration
 from ..errors import InvalidRequest
 from ..scorers.artefact import Exits, subject
@@ -24,6 +24,8 @@ Floats: TypeAlias = NDArray[np.float64]
 # Margins in residual deviations, from careful to bold.
 _LEVELS = np.concatenate([np.linspace(6.0, 3.0, 7), np.linspace(2.9, 0.0, 30)])
 _RATIOS = (0.25, 0.5, 1.0, 2.0)
+# Shares of the first stage's softmax that a depth may hold, from careful to bold.
+_MASSES = (1.0, 0.999, 0.998, 0.995, 0.99, 0.98, 0.97, 0.96, 0.95, 0.93, 0.9, 0.85, 0.8, 0.7, 0.6)
 _COUNTS = (0, 4, 8, 12, 16, 24, 32, 48, 64, 100)
 _FEWEST = 40
 _NULLS_EACH = 3
@@ -50,6 +52,7 @@ class Case:
     gains: Floats
     full: NDArray[np.intp]
     priors: Floats | None
+    first_stage: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +83,18 @@ def calibrate(
             "the heads, the other half certifies the loss"
         )
         raise InvalidRequest(message)
-    observed = observe(trunk, questions, progress=progress)
+    return certify(trunk, questions, observe(trunk, questions, progress=progress), how, costs=costs)
+
+
+def certify(
+    trunk: Trunk,
+    questions: Sequence[Question],
+    observed: Sequence[Observed],
+    how: Plan,
+    *,
+    costs: Sequence[float],
+) -> Calibrated:
+    """Do what `calibrate` does with what was `observed` of the questions already."""
     order = np.random.default_rng(how.seed).permutation(len(questions))
     half = len(order) // 2
     fitted = fit([observed[i] for i in order[:half]], trunk.heads)
@@ -101,6 +115,8 @@ def calibrate(
         how.loss,
         nulls=nulls(trunk, questions, how.seed),
         plans=plan_qualities(held, len(heads) + 1, how),
+        masses=np.array(_MASSES),
+        mass_losses=_mass_losses(held, how),
         facts=_facts(trunk, questions, fitted, how),
     )
     return Calibrated(exits, tuple(fitted), tuple(held))
@@ -181,11 +197,28 @@ def _case(
         # Gains follow the order that is returned, which the prior has a say in.
         values = np.sort(final)[::-1][np.argsort(whole.order)]
     gains = calibration.apply(probability, values.astype(np.float32))
-    return Case(scores, final, gains, whole.order, priors)
+    given = None if one.priors is None else tuple(one.priors.tolist())
+    return Case(scores, final, gains, whole.order, priors, given)
 
 
 def _loss(case: Case, shape: Sequence[float], level: float, how: Plan) -> float:
     return loss_of(case, replay(case, [level * one for one in shape], how).order, how)
+
+
+def _mass_losses(cases: Sequence[Case], how: Plan) -> Floats:
+    """Measure what scoring in full only the head with each mass of the priors loses.
+
+    Empty where a case has no priors: nothing then says what a mass would leave out.
+    """
+    if any(case.first_stage is None for case in cases):
+        return np.zeros((0, 0))
+    losses = np.zeros((len(cases), len(_MASSES)))
+    for row, case in zip(losses, cases, strict=True):
+        for column, mass in enumerate(_MASSES):
+            rule = selection.MassDepth(mass, min=how.top_k)
+            count = selection.depth(rule, case.first_stage or ())
+            row[column] = _counted(replace(case, levels=[]), [count], how)
+    return losses
 
 
 def _shape(

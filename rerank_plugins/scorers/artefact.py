@@ -14,7 +14,7 @@ from ..risk import Choice, Method
 from .files import ModelFiles, sha256
 from .heads import Head, Probe
 
-FORMAT = 1
+FORMAT = 2
 _FACTS, _ARRAYS = "exits.json", "exits.npz"
 
 
@@ -35,6 +35,8 @@ class Exits:
     The margin behind exit l is `levels[j] * scales[l]`; `losses` [queries, levels] were measured on
     queries that shaped neither, at levels from careful to bold, for the best `top_k`. `nulls` are
     scores of random query-passage pairs, ascending; `plans` maps candidates per stage to quality.
+    `mass_losses` [queries, masses] is what scoring in full only the head with such a share of the
+    softmax of the priors loses, `masses` from careful to bold.
     """
 
     subject: Subject
@@ -47,6 +49,8 @@ class Exits:
     nulls: tuple[float, ...] = ()
     plans: Mapping[tuple[int, ...], float] = field(default_factory=dict)
     facts: Mapping[str, object] = field(default_factory=dict)
+    masses: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    mass_losses: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0)))
 
     def choose(
         self, alpha: float, *, method: Method = "ucb", delta: float = 0.1
@@ -56,15 +60,29 @@ class Exits:
         Raises `ConfigError` where no level does; it names the least that can be promised.
         """
         choice = risk.choose(self.losses, alpha, method=method, delta=delta)
-        if choice.place is None:
-            message = (
-                f"no margin holds a {self.loss} of {alpha:g} ({method}, {choice.queries} queries): "
-                f"the least that can be promised is {choice.bound:.4f}; allow that much, or "
-                "calibrate on more queries"
-            )
-            raise ConfigError(message)
-        level = float(self.levels[choice.place])
+        level = float(self.levels[_held(choice, "margin", self.loss)])
         return tuple(level * scale for scale in self.scales), choice
+
+    def choose_mass(
+        self, alpha: float, *, method: Method = "ucb", delta: float = 0.1
+    ) -> tuple[float, Choice]:
+        """Give the least mass of a depth that holds a loss of `alpha`. Raises `ConfigError`."""
+        if not self.mass_losses.size:
+            raise ConfigError("these exits hold no certified depth; calibrate again")
+        choice = risk.choose(self.mass_losses, alpha, method=method, delta=delta)
+        return float(self.masses[_held(choice, "depth", self.loss)]), choice
+
+
+def _held(choice: Choice, what: str, loss: str) -> int:
+    """Give the place of the chosen setting. Raises `ConfigError` where there is none."""
+    if choice.place is None:
+        message = (
+            f"no {what} holds a {loss} of {choice.alpha:g} ({choice.method}, {choice.queries} "
+            f"queries): the least that can be promised is {choice.bound:.4f}; allow that much, or "
+            "calibrate on more queries"
+        )
+        raise ConfigError(message)
+    return choice.place
 
 
 def subject(files: ModelFiles, max_tokens: int, prior_weight: float = 0.0) -> Subject:
@@ -78,6 +96,8 @@ def save(exits: Exits, folder: Path) -> None:
     arrays: dict[str, NDArray[np.generic]] = {
         "levels": exits.levels,
         "losses": exits.losses.astype(np.float32),
+        "masses": exits.masses,
+        "mass_losses": exits.mass_losses.astype(np.float32),
         "nulls": np.array(exits.nulls, dtype=np.float32),
     }
     listed: list[dict[str, object]] = []
@@ -159,6 +179,8 @@ def _parse(text: Mapping[str, object], arrays: Mapping[str, NDArray[np.generic]]
         nulls=tuple(np.asarray(arrays["nulls"], dtype=np.float64).tolist()),
         plans={tuple(counts): float(q) for counts, q in plans},  # type: ignore[attr-defined]
         facts=dict(text["facts"]),  # type: ignore[call-overload]
+        masses=np.asarray(arrays["masses"], dtype=np.float64),
+        mass_losses=np.asarray(arrays["mass_losses"], dtype=np.float64),
     )
 
 
