@@ -23,8 +23,9 @@ from .readiness import Readiness
 from .records import Budget, Candidate, Code, Request, Result
 from .scorers import cores
 from .scorers.files import EMBEDDED, Precision
+from .scorers.jobs import wait
 from .scorers.pairs import Long
-from .scorers.scheduler import Scheduler, wait
+from .scorers.scheduler import Scheduler
 from .scorers.session import Provider
 from .telemetry import Redact, Telemetry, Trace
 

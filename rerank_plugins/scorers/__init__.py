@@ -56,7 +56,7 @@ class Scored:
 class Scorer(Protocol):
     """Scores passages against a query. Thread-safe; complete once constructed.
 
-    `score` may await `scheduler.run_jobs` and `scheduler.wait`, and nothing else; it runs on the
+    `score` may await `jobs.run_jobs` and `jobs.wait`, and nothing else; it runs on the
     scheduler's worker threads, so whatever it does between is bounded CPU work.
     """
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..records import Code, Decision, Timing, Usage
 from . import Scored, ScoreKind, State
-from .scheduler import Job, run_jobs
+from .jobs import Job, run_jobs
 
 _WORD = re.compile(r"\w+")
 _K1, _B = 0.9, 0.4

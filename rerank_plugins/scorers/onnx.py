@@ -15,10 +15,10 @@ from . import Scored, ScoreKind, State, cores, graphs, pairs, recall, tuning
 from .files import ModelFiles, padding
 from .graphs import cache
 from .graphs.verify import probes
+from .jobs import Job, run_jobs
 from .options import OnnxOptions, checked, identity, score_column, usable_tokens
 from .pace import Pace
 from .pairs import Pairs
-from .scheduler import Job, run_jobs
 from .session import Graph, open_graph, single_column
 from .tokens import PairTokenizer
 

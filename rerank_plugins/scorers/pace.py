@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from ..batching import Batch, plan
 from ..budget import BATCH_S, Meter
 from . import cores
+from .jobs import Job
 from .pairs import Pairs
-from .scheduler import Job
 
 R = TypeVar("R")
 

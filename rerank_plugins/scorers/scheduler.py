@@ -16,14 +16,15 @@ import heapq
 import itertools
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
+from collections.abc import Callable, Coroutine
 from concurrent.futures import CancelledError, Future, InvalidStateError
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
-from typing import Generic, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
 from ..errors import ClosedError, Overloaded
 from .claims import Claim, Share, share
+from .jobs import Job, Jobs, Wait
 
 # How much longer than its bare work a request without a deadline may take before it goes first.
 _STRETCH = 2.0
@@ -34,55 +35,6 @@ _SMOOTHING = 0.1
 _SMOOTHING_LOAD = 0.2
 
 R = TypeVar("R")
-
-
-@dataclass(frozen=True, slots=True)
-class Job(Generic[R]):
-    """One micro-batch: what to run and its size, the unit the queue reckons in.
-
-    `length_tokens` is that of its longest pair, 0 where it has none.
-    """
-
-    run: Callable[[], R]
-    tokens: int
-    length_tokens: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class _Jobs(Generic[R]):
-    jobs: Sequence[Job[R]]
-    admit: Callable[[Job[R]], bool] | None
-
-    def __await__(self) -> Generator["_Jobs[R]", list[R | None], list[R | None]]:
-        return (yield self)
-
-
-@dataclass(frozen=True, slots=True)
-class _Wait(Generic[R]):
-    future: Future[R]
-    owned: bool
-
-    def __await__(self) -> Generator["_Wait[R]", R, R]:
-        return (yield self)
-
-
-def run_jobs(
-    jobs: Sequence[Job[R]], *, admit: Callable[[Job[R]], bool] | None = None
-) -> Awaitable[list[R | None]]:
-    """Compute `jobs` on the workers and give their results in order.
-
-    `admit` is asked right before each job starts; a refused job gives None. The first exception
-    ends the rest and is raised here.
-    """
-    return _Jobs(jobs, admit)
-
-
-def wait(future: Future[R], *, owned: bool = False) -> Awaitable[R]:
-    """Give the result of a future that something outside the scheduler completes.
-
-    An `owned` future serves this request alone, and is cancelled with it.
-    """
-    return _Wait(future, owned)
 
 
 @dataclass(slots=True, eq=False)
@@ -244,12 +196,12 @@ class Scheduler:
             self._await(task, effect)
 
     def _await(self, task: _Task, effect: object) -> None:
-        if isinstance(effect, _Wait):
+        if isinstance(effect, Wait):
             waited = effect.future
             waited.add_done_callback(lambda done: self._resume(task, done))
             if effect.owned:
                 task.future.add_done_callback(lambda done: done.cancelled() and waited.cancel())
-        elif isinstance(effect, _Jobs):
+        elif isinstance(effect, Jobs):
             self._enqueue(task, effect)
         else:
             found = type(effect).__name__
@@ -267,7 +219,7 @@ class Scheduler:
             if not self._closed:
                 self._push(task, lambda: self._step(task, value, error))
 
-    def _enqueue(self, task: _Task, effect: _Jobs[object]) -> None:
+    def _enqueue(self, task: _Task, effect: Jobs[object]) -> None:
         if not effect.jobs:
             self._step(task, [])
             return
@@ -282,11 +234,11 @@ class Scheduler:
                 self._push(task, self._bind(task, effect, place, job))
 
     def _bind(
-        self, task: _Task, effect: _Jobs[object], place: int, job: Job[object]
+        self, task: _Task, effect: Jobs[object], place: int, job: Job[object]
     ) -> Callable[[], None]:
         return lambda: self._run(task, effect, place, job)
 
-    def _run(self, task: _Task, effect: _Jobs[object], place: int, job: Job[object]) -> None:
+    def _run(self, task: _Task, effect: Jobs[object], place: int, job: Job[object]) -> None:
         started = self._clock()
         computed = False
         try:

@@ -14,9 +14,9 @@ from ..errors import ModelError
 from ..records import Timing
 from . import Scored, ScoreKind, State, heads, pairs
 from .hidden import Hidden, gather
+from .jobs import Job, run_jobs
 from .pace import Pace
 from .pairs import Pairs
-from .scheduler import Job, run_jobs
 from .trunk import Trunk
 
 Floats: TypeAlias = NDArray[np.float32]

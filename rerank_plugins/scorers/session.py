@@ -1,6 +1,6 @@
 """An ONNX Runtime session and what its graph takes and gives."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -23,6 +23,10 @@ _PROVIDERS: Mapping[str, str] = {
     "directml": "DmlExecutionProvider",
     "openvino": "OpenVINOExecutionProvider",
     "cpu": "CPUExecutionProvider",
+}
+# CUDA's defaults would round products to TF32, which moves scores, and double its arena at a time.
+_SETTINGS: Mapping[str, Mapping[str, str]] = {
+    "CUDAExecutionProvider": {"use_tf32": "0", "arena_extend_strategy": "kSameAsRequested"},
 }
 # What "auto" tries, in order. Not TensorRT: it builds an engine per shape at first use.
 _AUTO = ("cuda", "coreml", "directml", "openvino", "cpu")
@@ -96,11 +100,12 @@ def open_session(
     One thread inside an operator and one caller per core beats the reverse on CPUs (1.1-1.25x).
     `literal` runs operator by operator what the file says: ONNX Runtime's own optimisations are not
     always exact (they quantise activations where weights are stored as int8).
-    Raises `ModelError` for a broken graph and `ConfigError` for an absent provider.
+    Raises `ModelError` for a broken graph or a provider that does not start, and `ConfigError` for
+    an absent one.
     """
     import onnxruntime as ort
 
-    names = provider_names(provider)
+    chosen = providers(provider, ort.get_available_providers())
     options = ort.SessionOptions()
     options.intra_op_num_threads = intra_threads
     options.inter_op_num_threads = 1
@@ -112,8 +117,10 @@ def open_session(
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     where = str(graph) if isinstance(graph, Path) else "the rewritten graph"
     try:
-        return ort.InferenceSession(
-            str(graph) if isinstance(graph, Path) else graph, options, providers=names
+        session = ort.InferenceSession(
+            str(graph) if isinstance(graph, Path) else graph,
+            options,
+            providers=chosen,
         )
     except Exception as error:
         message = (
@@ -122,6 +129,24 @@ def open_session(
             "export it again with: rerank-plugins export MODEL OUT_DIR"
         )
         raise ModelError(message) from error
+    check_provider(provider, session.get_providers()[0])
+    return session
+
+
+def check_provider(wanted: Provider, found: str) -> None:
+    """Refuse a session that fell back to another provider than the one asked for.
+
+    ONNX Runtime does so without an error where a provider's libraries do not load. Raises
+    `ModelError`.
+    """
+    if wanted == "auto" or found == _PROVIDERS[wanted]:
+        return
+    message = (
+        f"provider {wanted!r} is in this onnxruntime but does not start: the model would run on "
+        f"{found}. Install the libraries it needs (for cuda: CUDA and cuDNN of the versions that "
+        f"onnxruntime names) or use provider 'cpu', or 'auto' for the best that starts"
+    )
+    raise ModelError(message)
 
 
 def single_column(
@@ -147,23 +172,23 @@ def score_output(outputs: Sequence[str]) -> str:
     return next((name for name in ("logits", "scores") if name in outputs), outputs[0])
 
 
-def provider_names(provider: Provider) -> list[str]:
-    """Translate a provider into ONNX Runtime's names, CPU last. Raises `ConfigError` if absent."""
-    import onnxruntime as ort
+def providers(provider: Provider, available: Collection[str]) -> list[tuple[str, dict[str, str]]]:
+    """Translate a provider into ONNX Runtime's names and settings, CPU last.
 
-    available = set(ort.get_available_providers())
+    `available` are the names of those that this onnxruntime has. Raises `ConfigError` for others.
+    """
     if provider == "auto":
-        wanted = [_PROVIDERS[name] for name in _AUTO]
-        return [name for name in wanted if name in available]
-    if provider not in _PROVIDERS:
+        names = [_PROVIDERS[one] for one in _AUTO if _PROVIDERS[one] in available]
+    elif provider not in _PROVIDERS:
         message = f"provider {provider!r} is unknown; expected one of {[*_PROVIDERS, 'auto']}"
         raise ConfigError(message)
-    name = _PROVIDERS[provider]
-    if name not in available:
+    elif _PROVIDERS[provider] not in available:
         here = sorted(key for key, value in _PROVIDERS.items() if value in available)
         message = (
             f"provider {provider!r} is not in this onnxruntime; found {here}. Install the matching "
             "build (such as onnxruntime-gpu), or use one of those"
         )
         raise ConfigError(message)
-    return [name] if name == _PROVIDERS["cpu"] else [name, _PROVIDERS["cpu"]]
+    else:
+        names = list(dict.fromkeys((_PROVIDERS[provider], _PROVIDERS["cpu"])))
+    return [(name, dict(_SETTINGS.get(name, {}))) for name in names]

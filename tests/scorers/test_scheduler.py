@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from rerank_plugins import Reranker
 from rerank_plugins.errors import ClosedError, Overloaded
 from rerank_plugins.records import Code
-from rerank_plugins.scorers.scheduler import Job, Scheduler, run_jobs, wait
+from rerank_plugins.scorers.jobs import Job, run_jobs, wait
+from rerank_plugins.scorers.scheduler import Scheduler
 from tests import tiny
 
 WHO = ContextVar("WHO", default="nobody")

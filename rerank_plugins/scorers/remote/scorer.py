@@ -11,7 +11,7 @@ from ...errors import RemoteError, Withheld
 from ...policy import Destination, Permit
 from ...records import Code, Decision, Timing, Usage
 from .. import BreakerState, Scored, ScoreKind, State
-from ..scheduler import wait
+from ..jobs import wait
 from .calls import Calls, Errand, Tally
 from .client import Client
 from .options import RemoteOptions, resolve
