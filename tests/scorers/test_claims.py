@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rerank_plugins.scorers.claims import Claim, share
-from rerank_plugins.scorers.scheduler import Job, Scheduler, run_jobs
+from rerank_plugins.scorers.jobs import Job, run_jobs
+from rerank_plugins.scorers.scheduler import Scheduler
 
 SECONDS = st.floats(0.01, 1.0)
 
