@@ -112,8 +112,10 @@ def build(
 def scorer(settings: StageSettings) -> Scorer:
     """Load the scorer that a stage names. Raises `ModelError` or `ConfigError`."""
     if isinstance(settings.scorer, RemoteSettings):
-        return settings.scorer.scorer()
+        return settings.scorer.scorer(settings.instruction)
     if settings.scorer == LEXICAL:
+        if settings.instruction is not None:
+            raise ConfigError('scorer = "lexical" takes no instruction; leave it out')
         return LexicalScorer()
     return OnnxScorer(_files(settings), _options(settings))
 
@@ -142,6 +144,8 @@ def _options(settings: StageSettings) -> OnnxOptions:
         score_column=settings.score_column,
         rewrite=settings.rewrite,
         graph_cache=settings.graph_cache,
+        template=settings.template,
+        instruction=settings.instruction,
     )
 
 

@@ -71,8 +71,8 @@ class RemoteSettings(_Table):
             raise ValueError(message)
         return self
 
-    def scorer(self) -> Scorer:
-        """Give the scorer. Raises `ConfigError` and `PolicyError`."""
+    def scorer(self, instruction: str | None = None) -> Scorer:
+        """Give the scorer, told what to look for. Raises `ConfigError` and `PolicyError`."""
         # Here, because most configurations are local and need no HTTP client.
         from .scorers.remote.breaker import BreakerOptions
         from .scorers.remote.client import ClientOptions
@@ -92,6 +92,7 @@ class RemoteSettings(_Table):
             key=key if self.api_key_file is None else from_file(self.api_key_file),
             extra=self.extra,
             accept_models=tuple(self.accept_models),
+            instruction=instruction,
             timeout_s=self.timeout_s,
             retries=self.retries,
             per_minute=self.per_minute,

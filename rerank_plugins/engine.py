@@ -14,7 +14,7 @@ from .fusion import Method
 from .planning import Effort, Planner
 from .policy import Audit, Permit, Policy
 from .records import Budget, Candidate, Code, Decision, Hit, Request, Result, Timing
-from .scorers import Sends
+from .scorers import RELATIVE, Sends
 from .scorers.claims import Share
 from .selection import Certain, Cut, Depth, Sequential
 from .shortlist import Shortlist
@@ -72,6 +72,14 @@ class Setup:
             raise ConfigError(message)
         if isinstance(self.depth, int) and self.depth < 1:
             message = f"depth is {self.depth}; expected at least 1, or None for all candidates"
+            raise ConfigError(message)
+        first = self.stages[0].scorer
+        if self.stop is not None and first.score_kind in RELATIVE:
+            message = (
+                f"stop scores the first stage's candidates in parts, and the scores of "
+                f"{first.name!r} compare within one call only; put a pointwise model first, or "
+                "leave stop out"
+            )
             raise ConfigError(message)
         for stage in self.stages:
             check_residency(stage, self.policy)

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from . import decoders
 from .errors import ModelError
+from .registry import PROMPTS
 from .scorers.files import sha256
 from .scorers.graphs.verify import probes
 from .scorers.options import usable_tokens
@@ -29,6 +31,7 @@ Exporter: TypeAlias = Literal["transformers", "optimum"]
 STEPS = ("load the checkpoint", "export the graph", "compare with torch", "write the manifest")
 # fp32 kernels differ in the order of their sums, and no more than that.
 TOLERANCE = 1e-3
+_DECODER = "ForCausalLM"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,31 +64,41 @@ def export(
     *,
     exporter: Exporter = "transformers",
     int8: bool = False,
+    template: str | None = None,
     revision: str | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Exported:
-    """Export a sequence-classification checkpoint, a hub id or a folder, to ONNX.
+    """Export a checkpoint, a hub id or a folder, to ONNX: a cross-encoder, or a decoder.
 
-    `progress` hears each of `STEPS` as it begins. Runs no code of the checkpoint's. Raises
-    `ModelError` where the checkpoint is no cross-encoder, or its graph gives other scores than
-    torch; then nothing is left in `folder`. Needs the extra `export`.
+    Decoders that are asked about a pair need the `template` they were trained with, unless the
+    registry knows the model; their graph gives the logits of the two answers. `progress` hears each
+    of `STEPS` as it begins. Runs no code of the checkpoint's. Raises `ModelError` where the
+    checkpoint is no reranker, or its graph gives other scores than torch; then nothing is left in
+    `folder`. Needs the extra `export`.
     """
     _refuse_used(folder)
     progress(STEPS[0])
     model, tokenizer = _load(source, revision)
+    name = decoders.template_of(source, template) if _is_decoder(model) else None
     with tempfile.TemporaryDirectory(dir=_made(folder.parent)) as scratch:
         work = Path(scratch) / "model"
         work.mkdir()
         tokenizer.save_pretrained(str(work))
         model.config.save_pretrained(str(work))
+        if name is not None:
+            decoders.write_card(work, source, name)
+        pairs = PairTokenizer(work / "tokenizer.json", prompt=PROMPTS[name] if name else None)
         progress(STEPS[1])
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             # Exporters warn about themselves and print; what counts is the comparison below.
             warnings.simplefilter("ignore")
-            _graph(model, work, exporter)
+            if name is None:
+                _graph(model, work, exporter)
+            else:
+                decoders.write_graph(model, pairs, work / "model.onnx")
         progress(STEPS[2])
-        batches = _batches(work)
-        expected = _torch_scores(model, batches)
+        batches = _batches(work, pairs)
+        expected = _torch_scores(model, batches, pairs.answers() if name else None)
         parity = _compare(expected, work / "model.onnx", batches)
         if parity.difference > TOLERANCE:
             message = (
@@ -112,6 +125,10 @@ def _refuse_used(folder: Path) -> None:
         folder.rmdir()
 
 
+def _is_decoder(model: "PreTrainedModel") -> bool:
+    return type(model).__name__.endswith(_DECODER)
+
+
 def _made(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     return folder
@@ -119,17 +136,28 @@ def _made(folder: Path) -> Path:
 
 def _load(source: str, revision: str | None) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
     try:
-        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+        from transformers import (
+            AutoConfig,
+            AutoModelForCausalLM,
+            AutoModelForSequenceClassification,
+            AutoTokenizer,
+        )
     except ImportError as error:
         message = "exporting needs more packages: pip install 'rerank-plugins[export]'"
         raise ModelError(message) from error
     try:
-        model = AutoModelForSequenceClassification.from_pretrained(source, revision=revision)
+        built = AutoConfig.from_pretrained(source, revision=revision).architectures or [""]
+        kind = (
+            AutoModelForCausalLM
+            if built[0].endswith(_DECODER)
+            else AutoModelForSequenceClassification
+        )
+        model = kind.from_pretrained(source, revision=revision)
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
     except (OSError, ValueError) as error:
         message = (
             f"no checkpoint at {source!r}: {error}. Expected a hub id or a folder with config.json "
-            "and weights of a sequence-classification model"
+            "and weights of a sequence-classification model, or of a decoder"
         )
         raise ModelError(message) from error
     if not tokenizer.is_fast:
@@ -165,19 +193,19 @@ def _graph(model: "PreTrainedModel", folder: Path, exporter: Exporter) -> None:
     (folder / "export.json").unlink(missing_ok=True)
 
 
-def _batches(folder: Path) -> tuple[PairArrays, ...]:
+def _batches(folder: Path, tokenizer: PairTokenizer) -> tuple[PairArrays, ...]:
     from .scorers.files import find
 
-    files = find(folder)
-    tokenizer = PairTokenizer(files.tokenizer)
-    return probes(tokenizer, min(usable_tokens(files), 256))
+    return probes(tokenizer, min(usable_tokens(find(folder)), 256))
 
 
 def _torch_scores(
-    model: "PreTrainedModel", batches: tuple[PairArrays, ...]
+    model: "PreTrainedModel", batches: tuple[PairArrays, ...], answers: tuple[int, int] | None
 ) -> list[NDArray[np.float32]]:
     import torch
 
+    if answers is not None:
+        return decoders.torch_logits(model, answers, batches)
     typed = getattr(model.config, "type_vocab_size", 0) > 1
     names = ("input_ids", "attention_mask", *(("token_type_ids",) if typed else ()))
     with torch.no_grad():
@@ -195,12 +223,18 @@ def _compare(
     found = np.concatenate([session.run(batch) for batch in batches]).astype(np.float64)
     spread = np.maximum(wanted.std(axis=0), 1e-12)
     difference = float((np.abs(wanted - found) / spread).max())
-    orders = [np.argsort(-scores[:, -1], kind="stable") for scores in (wanted, found)]
+    orders = [np.argsort(-_keys(scores), kind="stable") for scores in (wanted, found)]
     return Parity(len(wanted), difference, bool((orders[0] == orders[1]).all()))
 
 
+def _keys(columns: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Give what orders: of two columns their difference, else the last one."""
+    two = columns.shape[1] == 2  # noqa: PLR2004 - irrelevant, relevant
+    return columns[:, 1] - columns[:, 0] if two else columns[:, -1]
+
+
 def _quantise(source: Path, target: Path) -> None:
-    """Write dynamic int8 kernels for the encoder's products, a scale per output channel.
+    """Write dynamic int8 kernels for the products of all layers, a scale per output channel.
 
     The head stays fp32: it is small, and scores near each other decide the order.
     """

@@ -80,6 +80,12 @@ class StageSettings(_Table):
     score_column: int | None = Field(
         default=None, description="output column that counts, if several"
     )
+    template: str | None = Field(
+        default=None, description="how a decoder is asked; None: as its card or the registry says"
+    )
+    instruction: str | None = Field(
+        default=None, description="what a model that takes instructions is to look for"
+    )
     rewrite: bool = Field(
         default=True, description="rewrite the graph where that is proved to change no score"
     )

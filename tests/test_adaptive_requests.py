@@ -41,12 +41,13 @@ class OverlapScorer:
     """A scorer of one's own: the share of a passage's words that the query has."""
 
     name = "overlap"
-    score_kind = "lexical"
+    score_kind = "probability"
 
     async def score(self, query, passages, *, state=None, deadline_s=None):
         """Score each passage by itself."""
         wanted = set(query.split())
-        shares = [sum(w in wanted for w in p.split()) / len(p.split()) for p in passages]
+        bags = [p.split() or ["nothing"] for p in passages]
+        shares = [sum(w in wanted for w in bag) / len(bag) for bag in bags]
         n = len(passages)
         return Scored(np.float32(shares), np.ones(n, np.bool_), np.zeros(n, np.int64))
 
@@ -74,7 +75,7 @@ class OverlapScorer:
 )
 def test_no_rule_drops_a_candidate_from_the_order(passages, rule, rules):
     """Whatever is scored, kept, settled or cut, the order is a permutation; hits are its head."""
-    stages = (Stage(LexicalScorer(), rule, calibration=PLATT), Stage(LexicalScorer()))
+    stages = (Stage(OverlapScorer(), rule, calibration=PLATT), Stage(LexicalScorer()))
     setup = Setup(stages, workers=1, **rules)
     with Reranker(setup) as reranker:
         result = reranker.rerank("red fox", passages)
@@ -123,11 +124,20 @@ def test_sequential_stopping_leaves_the_tail_unscored():
     assert any(one.code is Code.DEPTH for one in result.decisions)
 
 
+@pytest.mark.parametrize("kind", ["lexical", "slate"])
+def test_scores_that_compare_within_one_call_are_never_taken_in_parts(kind):
+    """`stop` scores in parts, so it is refused for scores that depend on the other candidates."""
+    scorer = OverlapScorer()
+    scorer.score_kind = kind
+    with pytest.raises(ConfigError, match="compare within one call only"):
+        Setup((Stage(scorer),), stop=Sequential(0.05))
+
+
 def test_settings_take_numbers_and_tables():
     """`depth`, `keep` and `cut` are numbers or rules, in files and dicts alike."""
     table = {
         "stages": [
-            {"scorer": "lexical", "keep": {"margin": 0.5, "top_k": 3}},
+            {"scorer": "embedded", "keep": {"margin": 0.5, "top_k": 3}},
             {"scorer": "lexical"},
         ],
         "selection": {

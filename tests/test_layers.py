@@ -40,7 +40,7 @@ ROWS = (
     ("settings",),
     ("config",),
     ("reranker",),  # L5
-    ("evaluation",),
+    ("decoders", "evaluation"),
     ("adapting", "bench", "capacity", "doctor", "exits", "export", "otlp", "server", "testing"),
     ("ray_app",),
     ("cli",),  # L6

@@ -22,6 +22,9 @@ def export(
     exporter: Annotated[
         Exporter, typer.Option("--exporter", help="Which library writes the graph.")
     ] = "transformers",
+    template: Annotated[
+        str | None, typer.Option("--template", help="How a decoder is asked, if not known.")
+    ] = None,
     revision: Annotated[
         str | None, typer.Option("--revision", help="Branch, tag or commit on the hub.")
     ] = None,
@@ -41,6 +44,7 @@ def export(
             out,
             exporter=exporter,
             int8=int8,
+            template=template,
             revision=revision,
             progress=lambda _: advance(),
         )

@@ -13,6 +13,9 @@ from ..records import Decision, Timing, Usage
 ScoreKind: TypeAlias = Literal["logit", "probability", "cosine", "lexical", "vendor", "slate"]
 """What a scorer's numbers are; "slate" scores only compare within one call."""
 
+RELATIVE: frozenset[ScoreKind] = frozenset({"lexical", "slate"})
+"""Numbers that depend on what else is scored in the same call; never cached, never in parts."""
+
 BreakerState: TypeAlias = Literal["closed", "half-open", "open"]
 """Whether calls to a destination go out, are probed one by one, or are held back."""
 

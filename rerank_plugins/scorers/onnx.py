@@ -12,6 +12,7 @@ from ..batching import Batch
 from ..errors import ModelError
 from ..records import Code, Decision, Timing
 from . import Scored, ScoreKind, State, cores, graphs, pairs, recall, tuning
+from .decoder import MOST_BATCH_TOKENS, Decoder, open_decoder, prompt_of
 from .files import ModelFiles, padding
 from .graphs import cache
 from .graphs.verify import probes
@@ -48,20 +49,25 @@ class OnnxScorer:
         self.files = files
         self.name = files.name
         self.options = checked(options or OnnxOptions(), files)
+        self._asked = prompt_of(files, self.options.template, self.options.instruction)
         self.tokenizer = PairTokenizer(
-            files.tokenizer, cache_bytes=self.options.token_cache_bytes, pad=padding(files)
+            files.tokenizer,
+            cache_bytes=self.options.token_cache_bytes,
+            pad=padding(files),
+            prompt=self._asked,
         )
         self.max_tokens = self.options.max_tokens or usable_tokens(files)
-        prepared = self._prepare()
-        self.graph: Graph = prepared.graph
-        self._note = prepared.note
+        self.graph, self._note = self._open()
         self._column = score_column(self.options, files)
         self._scores: recall.ScoreCache | None = None
         if self.options.score_cache_bytes:
             self._scores = recall.ScoreCache(
                 identity(self.options, files), self.options.score_cache_bytes
             )
-        self.batch_tokens = self.options.max_batch_tokens or tuning.DEFAULT_BATCH_TOKENS
+        self._fixed_tokens = self.options.max_batch_tokens
+        if isinstance(self.graph, Decoder) and self.graph.every_token:
+            self._fixed_tokens = min(self._fixed_tokens or MOST_BATCH_TOKENS, MOST_BATCH_TOKENS)
+        self.batch_tokens = self._fixed_tokens or tuning.DEFAULT_BATCH_TOKENS
         self._clock = clock
         self.pace = Pace(max_tokens=self.max_tokens)
         self._warm = False
@@ -92,7 +98,7 @@ class OnnxScorer:
         with self._lock:
             if self._warm:
                 return
-            if self.options.max_batch_tokens is None:
+            if self._fixed_tokens is None:
                 self.batch_tokens = tuning.batch_tokens(self._run_about)
             sizes = [
                 (count, length)
@@ -174,23 +180,23 @@ class OnnxScorer:
     def _rewrite_decision(self, candidates: int) -> tuple[Decision, ...]:
         return (Decision("score", Code.GRAPH, candidates, self._note),) if self._note else ()
 
-    def _prepare(self) -> graphs.Prepared:
-        options = self.options
+    def _open(self) -> tuple[Graph | Decoder, str]:
+        """Open the graph in its fastest form; also say why it is not rewritten, if that failed."""
+        options, path = self.options, self.files.graph
+        provider, threads = options.provider, options.intra_threads
+        if self._asked is not None:
+            answers = self.tokenizer.answers()
+            return open_decoder(path, answers, provider=provider, intra_threads=threads), ""
         if not options.rewrite:
-            return graphs.Prepared(
-                open_graph(
-                    self.files.graph,
-                    provider=options.provider,
-                    intra_threads=options.intra_threads,
-                )
-            )
-        return graphs.prepare(
-            self.files.graph,
+            return open_graph(path, provider=provider, intra_threads=threads), ""
+        prepared = graphs.prepare(
+            path,
             lambda: probes(self.tokenizer, self.max_tokens),
-            provider=options.provider,
-            intra_threads=options.intra_threads,
+            provider=provider,
+            intra_threads=threads,
             folder=cache.directory() if options.graph_cache else None,
         )
+        return prepared.graph, prepared.note
 
     def _run_about(self, tokens: int) -> None:
         length = min(_TUNING_LENGTH_TOKENS, self.max_tokens)

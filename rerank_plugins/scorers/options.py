@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from ..errors import ConfigError
 from ..passages import Fold
+from .decoder import prompt_of
 from .files import ModelFiles, sha256
 from .pairs import MIN_WINDOW_TOKENS, Long, Windowing
 from .session import Provider
@@ -32,8 +33,9 @@ class OnnxOptions:
     over the cap, `fold` how windows become one score. Batches hold up to `max_batch_tokens` padded
     tokens (None: measured at warm-up). `score_column` picks the relevant output column of a head
     with more than two. `rewrite` allows rewrites of the graph that are proved to change no score,
-    `graph_cache` keeps their result on disk for the next process. `score_cache_bytes` bounds the
-    memory for scores of pairs seen before; 0 switches that off.
+    `graph_cache` keeps their result on disk for the next process. `template` says how a decoder is
+    asked (None: as its card or the registry says), `instruction` what it is to look for.
+    `score_cache_bytes` bounds the memory for scores of pairs seen before; 0 switches that off.
     """
 
     max_tokens: int | None = None
@@ -49,6 +51,8 @@ class OnnxOptions:
     score_column: int | None = None
     rewrite: bool = True
     graph_cache: bool = True
+    template: str | None = None
+    instruction: str | None = None
 
     @property
     def windowing(self) -> Windowing:
@@ -110,4 +114,5 @@ def identity(options: OnnxOptions, files: ModelFiles) -> str:
     facts = [sha256(files.graph), sha256(files.tokenizer), repr(score_column(options, files))]
     facts += [repr(options.max_tokens or usable_tokens(files)), options.fold]
     facts += [repr(options.windowing)]
+    facts += [repr(prompt_of(files, options.template, options.instruction))]
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InvalidRequest, ModelError
+from ..registry import Prompt
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -57,11 +58,17 @@ class PairTokenizer:
     (a shared tokenizer whose state changes per call corrupts concurrent requests). Text that spells
     a special token, such as "[SEP]", is text: a passage cannot forge the end of itself.
     `cache_bytes` bounds the memory of cached passage ids; 0 switches the cache off. `pad` is the
-    padding id or token of the model (None: the tokenizer's own).
+    padding id or token of the model (None: the tokenizer's own). `prompt` is how a decoder is
+    asked; without one, the tokenizer's own pair template is read.
     """
 
     def __init__(
-        self, path: Path, *, cache_bytes: int = 64 * 2**20, pad: int | str | None = None
+        self,
+        path: Path,
+        *,
+        cache_bytes: int = 64 * 2**20,
+        pad: int | str | None = None,
+        prompt: Prompt | None = None,
     ) -> None:
         from tokenizers import Tokenizer
 
@@ -73,13 +80,27 @@ class PairTokenizer:
         self.pad_id = _pad_id(self._tokenizer, pad)
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
+        self._prompt = prompt
+        self.template = (
+            _template(self._tokenizer) if prompt is None else _prompted(self._tokenizer, prompt)
+        )
         self._tokenizer.encode_special_tokens = True
-        self.template = _template(self._tokenizer)
         self._cache = TokenCache(cache_bytes)
 
     def query(self, text: str) -> Ids:
-        """Encode a query, without special tokens."""
-        return self._encode([text])[0]
+        """Encode a query, without special tokens, and where there is a prompt what it adds."""
+        if self._prompt is None:
+            return self._encode([text])[0]
+        return np.concatenate(self._encode(self._prompt.ask(text)))
+
+    def answers(self) -> tuple[int, int]:
+        """Name the tokens of the prompt's two answers. Raises `ModelError` if there is none."""
+        texts = () if self._prompt is None else self._prompt.answers
+        ids = [int(one[0]) for one in self._encode(texts) if len(one) == 1]
+        if len(ids) != 2:  # noqa: PLR2004 - irrelevant, relevant
+            message = f"the answers {texts} are not one token each; this is another model's prompt"
+            raise ModelError(message)
+        return ids[0], ids[1]
 
     def passages(self, texts: Sequence[str]) -> tuple[list[Ids], int]:
         """Encode passages, without special tokens; also tell how many came from the cache."""
@@ -87,7 +108,9 @@ class PairTokenizer:
         found = [self._cache.get(key) for key in keys]
         missing = [i for i, ids in enumerate(found) if ids is None]
         if missing:
-            for i, ids in zip(missing, self._encode([texts[i] for i in missing]), strict=True):
+            lead = "" if self._prompt is None else " "
+            fresh = self._encode([lead + texts[i] for i in missing])
+            for i, ids in zip(missing, fresh, strict=True):
                 found[i] = ids
                 self._cache.put(keys[i], ids)
         return [ids for ids in found if ids is not None], len(texts) - len(missing)
@@ -232,6 +255,16 @@ def _template(tokenizer: "Tokenizer") -> Template:
         query_type=types[first],
         passage_type=types[second],
     )
+
+
+def _prompted(tokenizer: "Tokenizer", prompt: Prompt) -> Template:
+    """Encode what a prompt puts around every pair, special tokens as such."""
+
+    def ids(parts: Sequence[str]) -> tuple[int, ...]:
+        encoded = (tokenizer.encode(part, add_special_tokens=False).ids for part in parts)
+        return tuple(number for part in encoded for number in part)
+
+    return Template(ids(prompt.before), (), ids(prompt.after), query_type=0, passage_type=0)
 
 
 def _pad_id(tokenizer: "Tokenizer", pad: int | str | None) -> int:

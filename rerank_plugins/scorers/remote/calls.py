@@ -96,7 +96,9 @@ class Calls:
     async def score(self, errand: Errand) -> NDArray[np.float32]:
         """Score every text of an errand, in as many calls as it takes; all of them, or it fails."""
         scores = np.zeros(len(errand.texts), dtype=np.float32)
-        parts = split(errand.query, errand.texts, self._caps)
+        parts = [list(range(len(errand.texts)))]
+        if self.target.slate is None:
+            parts = split(errand.query, errand.texts, self._caps)
         try:
             async with asyncio.TaskGroup() as group:
                 for places in parts:
@@ -110,12 +112,13 @@ class Calls:
     ) -> None:
         """Score one call's texts; where it holds too many, deal it anew.
 
-        A destination that says how many it takes is believed from then on.
+        A destination that says how many it takes is believed from then on. Scores that compare
+        within one call only are never dealt to several.
         """
         try:
             scores[list(places)] = await self._retried(errand, places)
         except TooMany as error:
-            if len(places) == 1:
+            if len(places) == 1 or self.target.slate is not None:
                 raise
             most = -(-len(places) // 2)
             if error.most is not None and 0 < error.most < len(places):
@@ -208,7 +211,7 @@ class Calls:
             self.target.model,
             errand.query,
             texts,
-            self.options.extra,
+            self.target.extra,
             hurried=errand.deadline_s is not None,
         )
         rows: list[tuple[object, object]] = []

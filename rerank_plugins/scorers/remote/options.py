@@ -23,7 +23,8 @@ class RemoteOptions:
     `region` is what the operator attests of the destination. `timeout_s` bounds an attempt, the
     request's deadline everything. `extra` goes into the body as it is. `hedge_s` is when a second,
     equal call is made for one that has not been answered. `accept_models` are other names under
-    which the model may answer. `dialect` replaces the provider's, for tensors of one's own server.
+    which the model may answer. `instruction` tells a model that takes one what to look for.
+    `dialect` replaces the provider's, for tensors of one's own server.
     """
 
     provider: str
@@ -42,6 +43,7 @@ class RemoteOptions:
     concurrency: int = 16
     hedge_s: float | None = None
     max_documents: int | None = None
+    instruction: str | None = None
     dialect: Dialect | None = None
     breaker: BreakerOptions = field(default_factory=BreakerOptions)
     client: ClientOptions = field(default_factory=ClientOptions)
@@ -49,7 +51,10 @@ class RemoteOptions:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where calls go, and in which dialect. `slate` bounds what is scored at all, if anything."""
+    """Where calls go, and in which dialect. `slate` bounds what is scored at all, if anything.
+
+    `lead` goes in front of each query, `extra` into each body.
+    """
 
     name: str
     model: str
@@ -64,6 +69,8 @@ class Target:
     key: Key | None
     poll_url: str | None
     slate: int | None
+    lead: str
+    extra: Mapping[str, Json]
 
     def locate(self, url: str, client: ClientOptions) -> Destination:
         """Say where a final URL leads, whatever was planned."""
@@ -95,6 +102,10 @@ def resolve(options: RemoteOptions) -> Target:
     caps = provider.caps
     if options.max_documents is not None:
         caps = replace(caps, documents=options.max_documents)
+    if slate is not None:
+        slate = min(slate, options.max_documents or slate)
+    told = options.instruction
+    asked = {provider.instruction: told} if provider.instruction and told else {}
     return Target(
         name=f"{options.provider}/{options.model}" if options.model else options.provider,
         model=options.model,
@@ -112,6 +123,8 @@ def resolve(options: RemoteOptions) -> Target:
         key=key,
         poll_url=_poll_url(provider, url),
         slate=slate,
+        lead=f"{told}\n" if told and provider.instruction is None else "",
+        extra={**asked, **options.extra},
     )
 
 

@@ -43,7 +43,8 @@ class Provider:
     `echoes_model` says that the answer names the model that was asked, so that another name means
     another model. Models starting with a name in `slate` score candidates relative to each other,
     so many at once, and are never split. Keys starting with a name in `url_by_key` belong to that
-    base URL. `poll_url` is where a 202 is followed up.
+    base URL. `poll_url` is where a 202 is followed up. `instruction` is the body's field for one;
+    without it an instruction goes in front of the query.
     """
 
     path: str
@@ -60,6 +61,7 @@ class Provider:
     slate: Mapping[str, int] = field(default_factory=dict)
     url_by_key: Mapping[str, str] = field(default_factory=dict)
     poll_url: str | None = None
+    instruction: str | None = None
 
 
 _COHERE = Shape(
@@ -254,6 +256,7 @@ PROVIDERS: Mapping[str, Provider] = MappingProxyType(
             key_env="VLLM_API_KEY",
             key_needed=False,
             echoes_model=True,
+            instruction="instruction",
         ),
         "vllm-score": Provider(
             "/v1/score",

@@ -101,7 +101,7 @@ class PermittedScorer:
         texts, truncated = _cut([passages[i] for i in places], target.caps.document_chars)
         started = clock()
         errand = Errand(
-            query,
+            target.lead + query,
             texts,
             self._permit,
             started,

@@ -126,6 +126,32 @@ def test_candidates_of_a_listwise_model_are_never_split():
     assert any(one.code is Code.DEPTH and one.count == 16 for one in result.decisions)
 
 
+def test_a_listwise_model_that_refuses_so_many_is_not_asked_in_parts():
+    """Halves would give two scales: the call fails, and the fallback answers."""
+    with (
+        FakeRerankServer("jina", faults=[Fault.TOO_LARGE]) as server,
+        remote_first(server, "jina", model="jina-reranker-v3") as reranker,
+    ):
+        result = reranker.rerank(QUERY, PASSAGES)
+        assert len(server.requests) == 1
+    assert result.degraded
+    assert any(one.code is Code.FALLBACK for one in result.decisions)
+
+
+def test_an_instruction_goes_where_the_api_takes_it():
+    """One API has a field for it; to others it is the head of the query."""
+    told = "Prefer primary sources"
+    for provider, query in (("vllm", QUERY), ("jina", f"{told}\n{QUERY}")):
+        with (
+            FakeRerankServer(provider) as server,
+            remote_first(server, provider, instruction=told) as reranker,
+        ):
+            assert not reranker.rerank(QUERY, PASSAGES).degraded
+            body = server.requests[0].json()
+        assert body["query"] == query
+        assert body.get("instruction") == (told if provider == "vllm" else None)
+
+
 def test_the_trace_goes_on_and_baggage_stays():
     """The destination sees the caller's trace id and nothing else of its context."""
     with FakeRerankServer("cohere") as server, remote_first(server, "cohere") as reranker:
