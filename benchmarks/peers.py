@@ -1,6 +1,7 @@
 """How each library is used for reranking, as its own documentation shows it."""
 
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,16 +16,38 @@ def ours(folder: Path, **options: object) -> Score:
     sys.path.insert(0, str(Path(__file__).parent.parent))
     from rerank_plugins import Reranker, load
 
+    workers = options.pop("workers", None)
     stage = {"scorer": str(folder / "onnx" / "model.onnx"), "token_cache_bytes": 0, **options}
-    reranker: Reranker = load({"stages": [stage]})
+    reranker: Reranker = load({"stages": [stage], "service": {"workers": workers}})
     reranker.warm_up()
 
     def score(query: str, passages: Sequence[str]) -> Sequence[float]:
         result = reranker.rerank(query, passages)
+        score.reading_s = sum(one.seconds for one in result.timings if one.step == "tokenise")
         scores = np.zeros(len(passages))
         for hit in result:
             scores[hit.index] = hit.score
         return scores
+
+    return score
+
+
+def thread_per_request(folder: Path) -> Score:
+    """The same rewritten graph and batches, each request's run one by one in its own thread."""
+    sys.path.insert(0, str(Path(__file__).parent.parent))
+    from rerank_plugins.batching import plan
+    from rerank_plugins.scorers import onnx, pairs
+    from rerank_plugins.scorers.files import find
+    from rerank_plugins.scorers.options import OnnxOptions
+
+    scorer = onnx.OnnxScorer(find(folder / "onnx" / "model.onnx"), OnnxOptions(token_cache_bytes=0))
+    scorer.warm_up()
+
+    def score(query: str, passages: Sequence[str]) -> Sequence[float]:
+        laid, _ = scorer._lay_out(query, passages)  # noqa: SLF001 - its steps, without its queue
+        batches = plan(laid.lengths, max_batch_tokens=scorer.batch_tokens, max_padding=0.03)
+        logits = [scorer._run(laid, batch) for batch in batches]  # noqa: SLF001
+        return pairs.bring_back(laid, batches, logits, "max")[0]
 
     return score
 
@@ -212,6 +235,10 @@ def _to_openvino(folder: Path) -> None:
 VARIANTS: dict[str, Callable[[Path], Score]] = {
     "rerank-plugins": ours,
     "rerank-plugins, graph as exported": lambda folder: ours(folder, rewrite=False),
+    "rerank-plugins, one worker with all cores": lambda folder: ours(
+        folder, workers=1, intra_threads=os.cpu_count()
+    ),
+    "rerank-plugins' graph, thread per request": thread_per_request,
     "rerank-plugins, warm passage cache": lambda folder: ours(folder, token_cache_bytes=2**26),
     "transformers": transformers,
     **{

@@ -4,10 +4,12 @@ python run.py --python ENV/bin/python [--infinity ENV2/bin/python] [--plan quick
 """
 
 import argparse
+import contextlib
 import json
+import os
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -17,24 +19,29 @@ import report
 
 HERE = Path(__file__).parent
 ST = "sentence-transformers"
+OURS, EXPORTED = "rerank-plugins", "rerank-plugins, graph as exported"
+WIDE, WARM = "rerank-plugins, one worker with all cores", "rerank-plugins, warm passage cache"
+SAME = "rerank-plugins' graph, thread per request"
+PADDED = "onnxruntime, one padded call"
+REFERENCE = "transformers"
 ALL = (
-    "transformers",
-    "rerank-plugins",
-    "rerank-plugins, graph as exported",
+    REFERENCE,
+    OURS,
+    EXPORTED,
+    WIDE,
     *(f"{ST} torch, batch {size}" for size in (32, 8, 4, 1)),
     *(f"{ST} onnx, batch {size}" for size in (32, 8, 4, 1)),
     f"{ST} openvino, batch 4",
     f"{ST} openvino f32, batch 4",
     "openvino, our batching",
-    "onnxruntime, one padded call",
     "flashrank",
     "fastembed",
     "infinity",
 )
 FEW = (
-    "transformers",
-    "rerank-plugins",
-    "rerank-plugins, graph as exported",
+    REFERENCE,
+    OURS,
+    EXPORTED,
     f"{ST} torch, batch 32",
     f"{ST} torch, batch 4",
     f"{ST} onnx, batch 4",
@@ -42,33 +49,44 @@ FEW = (
     "flashrank",
     "fastembed",
 )
-TINY = (*FEW, "rerank-plugins, warm passage cache")
+# Two hundred passages in one padded call take 14 GB.
+LONG = tuple(name for name in FEW if name != "flashrank")
 # Which variants on which weights and workload, in how many rounds.
 PLANS: Mapping[str, tuple[tuple[str, str, tuple[str, ...], int], ...]] = {
     "quick": (
         ("MiniLM-L6", "skewed-100", FEW, 5),
-        ("MiniLM-L6", "skewed-10", FEW, 9),
+        ("MiniLM-L6", "skewed-10", FEW, 10),
         ("MiniLM-L6", "uniform256-30", FEW, 5),
-        ("TinyBERT-L2", "skewed-100", TINY, 9),
+        ("TinyBERT-L2", "skewed-100", (*FEW, WARM), 9),
         ("base", "skewed-10", FEW, 3),
     ),
     "full": (
-        *(("MiniLM-L6", f"skewed-{k}", ALL, 7) for k in (10, 40, 100, 200)),
-        ("MiniLM-L6", "uniform256-30", ALL, 7),
-        ("MiniLM-L6", "uniform512-10", ALL, 7),
-        ("MiniLM-L12", "skewed-40", FEW, 5),
-        ("TinyBERT-L2", "skewed-100", TINY, 15),
-        ("base", "skewed-10", FEW, 5),
-        ("base", "skewed-40", FEW, 3),
+        ("MiniLM-L6", "skewed-10", (*ALL, PADDED), 10),
+        ("MiniLM-L6", "skewed-40", (*ALL, PADDED), 3),
+        ("MiniLM-L6", "skewed-100", ALL, 5),
+        ("MiniLM-L6", "skewed-200", LONG, 3),
+        ("MiniLM-L6", "uniform256-30", (*ALL, PADDED), 5),
+        ("MiniLM-L6", "uniform512-10", FEW, 5),
+        ("MiniLM-L12", "skewed-40", FEW, 3),
+        ("TinyBERT-L2", "skewed-100", (*FEW, WARM), 15),
+        ("base", "skewed-10", (*FEW, WIDE, f"{ST} torch, batch 1", f"{ST} onnx, batch 1"), 5),
+        ("base", "skewed-40", FEW, 2),
     ),
 }
+# A request of ten passages says much about its lengths and little about others: so many draws.
+DRAWS = {"skewed-10": 5}
 CALLERS = (1, 4, 10, 16)
+# Which variants serve concurrent callers: under a lock or not, in how many rounds.
 CROWDS = (
-    ("rerank-plugins", False),
-    ("onnxruntime, one padded call", False),
-    (f"{ST} torch, batch 32", True),
+    (OURS, False, 3),
+    (SAME, False, 3),
+    (PADDED, False, 1),
+    (f"{ST} torch, batch 32", True, 1),
 )
-COLD = ("rerank-plugins", f"{ST} torch, batch 32", f"{ST} onnx, batch 32", "flashrank", "fastembed")
+AMONG = (OURS, SAME)
+COLD = (OURS, f"{ST} torch, batch 32", f"{ST} onnx, batch 32", "flashrank", "fastembed")
+# The reference is slow, and needed for its scores.
+REFERENCE_ROUNDS = 2
 
 
 @dataclass(slots=True)
@@ -78,11 +96,12 @@ class Worker:
     name: str
     process: subprocess.Popen[str]
     seconds: list[float] = field(default_factory=list)
+    scores: dict[int, object] = field(default_factory=dict)
     last: dict[str, object] = field(default_factory=dict)
 
     @classmethod
     def start(cls, name: str, folder: Path, pythons: Mapping[str, str]) -> Self:
-        """Start the process and wait until the model is loaded."""
+        """Start the process, which loads the model meanwhile."""
         python = pythons["infinity" if name == "infinity" else "peers"]
         process = subprocess.Popen(
             [python, str(HERE / "worker.py"), name, str(folder)],
@@ -91,26 +110,37 @@ class Worker:
             stderr=subprocess.DEVNULL,
             text=True,
         )
-        worker = cls(name, process)
-        if worker._read() is None:
-            worker.last = {"error": "did not start: run worker.py by hand to see why"}
-        return worker
+        return cls(name, process)
 
-    def ask(self, **command: object) -> dict[str, object]:
+    def wait(self) -> None:
+        """Wait until the model is loaded."""
+        if self._read() is None:
+            self.last = {"error": "did not start: run worker.py by hand to see why"}
+
+    def ask(self, *, draw: int = 0, **command: object) -> dict[str, object]:
         """Have one command run; keep its time and its answer."""
         if "error" in self.last:
             return self.last
-        self.process.stdin.write(json.dumps(command) + "\n")
-        self.process.stdin.flush()
-        self.last = self._read() or {"error": "ended while it ran"}
+        try:
+            self.process.stdin.write(json.dumps({**command, "draw": draw}) + "\n")
+            self.process.stdin.flush()
+            self.last = self._read() or {"error": "ended while it ran"}
+        except BrokenPipeError:
+            self.last = {"error": "ended while it ran"}
         if "seconds" in self.last:
             self.seconds.append(float(self.last["seconds"]))
+            self.scores[draw] = self.last.pop("scores")
         return self.last
 
     def end(self) -> None:
         """Close the input, which ends the process."""
-        self.process.stdin.close()
-        self.process.wait(timeout=60)
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
+        try:
+            self.process.wait(timeout=60)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
 
     def _read(self) -> dict[str, object] | None:
         line = self.process.stdout.readline()
@@ -121,30 +151,61 @@ def throughput(
     folder: Path, load: str, names: tuple[str, ...], rounds: int, pythons: Mapping[str, str]
 ) -> Iterator[dict[str, object]]:
     """Time every variant once a round, round after round; the first round only warms up."""
-    workers = [Worker.start(name, folder, pythons) for name in names]
+    workers = started(names, folder, pythons)
+    draws = DRAWS.get(load, 1)
     try:
         for turn in range(rounds + 1):
             for worker in workers:
-                worker.ask(workload=load)
+                if worker.name != REFERENCE or turn <= max(REFERENCE_ROUNDS, draws):
+                    worker.ask(workload=load, draw=turn % draws)
             if turn == 0:
                 for worker in workers:
                     worker.seconds.clear()
         for worker in workers:
-            yield {**worker.last, "variant": worker.name, "seconds": worker.seconds}
+            kept = {"seconds": worker.seconds, "scores": worker.scores}
+            yield {**worker.last, "variant": worker.name, "draws": draws, **kept}
     finally:
         for worker in workers:
             worker.end()
 
 
+def started(names: Sequence[str], folder: Path, pythons: Mapping[str, str]) -> list[Worker]:
+    """Start processes, as many as there are cores at a time."""
+    workers: list[Worker] = []
+    together = os.cpu_count() or 1
+    for place in range(0, len(names), together):
+        batch = [Worker.start(name, folder, pythons) for name in names[place : place + together]]
+        for worker in batch:
+            worker.wait()
+        workers += batch
+    return workers
+
+
 def crowds(folder: Path, pythons: Mapping[str, str]) -> Iterator[dict[str, object]]:
     """Let 1 to 16 callers ask at once."""
-    for name, locked in CROWDS:
-        worker = Worker.start(name, folder, pythons)
+    workers = started([name for name, _, _ in CROWDS], folder, pythons)
+    for worker in workers:
         worker.ask(workload="skewed-20")
-        for callers in CALLERS:
-            found = worker.ask(workload="skewed-20", callers=callers, locked=locked)
-            yield {"variant": name, "callers": callers, "locked": locked, **found}
+    for callers in CALLERS:
+        found: dict[str, list[dict[str, object]]] = {}
+        for turn in range(max(rounds for _, _, rounds in CROWDS)):
+            for worker, (name, locked, rounds) in zip(workers, CROWDS, strict=True):
+                if turn < rounds:
+                    answer = worker.ask(workload="skewed-20", callers=callers, locked=locked)
+                    found.setdefault(name, []).append(dict(answer))
+        for name, locked, _ in CROWDS:
+            yield {"variant": name, "callers": callers, "locked": locked, "runs": found[name]}
+    for worker in workers:
         worker.end()
+
+
+def among(folder: Path, pythons: Mapping[str, str]) -> Iterator[dict[str, object]]:
+    """Send requests of five passages while two callers send two hundred each, again and again."""
+    for worker in started(AMONG, folder, pythons):
+        worker.ask(workload="skewed-5")
+        found = worker.ask(workload="skewed-5", among="skewed-200", callers=2)
+        worker.end()
+        yield {"variant": worker.name, **found}
 
 
 def cold(folder: Path, pythons: Mapping[str, str], rounds: int = 3) -> Iterator[dict[str, object]]:
@@ -153,7 +214,7 @@ def cold(folder: Path, pythons: Mapping[str, str], rounds: int = 3) -> Iterator[
         seconds = []
         for _ in range(rounds):
             started = time.perf_counter()
-            worker = Worker.start(name, folder, pythons)
+            (worker,) = started([name], folder, pythons)
             worker.ask(workload="skewed-10")
             seconds.append(time.perf_counter() - started)
             worker.end()
@@ -187,6 +248,7 @@ def main() -> None:
         ]
         report.write(facts, options.out)
     facts["crowds"] = list(crowds(options.work / "MiniLM-L6", pythons))
+    facts["among"] = list(among(options.work / "MiniLM-L6", pythons))
     facts["cold"] = list(cold(options.work / "MiniLM-L6", pythons))
     report.write(facts, options.out)
     print(f"wrote {options.out}")

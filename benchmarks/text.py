@@ -23,13 +23,14 @@ class Workload:
 
 
 @cache
-def workload(name: str) -> Workload:
+def workload(name: str, draw: int = 0) -> Workload:
     """Make a workload from its name: skewed-100, uniform256-30, uniform512-10.
 
-    Skewed lengths are log-normal (median 120 tokens a pair, at most 512), drawn with a fixed seed.
+    Skewed lengths are log-normal (median 120 tokens a pair, at most 512), drawn with a fixed seed,
+    another one for each `draw`.
     """
     kind, count = name.split("-")
-    source = random.Random(17)
+    source = random.Random(17 + draw)
     if kind == "skewed":
         lengths = [
             min(512, max(24, round(120 * math.exp(source.gauss(0.0, 0.62)))))

@@ -1,5 +1,6 @@
 """One variant in one process: reads commands as JSON lines, answers with times and scores."""
 
+import contextlib
 import json
 import os
 import resource
@@ -9,23 +10,59 @@ import time
 from pathlib import Path
 
 from peers import VARIANTS, Score
-from text import workload
+from text import Workload, workload
+
+# Requests timed alone, and as many beside others.
+AMONG = 20
 
 
 def answer(score: Score, command: dict[str, object]) -> dict[str, object]:
     """Run one command: a request, or many concurrent ones."""
-    load = workload(str(command["workload"]))
+    load = workload(str(command["workload"]), int(command.get("draw", 0)))
+    if command.get("among"):
+        return among(score, load, workload(str(command["among"])), int(command["callers"]))
     if command.get("callers"):
-        return concurrent(score, load.name, int(command["callers"]), locked=bool(command["locked"]))
+        return concurrent(score, load, int(command["callers"]), locked=bool(command["locked"]))
     started = time.perf_counter()
     scores = score(load.query, load.passages)
     seconds = time.perf_counter() - started
-    return {"seconds": seconds, "scores": [float(one) for one in scores]}
+    reply = {"seconds": seconds, "scores": [float(one) for one in scores]}
+    reading_s = getattr(score, "reading_s", None)
+    return reply if reading_s is None else {**reply, "reading": reading_s / seconds}
 
 
-def concurrent(score: Score, name: str, callers: int, *, locked: bool) -> dict[str, object]:
+def among(score: Score, load: Workload, other: Workload, callers: int) -> dict[str, object]:
+    """Time a request alone, and while `callers` threads send one `other` after the next."""
+    alone = [timed(score, load) for _ in range(AMONG)]
+    over = threading.Event()
+
+    def call() -> None:
+        while not over.is_set():
+            score(other.query, other.passages)
+
+    threads = [threading.Thread(target=call) for _ in range(callers)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.5)
+    busy = []
+    for _ in range(AMONG):
+        busy.append(timed(score, load))
+        time.sleep(0.05)
+    over.set()
+    for thread in threads:
+        thread.join()
+    return {"alone": alone, "busy": busy}
+
+
+def timed(score: Score, load: Workload) -> float:
+    """Give the seconds of one request."""
+    started = time.perf_counter()
+    score(load.query, load.passages)
+    return time.perf_counter() - started
+
+
+def concurrent(score: Score, load: Workload, callers: int, *, locked: bool) -> dict[str, object]:
     """Let `callers` threads send three requests each, all at once; give every latency."""
-    load = workload(name)
     lock = threading.Lock()
     latencies: list[float] = []
     gate = threading.Barrier(callers + 1)
@@ -34,10 +71,7 @@ def concurrent(score: Score, name: str, callers: int, *, locked: bool) -> dict[s
         gate.wait()
         for _ in range(3):
             started = time.perf_counter()
-            if locked:
-                with lock:
-                    score(load.query, load.passages)
-            else:
+            with lock if locked else contextlib.nullcontext():
                 score(load.query, load.passages)
             latencies.append(time.perf_counter() - started)
 

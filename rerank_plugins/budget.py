@@ -31,6 +31,8 @@ _SMOOTHING = 0.1
 _RECENT = 200
 _MIN_RECENT = 20
 _RECOUNT = 16
+# More than that is a stall during calibration, not what a batch costs.
+_MAX_OVERHEAD_TOKENS = 64.0
 _DEPTHS = (2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 100, 150, 200, 400, 1000)
 # How well the first stage orders on its own, against 1 for the last stage: a guess that
 # calibration replaces. Only the trade between depth and stages depends on it.
@@ -145,6 +147,14 @@ class Meter:
             if self._seen % _RECOUNT == 0 and len(self._recent) >= _MIN_RECENT:
                 middle, high = np.quantile(np.array(self._recent), (0.5, 0.95))
                 self._inflation = float(np.clip(high / middle, 1.0, 3.0))
+
+    @property
+    def overhead_tokens(self) -> float:
+        """Say what a batch costs besides its tokens, in tokens; 0 while nothing is known."""
+        model = self._model
+        if model is None or model.per_token_s <= 0.0:
+            return 0.0
+        return min(_MAX_OVERHEAD_TOKENS, max(0.0, model.fixed_s / model.per_token_s))
 
     def affordable_tokens(self, seconds: float, length_tokens: int) -> int:
         """Say how many tokens a batch of that length may hold to end within `seconds`.

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rerank_plugins.batching import plan
+from rerank_plugins.batching import end_tokens, plan, spread
 from rerank_plugins.scorers.tuning import DEFAULT_BATCH_TOKENS
 
 LENGTHS = st.lists(st.integers(1, 512), max_size=120)
@@ -73,3 +73,43 @@ def test_padding_is_not_worth_naming(count, median):
         real += int(lengths.sum())
         padded += sum(batch.padded_tokens for batch in batches)
     assert (padded - real) / padded < 0.03
+
+
+@given(LENGTHS, st.integers(1, 8), BUDGET, st.floats(0.0, 64.0))
+def test_a_request_spread_over_workers_is_whole_and_within_bounds(
+    lengths, workers, budget, overhead
+):
+    """Every pair runs once, biggest batch first, no batch of several pairs over its tokens."""
+    batches = spread(
+        np.array(lengths, dtype=np.int64),
+        workers=workers,
+        max_batch_tokens=budget,
+        max_padding=0.03,
+        overhead_tokens=overhead,
+    )
+    assert sorted(pair for batch in batches for pair in batch.pairs) == list(range(len(lengths)))
+    sizes = [batch.padded_tokens for batch in batches]
+    assert sizes == sorted(sizes, reverse=True)
+    assert all(len(one.pairs) == 1 or one.padded_tokens <= budget for one in batches)
+    assert sum(sizes) - sum(lengths) <= 0.03 * sum(sizes) + 1e-9
+
+
+@given(st.lists(st.integers(8, 512), min_size=1, max_size=32), st.integers(1, 4))
+def test_a_small_request_never_ends_later_than_cut_without_looking(lengths, workers):
+    """The plan taken is at least as good as batches without padding, given out in any size."""
+    array = np.array(lengths, dtype=np.int64)
+    limits = {"max_batch_tokens": 512, "max_padding": 0.03}
+    taken = spread(array, workers=workers, overhead_tokens=23.0, **limits)
+    plain = spread(array, workers=workers, overhead_tokens=0.0, **limits)
+    ends = [end_tokens(one, workers=workers, overhead_tokens=23.0) for one in (taken, plain)]
+    assert ends[0] <= ends[1] + 1e-9
+
+
+def test_ten_passages_keep_two_workers_equally_busy():
+    """Skewed lengths: both workers end within 3 % of each other."""
+    lengths = np.array([39, 46, 93, 102, 103, 106, 132, 133, 197, 219])
+    batches = spread(
+        lengths, workers=2, max_batch_tokens=512, max_padding=0.03, overhead_tokens=23.0
+    )
+    work = sum(batch.padded_tokens + 23.0 for batch in batches)
+    assert end_tokens(batches, workers=2, overhead_tokens=23.0) <= 1.03 * work / 2

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ..batching import Batch
 from ..errors import ModelError
 from ..records import Code, Decision, Timing
-from . import Scored, ScoreKind, State, cores, graphs, pairs, recall, tuning
+from . import Scored, ScoreKind, State, graphs, pairs, recall, tuning
 from .decoder import MOST_BATCH_TOKENS, Decoder, open_decoder, prompt_of
 from .files import ModelFiles, padding
 from .graphs import cache
@@ -25,8 +25,6 @@ from .tokens import PairTokenizer
 
 # Batches are timed at the length of a typical passage.
 _TUNING_LENGTH_TOKENS = 64
-# A batch below this is dominated by what a run costs whatever its size.
-_LEAST_BATCH_TOKENS = 64
 _TIMED_LENGTHS_TOKENS = (16, 64, 128, 256)
 
 
@@ -125,7 +123,7 @@ class OnnxScorer:
         self.pace.observe_reading(sum(map(len, passages)), laid, tokenised - started)
         batches = self.pace.batches(
             laid.lengths,
-            max_batch_tokens=self._batch_tokens(laid),
+            max_batch_tokens=self.batch_tokens,
             left_s=None if deadline_s is None else deadline_s - tokenised,
         )
         logits = await run_jobs(
@@ -162,11 +160,6 @@ class OnnxScorer:
             windowing=self.options.windowing,
         )
         return laid, hits
-
-    def _batch_tokens(self, laid: Pairs) -> int:
-        """Bound the batches of a request so that a small one still keeps every core busy."""
-        share = laid.tokens // (2 * cores.count())
-        return min(self.batch_tokens, max(_LEAST_BATCH_TOKENS, share))
 
     def _check_finite(self, scores: NDArray[np.float32]) -> None:
         if not np.isfinite(scores).all():

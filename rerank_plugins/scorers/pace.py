@@ -7,7 +7,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..batching import Batch, plan
+from ..batching import Batch, plan, spread
 from ..budget import BATCH_S, Meter
 from . import cores
 from .jobs import Job
@@ -74,9 +74,15 @@ class Pace:
     def batches(
         self, lengths: NDArray[np.int64], *, max_batch_tokens: int, left_s: float | None
     ) -> tuple[Batch, ...]:
-        """Plan batches: everything by length, or tier by tier in small steps under a deadline."""
+        """Plan batches: to end soonest, or under a deadline tier by tier in small steps."""
         if left_s is None:
-            return plan(lengths, max_batch_tokens=max_batch_tokens, max_padding=_MAX_PADDING)
+            return spread(
+                lengths,
+                workers=cores.count(),
+                max_batch_tokens=max_batch_tokens,
+                max_padding=_MAX_PADDING,
+                overhead_tokens=self.meter.overhead_tokens,
+            )
         if len(lengths):
             part_s = min(BATCH_S, max(0.0, left_s) / _PARTS)
             affordable = self.meter.affordable_tokens(part_s, int(lengths.mean()))
