@@ -112,7 +112,7 @@ def build(
 def scorer(settings: StageSettings) -> Scorer:
     """Load the scorer that a stage names. Raises `ModelError` or `ConfigError`."""
     if isinstance(settings.scorer, RemoteSettings):
-        return settings.scorer.scorer(settings.instruction)
+        return settings.scorer.scorer(_options(settings), _hub(settings))
     if settings.scorer == LEXICAL:
         if settings.instruction is not None:
             raise ConfigError('scorer = "lexical" takes no instruction; leave it out')
@@ -121,12 +121,12 @@ def scorer(settings: StageSettings) -> Scorer:
 
 
 def _files(settings: StageSettings) -> ModelFiles:
+    return find(str(settings.scorer), precision=settings.precision, hub=_hub(settings))
+
+
+def _hub(settings: StageSettings) -> Hub:
     token = os.environ.get(settings.token_env) if settings.token_env else None
-    return find(
-        str(settings.scorer),
-        precision=settings.precision,
-        hub=Hub(settings.revision, settings.local_files_only, settings.cache_dir, token),
-    )
+    return Hub(settings.revision, settings.local_files_only, settings.cache_dir, token)
 
 
 def _options(settings: StageSettings) -> OnnxOptions:

@@ -7,6 +7,8 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_val
 
 from .policy import Policy, Unlabelled
 from .scorers import Scorer
+from .scorers.hub import Hub
+from .scorers.options import OnnxOptions
 
 Positive = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0.0)]
@@ -61,6 +63,15 @@ class RemoteSettings(_Table):
         default=None, description="documents a call; None: what the provider takes"
     )
     breaker: BreakerSettings = BreakerSettings()
+    tokenizer: str | None = Field(
+        default=None,
+        description="for triton: the model's tokenizer, a folder, a hub id or embedded; how long "
+        "passages are read is said by the stage's own keys",
+    )
+    token_types: bool | None = Field(
+        default=None, description="send token_type_ids; None: where the tokenizer has any"
+    )
+    binary_tensors: bool = Field(default=True, description="send tensors as bytes, not as JSON")
     proxy: str | None = Field(default=None, description="proxy to go through; never the system's")
     ca_file: Path | None = Field(default=None, description="authorities of your own, PEM")
 
@@ -71,15 +82,23 @@ class RemoteSettings(_Table):
             raise ValueError(message)
         return self
 
-    def scorer(self, instruction: str | None = None) -> Scorer:
-        """Give the scorer, told what to look for. Raises `ConfigError` and `PolicyError`."""
+    def scorer(self, how: OnnxOptions, hub: Hub) -> Scorer:
+        """Give the scorer; of `how`, all but the instruction counts only where texts are read here.
+
+        Raises `ConfigError` and `PolicyError`.
+        """
         # Here, because most configurations are local and need no HTTP client.
         from .scorers.remote.breaker import BreakerOptions
+        from .scorers.remote.cargo import ReadingOptions
         from .scorers.remote.client import ClientOptions
         from .scorers.remote.keys import from_env, from_file
         from .scorers.remote.options import RemoteOptions
         from .scorers.remote.scorer import RemoteScorer
+        from .scorers.remote.tensors import KServe
 
+        reading = None
+        if self.tokenizer is not None:
+            reading = ReadingOptions(self.tokenizer, self.token_types, how, hub)
         key = None if self.api_key_env is None else from_env(self.api_key_env)
         options = RemoteOptions(
             provider=self.provider,
@@ -92,13 +111,15 @@ class RemoteSettings(_Table):
             key=key if self.api_key_file is None else from_file(self.api_key_file),
             extra=self.extra,
             accept_models=tuple(self.accept_models),
-            instruction=instruction,
+            instruction=how.instruction if reading is None else None,
             timeout_s=self.timeout_s,
             retries=self.retries,
             per_minute=self.per_minute,
             concurrency=self.concurrency,
             hedge_s=None if self.hedge_ms is None else self.hedge_ms / 1e3,
             max_documents=self.max_documents,
+            reading=reading,
+            dialect=None if reading is None else KServe(how.score_column, self.binary_tensors),
             breaker=BreakerOptions(
                 self.breaker.failures, self.breaker.rest_s, self.breaker.longest_rest_s
             ),

@@ -41,7 +41,18 @@ ROWS = (
     ("config",),
     ("reranker",),  # L5
     ("decoders", "evaluation"),
-    ("adapting", "bench", "capacity", "doctor", "exits", "export", "otlp", "server", "testing"),
+    (
+        "adapting",
+        "bench",
+        "capacity",
+        "doctor",
+        "exits",
+        "export",
+        "otlp",
+        "server",
+        "testing",
+        "triton",
+    ),
     ("ray_app",),
     ("cli",),  # L6
 )

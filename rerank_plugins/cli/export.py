@@ -1,4 +1,4 @@
-"""`rerank-plugins export`: a checkpoint becomes a folder that the engine opens."""
+"""`rerank-plugins export`: a checkpoint becomes a folder that the engine, or Triton, opens."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,8 +6,11 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from ..errors import ConfigError
 from ..export import STEPS, Exported, Exporter
 from ..export import export as write
+from ..scorers.hub import Hub
+from ..triton import Repository, repository
 from . import console
 from .options import Json
 
@@ -15,7 +18,9 @@ from .options import Json
 def export(
     *,
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A hub id or a folder.")],
-    out: Annotated[Path, typer.Argument(metavar="OUT_DIR", help="A folder not there yet.")],
+    out: Annotated[
+        Path | None, typer.Argument(metavar="[OUT_DIR]", help="A folder not there yet.")
+    ] = None,
     int8: Annotated[
         bool, typer.Option("--int8", help="Also write int8 kernels; their scores differ.")
     ] = False,
@@ -28,6 +33,14 @@ def export(
     revision: Annotated[
         str | None, typer.Option("--revision", help="Branch, tag or commit on the hub.")
     ] = None,
+    triton: Annotated[
+        Path | None,
+        typer.Option(
+            "--triton",
+            metavar="DIR",
+            help="Write a Triton model repository; without OUT_DIR, of a model that is ONNX.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Export a checkpoint to ONNX and compare the graph's scores with torch on real pairs.
@@ -37,21 +50,46 @@ def export(
         rerank-plugins export cross-encoder/ms-marco-MiniLM-L6-v2 ./minilm
 
         rerank-plugins export ./my-checkpoint ./my-onnx --int8
+
+        rerank-plugins export embedded --triton ./models
     """
-    with console.progress("exporting", len(STEPS)) as advance:
-        made = write(
-            model,
-            out,
-            exporter=exporter,
-            int8=int8,
-            template=template,
-            revision=revision,
-            progress=lambda _: advance(),
-        )
+    if out is None and triton is None:
+        message = "nothing to write: give OUT_DIR, --triton DIR, or both"
+        raise ConfigError(message)
+    made: Exported | None = None
+    if out is not None:
+        with console.progress("exporting", len(STEPS)) as advance:
+            made = write(
+                model,
+                out,
+                exporter=exporter,
+                int8=int8,
+                template=template,
+                revision=revision,
+                progress=lambda _: advance(),
+            )
+    served = None
+    if triton is not None:
+        served = repository(model if out is None else str(out), triton, hub=Hub(revision))
+    _show(made, served, as_json=as_json)
+
+
+def _show(made: Exported | None, served: Repository | None, *, as_json: bool) -> None:
     if as_json:
-        console.print_json(made)
-    else:
-        console.stdout().print(_table(made))
+        both = {"exported": made, "triton": served}
+        console.print_json(made if served is None else served if made is None else both)
+        return
+    out = console.stdout()
+    if made is not None:
+        out.print(_table(made))
+    if served is not None:
+        out.print(f"{served.folder}: model {served.model}; a stage that asks it:")
+        stage = ", ".join(f"{name} = {_toml(value)}" for name, value in served.stage.items())
+        out.print(f"scorer = {{ {stage} }}", soft_wrap=True, markup=False, highlight=False)
+
+
+def _toml(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else f'"{value}"'
 
 
 def _table(made: Exported) -> Table:

@@ -86,6 +86,24 @@ def find(
     return _from_hub(name, precision, hub or Hub())
 
 
+def sides(model: str | Path, *, hub: Hub | None = None) -> ModelFiles:
+    """Resolve a model that runs elsewhere: its tokenizer and configuration, no graph.
+
+    `graph` is where one would lie. Raises `ModelError`.
+    """
+    folder = Path(__file__).parent.parent / "models" / "embedded" if model == EMBEDDED else None
+    folder = folder or Path(model).expanduser()
+    if not folder.is_dir() and _HUB_ID.fullmatch(str(model)):
+        folder = snapshot(str(model), hub or Hub(), lambda _: list(_SIDE_FILES))
+    if not (folder / "tokenizer.json").is_file():
+        message = (
+            f"no tokenizer at {str(model)[:200]!r}; expected a folder with tokenizer.json, a hub "
+            'id like "org/name", or "embedded"'
+        )
+        raise ModelError(message)
+    return _describe(folder, str(model), folder / "model.onnx")
+
+
 def padding(files: ModelFiles) -> int | str | None:
     """Read what pads a batch: the model's padding id, or else its tokenizer's padding token."""
     number = files.config.get("pad_token_id")

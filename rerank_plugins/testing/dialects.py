@@ -9,16 +9,32 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from . import answering, reading
+from . import answering, kserve, reading
 from .asked import Asked, Layout
+
+
+def dump(value: object) -> bytes:
+    """Give JSON as servers do, NaN and Infinity included."""
+    return json.dumps(value).encode()
+
+
+def _parse(path: str, headers: Mapping[str, str], body: bytes) -> Mapping[str, object]:  # noqa: ARG001
+    value = json.loads(body)
+    return value if isinstance(value, dict) else {}
+
+
+def _pack(value: object) -> tuple[bytes, Mapping[str, str]]:
+    return dump(value), {}
 
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
     """One provider: where it listens, how it reads and answers, how its errors look.
 
-    `error` lays out a status and a message; `cap` is the most documents; `key_header` is where the
-    key is expected; `headers` go with every success.
+    `error` lays out a status and a message; `cap` is the most documents, `too_many` what is said of
+    more; `key_header` is where the key is expected; `headers` go with every success. `decode` takes
+    a body apart (path, headers, body) and `pack` puts an answer together, where that is not JSON
+    alone. `health` are paths that say the server is up.
     """
 
     paths: tuple[str, ...]
@@ -30,6 +46,10 @@ class Dialect:
     key_header: str = "authorization"
     headers: Mapping[str, str] = field(default_factory=dict)
     logits: bool = False
+    too_many: str = "batch size {n} > maximum allowed batch size {cap}"
+    decode: Callable[[str, Mapping[str, str], bytes], Mapping[str, object]] = _parse
+    pack: Callable[[object], tuple[bytes, Mapping[str, str]]] = _pack
+    health: tuple[str, ...] = ()
 
 
 def _message(status: int, message: str) -> object:  # noqa: ARG001 - Cohere's errors hold no status
@@ -126,11 +146,18 @@ DIALECTS: Mapping[str, Dialect] = MappingProxyType(
             _openai,
             logits=True,
         ),
+        "triton": Dialect(
+            ("/v2/models/",),
+            kserve.read,
+            kserve.answer,
+            kserve.error,
+            cap=64,
+            logits=True,
+            too_many="inference request batch-size must be <= {cap} for 'model'",
+            decode=kserve.decode,
+            pack=kserve.pack,
+            health=("/v2/health/live", "/v2/health/ready"),
+        ),
     }
 )
 """Dialects by the name of the provider in settings."""
-
-
-def dump(value: object) -> bytes:
-    """Give JSON as servers do, NaN and Infinity included."""
-    return json.dumps(value).encode()

@@ -9,12 +9,14 @@ import time
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self, TypeAlias
 
 from .asked import Asked, Layout, RefusedError, Row
 from .dialects import DIALECTS, Dialect, dump
 from .faults import Fault
+from .kserve import runner
 from .misbehaving import BODIES, ECHOES, REFUSALS, Answer, hints, perform, spoil
 
 Faults: TypeAlias = "Iterable[Fault | None] | Callable[[int], Fault | None]"
@@ -43,8 +45,9 @@ class FakeRerankServer:
 
     `faults` says how the requests fail, one after the other (None: not at all; past the end: not
     at all), or is asked with the number of each. `score` gives the score in (0, 1) of a query and a
-    text, word overlap unless said otherwise; dialects of logits answer its logit. With a `key`,
-    requests without it are refused. `requests` and `bytes_received` hold what arrived.
+    text, word overlap unless said otherwise; dialects of logits answer its logit. `graph` is an
+    ONNX graph that answers "triton" instead. With a `key`, requests without it are refused.
+    `requests` and `bytes_received` hold what arrived.
 
     >>> with FakeRerankServer("cohere") as server:
     ...     server.url.startswith("http://127.0.0.1:")
@@ -57,6 +60,7 @@ class FakeRerankServer:
         *,
         faults: Faults = (),
         score: Score | None = None,
+        graph: Path | None = None,
         key: str | None = None,
         host: str = "127.0.0.1",
         redirect_to: str = "",
@@ -68,6 +72,7 @@ class FakeRerankServer:
         self.redirect_to = redirect_to
         self.slow_s = slow_s
         self._score = score or overlap
+        self._infer = None if graph is None else runner(graph)
         self._key = key
         self._host = host
         self._fault = _asker(faults)
@@ -150,6 +155,8 @@ class FakeRerankServer:
 
     async def _serve(self, received: Received, writer: asyncio.StreamWriter) -> bool:
         """Answer one request; tell whether the connection lives on."""
+        if received.path in self.dialect.health:
+            return await perform(writer, None, Answer(200, b""), self.slow_s)
         if received.method != "POST":
             answer, self._accepted = self._accepted, Answer(404, b"{}")
             return await perform(writer, None, answer, self.slow_s)
@@ -173,12 +180,12 @@ class FakeRerankServer:
         if self._key is not None and given != self._key:
             raise RefusedError(401, f"invalid api token {given}")
         try:
-            body = json.loads(received.body)
-        except ValueError as error:
-            raise RefusedError(400, "the body is not JSON") from error
+            body = dialect.decode(path, received.headers, received.body)
+        except (ValueError, KeyError, TypeError) as error:
+            raise RefusedError(400, "the body is not what was expected") from error
         asked = dialect.read(body)
         if len(asked.texts) > dialect.cap:
-            message = f"batch size {len(asked.texts)} > maximum allowed batch size {dialect.cap}"
+            message = dialect.too_many.format(n=len(asked.texts), cap=dialect.cap)
             raise RefusedError(dialect.cap_status, message)
         return asked
 
@@ -190,18 +197,27 @@ class FakeRerankServer:
             return BODIES[fault]
         if fault in REFUSALS:
             return self._refusal(fault, received, asked)
-        scores = [self._score(asked.query, text) for text in asked.texts]
-        if self.dialect.logits:
-            scores = [math.log(score / (1.0 - score)) for score in scores]
-        rows = [Row(i, score, asked.texts[i]) for i, score in enumerate(scores)]
-        rows = spoil(sorted(rows, key=lambda row: -float(str(row.score)))[: asked.top], fault)
+        rows = spoil(self._rows(asked), fault)
         model = "another-model" if fault is Fault.OTHER_MODEL else asked.model
         layout = Layout(rows, model, asked, ECHOES.get(fault, "none"))
-        answer = Answer(200, dump(self.dialect.answer(layout)), self.dialect.headers)
+        body, headers = self.dialect.pack(self.dialect.answer(layout))
+        answer = Answer(200, body, {**self.dialect.headers, **headers})
         if fault is Fault.ACCEPTED:
             self._accepted = answer
             return Answer(202, b"", {"nvcf-reqid": "6c1a2b3c-0001"})
         return answer
+
+    def _rows(self, asked: Asked) -> list[Row]:
+        """Score what was asked, best first; a graph's columns stay in their order."""
+        tensors = asked.body.get("tensors")
+        if self._infer is not None and isinstance(tensors, dict):
+            columns = self._infer(tensors).tolist()
+            return [Row(i, columns[i], text) for i, text in enumerate(asked.texts)]
+        scores = [self._score(asked.query, text) for text in asked.texts]
+        if self.dialect.logits:
+            scores = [math.log(score / (1.0 - score)) for score in scores]
+        rows = [Row(i, score, asked.texts[i]) for i, score in enumerate(scores)]
+        return sorted(rows, key=lambda row: -float(str(row.score)))[: asked.top]
 
     def _refusal(self, fault: Fault | None, received: Received, asked: Asked) -> Answer:
         status, message = REFUSALS[fault]

@@ -46,7 +46,7 @@ def rewrite(model: ModelProto, outputs: Sequence[str]) -> Rewritten:
         else:
             fuse(emitter, layers[-1], mask)
     _splice(model, emitter, replaced={layer.output for layer in layers})
-    _prune(model, outputs)
+    prune(model, outputs)
     return Rewritten(model, dequantised, len(layers), absorbed)
 
 
@@ -87,7 +87,7 @@ def _sorted(nodes: Sequence[NodeProto]) -> list[NodeProto]:
     return order
 
 
-def _prune(model: ModelProto, outputs: Sequence[str]) -> None:
+def prune(model: ModelProto, outputs: Sequence[str]) -> None:
     """Drop what no output needs: nodes, stored tensors, shape notes."""
     graph = model.graph
     needed = set(outputs)

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 import httpx
@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import RemoteError, RerankError, Withheld
-from ...policy import Permit
 from ..tracing import Attempt, remote_call
 from .answers import check_model, join
 from .breaker import Breaker, Outcome
 from .client import Client, Reply
+from .errands import Errand
 from .limits import Limiter
 from .options import RemoteOptions, Target
 from .refusals import Failed, TooMany, refusal
@@ -24,47 +24,11 @@ from .signing import sign
 from .splitting import deal, split
 from .waiting import backoff_s
 
-# A call that had less than this, and less than this share of its request's time, was not given a
-# chance: that it did not end says nothing.
-_FAIR_S = 0.1
-_FAIR_SHARE = 0.5
 # Without a deadline, a server that wants to be left alone for longer is given up.
 _PATIENCE_S = 30.0
 _MOST_PAGES = 16
 _POLL_S = 0.2
 _OK, _ACCEPTED = 200, 202
-
-
-@dataclass(slots=True)
-class Tally:
-    """What an errand's calls added up to, also where they failed."""
-
-    calls: int = 0
-    retries: int = 0
-    sent: set[int] = field(default_factory=set)
-    tokens: int = 0
-    billed_units: float = 0.0
-    seconds: dict[str, float] = field(default_factory=dict)
-    reason: str = ""
-
-    def add(self, answer: Answer) -> None:
-        """Count an answer; of times, the longest counts."""
-        self.tokens += answer.tokens
-        self.billed_units += answer.billed_units
-        for step, value in answer.seconds.items():
-            self.seconds[step] = max(value, self.seconds.get(step, 0.0))
-
-
-@dataclass(frozen=True, slots=True)
-class Errand:
-    """One request's business with a destination: what to ask, until when, and by whose leave."""
-
-    query: str
-    texts: Sequence[str]
-    permit: Permit
-    started_s: float
-    deadline_s: float | None
-    tally: Tally = field(default_factory=Tally)
 
 
 class Calls:
@@ -94,11 +58,12 @@ class Calls:
         self._caps = target.caps
 
     async def score(self, errand: Errand) -> NDArray[np.float32]:
-        """Score every text of an errand, in as many calls as it takes; all of them, or it fails."""
-        scores = np.zeros(len(errand.texts), dtype=np.float32)
-        parts = [list(range(len(errand.texts)))]
+        """Get all that an errand sends scored, in as many calls as it takes, or fail."""
+        texts = errand.cargo.texts
+        scores = np.zeros(len(texts), dtype=np.float32)
+        parts = [list(range(len(texts)))]
         if self.target.slate is None:
-            parts = split(errand.query, errand.texts, self._caps)
+            parts = split(errand.query, texts, self._caps)
         try:
             async with asyncio.TaskGroup() as group:
                 for places in parts:
@@ -188,7 +153,7 @@ class Calls:
             outcome = Outcome.GOOD
         except asyncio.CancelledError:
             now_s = self._clock()
-            if now_s >= until_s and now_s - started_s >= _fair_s(errand):
+            if now_s >= until_s and now_s - started_s >= errand.fair_s:
                 outcome = Outcome.BAD
             raise
         except (Failed, Withheld) as error:
@@ -206,13 +171,14 @@ class Calls:
         return scores
 
     async def _ask(self, errand: Errand, places: Sequence[int]) -> NDArray[np.float32]:
-        texts = [errand.texts[place] for place in places]
+        texts = [errand.cargo.texts[place] for place in places]
         ask = Ask(
             self.target.model,
             errand.query,
             texts,
             self.target.extra,
             hurried=errand.deadline_s is not None,
+            tensors=errand.cargo.tensors(places),
         )
         rows: list[tuple[object, object]] = []
         for _ in range(_MOST_PAGES):
@@ -283,13 +249,6 @@ class Calls:
         if errand.deadline_s is None:
             return most_s
         return max(0.0, min(most_s, errand.deadline_s - self._clock()))
-
-
-def _fair_s(errand: Errand) -> float:
-    """Say how long a call has to be given before its silence is the destination's fault."""
-    if errand.deadline_s is None:
-        return _FAIR_S
-    return min(_FAIR_S, _FAIR_SHARE * (errand.deadline_s - errand.started_s))
 
 
 def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:

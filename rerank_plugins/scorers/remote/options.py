@@ -9,6 +9,7 @@ from ...errors import ConfigError
 from ...policy import Destination, Policy
 from .. import ScoreKind
 from .breaker import BreakerOptions
+from .cargo import ReadingOptions
 from .client import ClientOptions
 from .keys import Key, from_env
 from .places import Attested, check_attestation, check_model, locate, origin_of
@@ -24,7 +25,8 @@ class RemoteOptions:
     request's deadline everything. `extra` goes into the body as it is. `hedge_s` is when a second,
     equal call is made for one that has not been answered. `accept_models` are other names under
     which the model may answer. `instruction` tells a model that takes one what to look for.
-    `dialect` replaces the provider's, for tensors of one's own server.
+    `reading` says how texts become tensors, for a provider that takes no text; `dialect` replaces
+    the provider's.
     """
 
     provider: str
@@ -44,6 +46,7 @@ class RemoteOptions:
     hedge_s: float | None = None
     max_documents: int | None = None
     instruction: str | None = None
+    reading: ReadingOptions | None = None
     dialect: Dialect | None = None
     breaker: BreakerOptions = field(default_factory=BreakerOptions)
     client: ClientOptions = field(default_factory=ClientOptions)
@@ -87,6 +90,11 @@ def resolve(options: RemoteOptions) -> Target:
     provider = PROVIDERS.get(options.provider)
     if provider is None:
         message = f"no provider {options.provider!r}; known are {', '.join(PROVIDERS)}"
+        raise ConfigError(message)
+    if provider.tensors != (options.reading is not None):
+        message = f"provider {options.provider!r} takes " + (
+            "tensors; give the model's tokenizer" if provider.tensors else "text, no tokenizer"
+        )
         raise ConfigError(message)
     key = _key(options, provider)
     url = _url(options, provider, key)

@@ -12,6 +12,7 @@ from typing import Literal, TypeAlias
 from .. import ScoreKind
 from .bedrock import BedrockRerank
 from .shapes import Dialect, Shape
+from .tensors import KServe
 
 Auth: TypeAlias = Literal["bearer", "api-key", "aws"]
 
@@ -44,7 +45,7 @@ class Provider:
     another model. Models starting with a name in `slate` score candidates relative to each other,
     so many at once, and are never split. Keys starting with a name in `url_by_key` belong to that
     base URL. `poll_url` is where a 202 is followed up. `instruction` is the body's field for one;
-    without it an instruction goes in front of the query.
+    without it an instruction goes in front of the query. `tensors` says that it takes no text.
     """
 
     path: str
@@ -62,44 +63,36 @@ class Provider:
     url_by_key: Mapping[str, str] = field(default_factory=dict)
     poll_url: str | None = None
     instruction: str | None = None
+    tensors: bool = False
 
 
-_COHERE = Shape(
+_COHERE_V2 = Shape(
     tokens=("meta", "tokens", "input_tokens"), billed=("meta", "billed_units", "search_units")
+)
+_COHERE_V1 = replace(_COHERE_V2, fixed={"return_documents": False})
+_COHERE = Provider(
+    "/v2/rerank",
+    _COHERE_V2,
+    base_url="https://api.cohere.com",
+    key_env="COHERE_API_KEY",
+    score_kind="probability",
+    score_range=_UNIT,
 )
 _PLAIN = Shape(fixed={"return_documents": False})
 
 PROVIDERS: Mapping[str, Provider] = MappingProxyType(
     {
-        "cohere": Provider(
-            "/v2/rerank",
+        "cohere": _COHERE,
+        "cohere-v1": replace(_COHERE, path="/v1/rerank", dialect=_COHERE_V1),
+        "azure": replace(
+            _COHERE, path="/providers/cohere/v2/rerank", base_url=None, key_env="AZURE_API_KEY"
+        ),
+        "azure-v1": replace(
             _COHERE,
-            base_url="https://api.cohere.com",
-            key_env="COHERE_API_KEY",
-            score_kind="probability",
-            score_range=_UNIT,
-        ),
-        "cohere-v1": Provider(
-            "/v1/rerank",
-            replace(_COHERE, fixed={"return_documents": False}),
-            base_url="https://api.cohere.com",
-            key_env="COHERE_API_KEY",
-            score_kind="probability",
-            score_range=_UNIT,
-        ),
-        "azure": Provider(
-            "/providers/cohere/v2/rerank",
-            _COHERE,
+            path="/v1/rerank",
+            dialect=_COHERE_V1,
+            base_url=None,
             key_env="AZURE_API_KEY",
-            score_kind="probability",
-            score_range=_UNIT,
-        ),
-        "azure-v1": Provider(
-            "/v1/rerank",
-            replace(_COHERE, fixed={"return_documents": False}),
-            key_env="AZURE_API_KEY",
-            score_kind="probability",
-            score_range=_UNIT,
         ),
         "jina": Provider(
             "/v1/rerank",
@@ -283,6 +276,16 @@ PROVIDERS: Mapping[str, Provider] = MappingProxyType(
         ),
         "llama.cpp": Provider(
             "/v1/rerank", Shape(), key_env="LLAMA_API_KEY", key_needed=False, score_kind="logit"
+        ),
+        "triton": Provider(
+            "/v2/models/{model}/infer",
+            KServe(),
+            key_env="TRITON_API_KEY",
+            key_needed=False,
+            caps=Caps(documents=64),
+            score_kind="logit",
+            echoes_model=True,
+            tensors=True,
         ),
         "compatible": Provider(
             "/v2/rerank",

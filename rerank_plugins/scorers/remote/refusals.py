@@ -14,7 +14,11 @@ _MOST_CHARS = 200
 # Runs of this many characters, looked at every few, tell that a message repeats what was sent.
 _RUN_CHARS, _STRIDE_CHARS = 12, 6
 _SHORTEST_CHARS = 4
-_BATCH = re.compile(r"batch size.*?(?:maximum|max|limit)\D*?(\d+)\s*$", re.IGNORECASE)
+# TEI's and its kin's words, and Triton's.
+_BATCH = re.compile(
+    r"batch size.*?(?:maximum|max|limit)\D*?(\d+)\s*$|batch-size must be <= (\d+) for ",
+    re.IGNORECASE,
+)
 # The caller's mistake, or this request's own: nothing is wrong with the destination.
 _NOT_ITS_FAULT = frozenset({400, 409, 413, 422})
 
@@ -50,7 +54,9 @@ def refusal(reply: Reply, sent: Sequence[str], *, key: str | None, now_s: float)
     message = f"HTTP {reply.status}" + _quoted(said, sent, key)
     too_many = _BATCH.search(said)
     if reply.status == 413 or too_many is not None:  # noqa: PLR2004 - payload too large
-        return TooMany(message, most=int(too_many[1]) if too_many is not None else None)
+        return TooMany(
+            message, most=int(too_many[1] or too_many[2]) if too_many is not None else None
+        )
     return Failed(
         message,
         outcome=Outcome.NOTHING if reply.status in _NOT_ITS_FAULT else Outcome.BAD,

@@ -12,15 +12,16 @@ from ...policy import Destination, Permit
 from ...records import Code, Decision, Timing, Usage
 from .. import BreakerState, Scored, ScoreKind, State
 from ..jobs import wait
-from .calls import Calls, Errand, Tally
+from .calls import Calls
+from .cargo import Cargo, Reader, Texts
 from .client import Client
+from .errands import Errand
 from .options import RemoteOptions, resolve
 from .signing import check_signer
 from .splitting import is_blank
 
 # Time kept for coming back from the client's thread and putting the order together.
 _RETURN_S = 0.005
-_CHARS_PER_TOKEN = 4
 
 
 class RemoteScorer:
@@ -43,6 +44,7 @@ class RemoteScorer:
         self.name = self.target.name
         self.score_kind: ScoreKind = self.target.score_kind
         self.destination: Destination = self.target.destination
+        self.reader = None if options.reading is None else Reader(options.reading)
         self.client = Client(options.client, transport=transport)
         self.calls = Calls(self.target, options, self.client, clock=clock, share=random.random)
         self.clock = clock
@@ -51,6 +53,12 @@ class RemoteScorer:
     def breaker_state(self) -> BreakerState:
         """Say whether calls go out, are probed, or are held back for now."""
         return self.calls.breaker.state
+
+    def load(self, query: str, texts: Sequence[str]) -> Cargo:
+        """Make what is sent for `texts`. Raises `InvalidRequest` for a query beyond the model."""
+        if self.reader is not None:
+            return self.reader.read(query, texts)
+        return Texts.cut(texts, self.target.caps.document_chars)
 
     def under(self, permit: Permit) -> "PermittedScorer":
         """Give this scorer for one request."""
@@ -98,11 +106,11 @@ class PermittedScorer:
         n = len(passages)
         target, clock = self._scorer.target, self._scorer.clock
         places = [i for i, text in enumerate(passages) if not is_blank(text)][: target.slate]
-        texts, truncated = _cut([passages[i] for i in places], target.caps.document_chars)
         started = clock()
+        cargo = self._scorer.load(query, [passages[i] for i in places])
         errand = Errand(
             target.lead + query,
-            texts,
+            cargo,
             self._permit,
             started,
             None if deadline_s is None else deadline_s - _RETURN_S,
@@ -110,17 +118,17 @@ class PermittedScorer:
         scores = np.zeros(n, dtype=np.float32)
         done = np.zeros(n, dtype=np.bool_)
         tokens = np.zeros(n, dtype=np.int64)
-        tokens[places] = truncated
-        decisions = _left_out(n, len(places), target.slate, truncated)
+        tokens[places] = cargo.truncated
+        decisions = _left_out(n, len(places), target.slate)
         if places:
             try:
                 call = self._scorer.client.submit(self._scorer.calls.score(errand))
                 found = await wait(call, owned=True)
             except RemoteError as error:
-                error.decisions = (*error.decisions, *self._decisions(errand.tally))
+                error.decisions = (*error.decisions, *self._decisions(errand))
                 raise
-            scores[places] = found
-            done[places] = True
+            scores[places], done[places], said = cargo.unload(found)
+            decisions += said
         tally = errand.tally
         timings = [Timing("remote_call", clock() - started)]
         timings += [Timing(step, seconds) for step, seconds in tally.seconds.items()]
@@ -129,10 +137,10 @@ class PermittedScorer:
             done,
             tokens,
             timings=tuple(timings),
-            decisions=(*decisions, *self._decisions(tally)),
+            decisions=(*decisions, *self._decisions(errand)),
             usage=Usage(
-                pairs=len(places),
-                tokens=tally.tokens,
+                pairs=len(cargo.texts),
+                tokens=tally.tokens or cargo.tokens,
                 truncated_tokens=int(tokens.sum()),
                 remote_calls=tally.calls,
                 billed_units=tally.billed_units,
@@ -145,31 +153,22 @@ class PermittedScorer:
     def close(self) -> None:
         """Do nothing: the scorer outlives its requests."""
 
-    def _decisions(self, tally: Tally) -> tuple[Decision, ...]:
+    def _decisions(self, errand: Errand) -> tuple[Decision, ...]:
         decisions: list[Decision] = []
+        tally = errand.tally
         if tally.sent:
-            decisions.append(Decision("send", Code.SENT, len(tally.sent), tally.reason))
+            sent = errand.cargo.owners(tally.sent)
+            decisions.append(Decision("send", Code.SENT, sent, tally.reason))
         if tally.retries:
             decisions.append(Decision("send", Code.RETRIED, tally.retries, self.name))
         return tuple(decisions)
 
 
-def _cut(texts: Sequence[str], most_chars: int | None) -> tuple[list[str], list[int]]:
-    """Cut texts to what the provider takes; also estimate the tokens that were cut of each."""
-    if most_chars is None:
-        return list(texts), [0] * len(texts)
-    over = [max(0, len(text) - most_chars) for text in texts]
-    return [text[:most_chars] for text in texts], [-(-chars // _CHARS_PER_TOKEN) for chars in over]
-
-
-def _left_out(n: int, kept: int, slate: int | None, truncated: Sequence[int]) -> list[Decision]:
+def _left_out(n: int, kept: int, slate: int | None) -> list[Decision]:
     decisions: list[Decision] = []
     if slate is not None and kept == slate and kept < n:
         detail = f"{slate} at once: scores compare within one call only"
         decisions.append(Decision("send", Code.DEPTH, n - kept, detail))
     elif kept < n:
         decisions.append(Decision("send", Code.BLANK, n - kept))
-    cut = sum(tokens > 0 for tokens in truncated)
-    if cut:
-        decisions.append(Decision("send", Code.TRUNCATED, cut, "cut to what the provider takes"))
     return decisions

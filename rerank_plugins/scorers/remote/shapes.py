@@ -5,6 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ...errors import RemoteError
 
 Json: TypeAlias = "Mapping[str, Json] | Sequence[Json] | str | int | float | bool | None"
@@ -15,8 +18,9 @@ Path: TypeAlias = tuple[str, ...]
 class Ask:
     """What one call asks: n texts, all of them to be scored.
 
-    `hurried` is true under a deadline; `extra` holds the operator's own fields; `page` is where an
-    answer in pages goes on.
+    `tensors` are what was read off the texts, for destinations that take no text. `hurried` is true
+    under a deadline; `extra` holds the operator's own fields; `page` is where an answer in pages
+    goes on.
     """
 
     model: str
@@ -25,6 +29,7 @@ class Ask:
     extra: Mapping[str, Json] = field(default_factory=dict)
     hurried: bool = False
     page: str | None = None
+    tensors: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,18 +1,25 @@
 """Remote scorers against the fake server, for all tests of this folder."""
 
+import atexit
+import functools
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from rerank_plugins import Policy, Reranker, Stage
 from rerank_plugins.scorers.lexical import LexicalScorer
 from rerank_plugins.scorers.remote.breaker import BreakerOptions
+from rerank_plugins.scorers.remote.cargo import ReadingOptions
 from rerank_plugins.scorers.remote.keys import Key
 from rerank_plugins.scorers.remote.options import RemoteOptions
 from rerank_plugins.scorers.remote.scorer import RemoteScorer
 from rerank_plugins.testing import FakeRerankServer
 from rerank_plugins.testing.dialects import DIALECTS
+from tests import tiny
 
 SECRET = "sk-planted-9f3b7c"
 QUERY = "red fox hunts at night"
@@ -44,7 +51,17 @@ def options(server: FakeRerankServer, provider: str, **changes: object) -> Remot
         "key": None if provider.startswith("bedrock") else planted(),
         "breaker": PATIENT,
     }
+    if provider == "triton":
+        common["reading"] = ReadingOptions(tokenizer_folder())
     return RemoteOptions(provider, **{**common, **changes})
+
+
+@functools.cache
+def tokenizer_folder() -> Path:
+    """Write the tiny model once, whose tokenizer reads for destinations that take tensors."""
+    home = tempfile.mkdtemp(prefix="rerank-tiny-")
+    atexit.register(shutil.rmtree, home, ignore_errors=True)
+    return tiny.build(Path(home))
 
 
 @contextmanager
