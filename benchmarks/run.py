@@ -213,10 +213,10 @@ def cold(folder: Path, pythons: Mapping[str, str], rounds: int = 3) -> Iterator[
     for name in COLD:
         seconds = []
         for _ in range(rounds):
-            started = time.perf_counter()
+            began = time.perf_counter()
             (worker,) = started([name], folder, pythons)
             worker.ask(workload="skewed-10")
-            seconds.append(time.perf_counter() - started)
+            seconds.append(time.perf_counter() - began)
             worker.end()
         yield {"variant": name, "seconds": seconds}
 
