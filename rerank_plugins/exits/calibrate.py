@@ -57,11 +57,15 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Calibrated:
-    """The artefact, how good each head is, and the held-out cases it was certified on."""
+    """The artefact, how good each head is, and the held-out cases it was certified on.
+
+    `probability` turned scores into the gains that losses are reckoned in.
+    """
 
     exits: Exits
     fitted: tuple[Fitted, ...]
     cases: tuple[Case, ...]
+    probability: Calibration
 
 
 def calibrate(
@@ -101,7 +105,7 @@ def certify(
     heads = [one.head for one in fitted]
     deviations = [one.deviation for one in fitted]
     probability = how.probability or _typical([observed[i] for i in order[:half]], how.top_k)
-    cases = [_case(one, heads, trunk, how, probability) for one in observed]
+    cases = [case_of(one, heads, trunk, how, probability) for one in observed]
     shape = _shape([cases[i] for i in order[:half]], deviations, costs, how)
     held = [cases[i] for i in order[half:]]
     losses = np.array([[_loss(case, shape, level, how) for level in _LEVELS] for case in held])
@@ -119,7 +123,7 @@ def certify(
         mass_losses=_mass_losses(held, how),
         facts=_facts(trunk, questions, fitted, how),
     )
-    return Calibrated(exits, tuple(fitted), tuple(held))
+    return Calibrated(exits, tuple(fitted), tuple(held), probability)
 
 
 def replay(case: Case, margins: Sequence[float] | None, how: Plan) -> Outcome:
@@ -186,9 +190,10 @@ def _counted(case: Case, plan: Sequence[int], how: Plan) -> float:
     return loss_of(case, outcome.order, how)
 
 
-def _case(
+def case_of(
     one: Observed, heads: Sequence[Head], trunk: Trunk, how: Plan, probability: Calibration
 ) -> Case:
+    """Prepare what was observed of a question for being replayed."""
     scores, final = levels(one, heads, trunk.options.fold)
     priors = one.priors if how.prior_weight else None
     whole = simulate(scores, final, top_k=how.top_k, priors=priors, prior_weight=how.prior_weight)

@@ -1,0 +1,281 @@
+"""What adaptive work saves, what it loses, and whether budgets are kept.
+
+python benchmarks/adaptive.py [--quick], with the extras `eval` and `export` (for the random model
+of twelve layers; left out where torch is missing). Writes adaptive.json and adaptive.md into
+benchmarks/results and the plots into docs/measured. On two cores it takes about 15 minutes, quick
+about 3.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
+from functools import partial
+from pathlib import Path
+
+import clocked
+import curves
+import machine
+import numpy as np
+import replayed
+from clocked import Kept, Paired
+from replayed import Asked, Measured, Replay
+
+from rerank_plugins import Reranker, Stage, config, exits, load
+from rerank_plugins.engine import Setup
+from rerank_plugins.errors import ConfigError
+from rerank_plugins.exits import Plan
+from rerank_plugins.keep import MarginKeep
+from rerank_plugins.scorers import artefact, trunk
+from rerank_plugins.scorers.files import find
+from rerank_plugins.scorers.heads import Head, Probe, from_card
+from rerank_plugins.scorers.onnx import OnnxScorer
+from rerank_plugins.scorers.options import OnnxOptions
+from rerank_plugins.scorers.segments import stages_of
+from rerank_plugins.scorers.trunk import Trunk
+
+ROOT = Path(__file__).parent.parent
+# Tokens a pair, for all that is measured here.
+MAX_TOKENS = 160
+CLOCK_SET = "trec-dl19"
+TYPICAL_PAIRS, TYPICAL_TOKENS = 5, 96
+# The loss that exits under a budget are certified for, or the least that can be.
+ALPHAS = (0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5)
+
+
+def main() -> None:
+    """Run everything and write what came out."""
+    how = _arguments()
+    started = time.monotonic()
+    files = find(how.model)
+    made = Trunk(files, from_card(files.card), OnnxOptions(max_tokens=MAX_TOKENS))
+    one = replay(made, how, started)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        artefact.save(one.done.exits, folder / "exits")
+        queries = replayed.asked(how.data, CLOCK_SET, sample=1000)
+        clock = {
+            "embedded": pairs(one, how.model, queries[: 4 if how.quick else 12]),
+            "MiniLM-L12, random weights": mechanics(folder / "L12", queries[:2], started),
+        }
+        say(started, "paired requests timed")
+        kept = budgets(one, folder / "exits", how, queries, started)
+    rows, found = replayed.table(one), replayed.cascades(one)
+    splits = replayed.splits(one)
+    say(started, "replayed")
+    draw(one, rows, found, kept, how.plots)
+    facts = {
+        "model": files.name,
+        "graph_sha256": one.done.exits.subject.graph_sha256,
+        "machine": machine.describe(sys.executable),
+        "quick": how.quick,
+        "max_tokens": MAX_TOKENS,
+        "queries": {"calibrated on": how.calibrated, "measured on": len(one.asked)},
+        "held out for certifying": len(one.done.cases),
+        "segment_share": [cost / sum(one.costs) for cost in one.costs],
+        "ndcg on the measured": {"first stage": one.first_stage, "whole model": one.whole},
+        "ndcg by set": one.sets,
+        "minutes": (time.monotonic() - started) / 60.0,
+    }
+    tables = {
+        "replayed": rows,
+        **{f"clock: {name}": found_rows for name, found_rows in clock.items()},
+        "budgets": kept,
+    }
+    write(how.out, facts, tables, splits, found)
+    say(started, f"written to {how.out} and {how.plots}")
+
+
+def replay(made: Trunk, how: argparse.Namespace, started: float) -> Replay:
+    """Score the queries in full, calibrate on half of them."""
+    sample = 8 if how.quick else how.sample
+    queries = [
+        query
+        for name in replayed.collections(how.data)
+        for query in replayed.asked(
+            how.data,
+            name,
+            sample=24
+            if how.quick and name == replayed.CALIBRATION
+            else 1000
+            if name == replayed.CALIBRATION
+            else sample,
+        )
+    ]
+    weight = config.card_prior_weight(made.files.card)
+    plan = Plan(prior_weight=weight, probability=config.card_calibration(made.files.card))
+    done = 0
+
+    def progress() -> None:
+        nonlocal done
+        done += 1
+        if done % 25 == 0:
+            say(started, f"scored {done} of {len(queries)} queries in full")
+
+    costs: list[float] = []
+    for scorer in stages_of(made):
+        scorer.warm_up()
+        costs.append(scorer.pace.meter.seconds(TYPICAL_PAIRS, TYPICAL_TOKENS) / TYPICAL_PAIRS)
+    one = replayed.run(made, queries, plan, costs, progress)
+    how.calibrated = len(queries) - len(one.asked)
+    say(started, "calibrated")
+    return one
+
+
+def pairs(one: Replay, model: str, queries: Sequence[Asked]) -> list[Paired]:
+    """Time the whole model beside exits and the cascade that calibration chose."""
+    mass, keep = replayed.best_cascade(one)
+    layers = [fitted.head.layer for fitted in one.done.fitted]
+    stage = {"scorer": model, "max_tokens": MAX_TOKENS}
+    margins = replayed.margins_at(one, one.how.alpha)
+    ways: dict[str, Mapping[str, object]] = {
+        "whole model": {"stages": [stage]},
+        "exits, everyone kept": {"stages": [{**stage, "exits": layers}]},
+        "first exit > whole, adaptive depth": {
+            "stages": [{**stage, "exits": layers[:1], "exit_keep": keep}],
+            "selection": {"depth": {"mass": min(mass, 0.99999), "min": one.how.top_k}},
+        },
+    }
+    opened = {way: partial(load, settings) for way, settings in ways.items()}
+    opened["exits, mean regret 0.01 when calibrated"] = partial(_margined, one, model, margins)
+    return clocked.paired(opened, queries)
+
+
+def mechanics(folder: Path, queries: Sequence[Asked], started: float) -> list[Paired]:
+    """Time a model of twelve layers whole, and cut into thirds with everyone kept."""
+    try:
+        import checkpoint
+    except ImportError:
+        say(started, "no torch here: the model of twelve layers is left out")
+        return []
+    checkpoint.make("MiniLM-L12", folder)
+    files = find(str(folder))
+    names = trunk.layers(files)
+    width = checkpoint.GEOMETRIES["MiniLM-L12"][1]
+    probe = Probe(np.zeros(width, np.float32), previous=0.0, log_rank=0.0, bias=0.0)
+    options = OnnxOptions(max_tokens=MAX_TOKENS)
+    heads = [Head(layer, names[layer], "probe", probe=probe) for layer in (4, 8)]
+
+    def whole() -> Reranker:
+        return Reranker(Setup((Stage(OnnxScorer(files, options)),), workers=1))
+
+    def segmented() -> Reranker:
+        stages = tuple(Stage(scorer) for scorer in stages_of(Trunk(files, heads, options)))
+        return Reranker(Setup(stages, workers=1))
+
+    return clocked.paired({"whole model": whole, "exits, everyone kept": segmented}, queries)
+
+
+def budgets(
+    one: Replay, folder: Path, how: argparse.Namespace, queries: Sequence[Asked], started: float
+) -> list[Kept]:
+    """Ask within budgets: the whole model on the first that fit, and the calibrated exits."""
+    # Passages seen before would be read for nothing, which new ones are not.
+    stage = {"scorer": how.model, "max_tokens": MAX_TOKENS, "token_cache_bytes": 0}
+    exiting = {**stage, "exits": str(folder), "exit_method": "crc", "keep": {"risk": _least(one)}}
+    sets = {100: queries, 200: clocked.doubled(how.data, queries)}
+    both = {"first k that fit, whole model": stage, "calibrated exits": exiting}
+    return clocked.budgets(
+        {way: partial(load, {"stages": [one_stage]}) for way, one_stage in both.items()},
+        sets,
+        requests=12 if how.quick else how.requests,
+        progress=lambda text: say(started, text),
+    )
+
+
+def draw(
+    one: Replay,
+    rows: Sequence[Measured],
+    found: Sequence[Measured],
+    kept: Sequence[Kept],
+    folder: Path,
+) -> None:
+    """Draw the plots of the documentation."""
+    folder.mkdir(parents=True, exist_ok=True)
+    alpha = _least(one)
+    margins, _ = one.done.exits.choose(alpha, method="crc")
+    gained = exits.gain(one.done, one.costs, one.how, margins=margins)
+    title = f"{len(one.done.cases)} queries that shaped nothing"
+    exits.draw(gained, folder / "early-exit.svg", loss=one.how.loss, alpha=alpha, title=title)
+    curves.cascades(one, [*rows, *replayed.curve(one)], found, folder / "cascades.svg")
+    curves.cuts(one, folder / "top-k.svg")
+    lines = {name: value for name, value in one.sets[CLOCK_SET].items() if name != "queries"}
+    curves.budgets(kept, lines, folder / "budgets.svg")
+
+
+def write(
+    folder: Path,
+    facts: Mapping[str, object],
+    tables: Mapping[str, Sequence[Measured | Paired | Kept]],
+    splits: Sequence[Mapping[str, object]],
+    cascades: Sequence[Measured],
+) -> None:
+    """Write everything as JSON, and what a person reads as Markdown."""
+    folder.mkdir(parents=True, exist_ok=True)
+    whole = {
+        "facts": facts,
+        **{name: [asdict(row) for row in rows] for name, rows in tables.items()},
+        "splits": list(splits),
+        "cascades": [asdict(row) for row in cascades],
+    }
+    text = json.dumps(whole, indent=1) + "\n"
+    (folder / "adaptive.json").write_text(text, encoding="utf-8")
+    parts = ["# Adaptive work", "", *(f"* {name}: {value}" for name, value in facts.items()), ""]
+    for name, rows in tables.items():
+        if rows:
+            names = [field.name for field in fields(rows[0])]
+            parts += [f"## {name}", "", *_markdown(names, [asdict(row) for row in rows]), ""]
+    parts += [f"## {replayed.SPLITS} random splits", "", *_markdown(list(splits[0]), splits), ""]
+    (folder / "adaptive.md").write_text("\n".join(parts), encoding="utf-8")
+
+
+def say(started: float, text: str) -> None:
+    """Say how far it is."""
+    print(f"{time.monotonic() - started:6.0f} s  {text}", file=sys.stderr, flush=True)
+
+
+def _least(one: Replay) -> float:
+    """Give the least loss that exits can be certified for."""
+    for alpha in ALPHAS:
+        try:
+            one.done.exits.choose(alpha, method="crc")
+        except ConfigError:
+            continue
+        return alpha
+    return 1.0
+
+
+def _margined(one: Replay, model: str, margins: Sequence[float]) -> Reranker:
+    files = find(model)
+    heads = [fitted.head for fitted in one.done.fitted]
+    scorers = stages_of(Trunk(files, heads, OnnxOptions(max_tokens=MAX_TOKENS)))
+    keeps = [*(MarginKeep(m, one.how.top_k, min=one.how.top_k) for m in margins), None]
+    stages = tuple(Stage(s, keep) for s, keep in zip(scorers, keeps, strict=True))
+    return Reranker(Setup(stages, prior_weight=one.how.prior_weight))
+
+
+def _markdown(names: Sequence[str], rows: Sequence[Mapping[str, object]]) -> list[str]:
+    lines = [f"| {' | '.join(names)} |", f"|{'---|' * len(names)}"]
+    for row in rows:
+        cells = [f"{row[n]:.4g}" if isinstance(row[n], float) else str(row[n]) for n in names]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data" / "ir")
+    parser.add_argument("--model", default="embedded")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
+    parser.add_argument("--plots", type=Path, default=ROOT / "docs" / "measured")
+    parser.add_argument("--sample", type=int, default=26, help="queries of each set")
+    parser.add_argument("--requests", type=int, default=100, help="per cell of the budget table")
+    parser.add_argument("--quick", action="store_true")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""The plots of the adaptive benchmark, as SVG."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from clocked import BUDGETS_MS, Kept
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from replayed import Measured, Replay
+
+from rerank_plugins import selection
+from rerank_plugins.calibration import apply
+from rerank_plugins.selection import Cut, GapCut, MassCut, NullCut, ProbabilityCut
+
+
+def cascades(one: Replay, rows: Sequence[Measured], found: Sequence[Measured], path: Path) -> None:
+    """Draw nDCG@10 against the speedup of cascades, exits, depths and layers."""
+    figure, axes = _figure()
+    styles = {
+        "exits": ("-", "tab:blue", "exits, every margin"),
+        "first exit > whole": ("o", "tab:green", "first exit, adaptive depth, whole model"),
+        "fixed depth": ("s:", "tab:gray", "fixed depth"),
+        "fixed layer": ("^", "tab:orange", "fixed layer"),
+    }
+    for way, (style, colour, label) in styles.items():
+        points = sorted((p.speedup, p.ndcg) for p in (*rows, *found) if p.way == way)
+        if points:
+            axes.plot(*zip(*points, strict=True), style, color=colour, label=label, markersize=4)
+    axes.axhline(0.99 * one.whole, color="tab:red", linewidth=0.8, label="1 % below whole")
+    axes.axhline(one.whole, color="black", linewidth=0.8, label="whole model")
+    axes.set_xlabel("speedup: work of the whole model on all candidates / work done")
+    _finish(figure, axes, path, f"{len(one.cases)} queries that calibrated nothing")
+
+
+def budgets(rows: Sequence[Kept], lines: Mapping[str, float], path: Path) -> None:
+    """Draw nDCG@10 against the budget, for one caller and for four."""
+    figure, axes = _figure()
+    colours = {way: f"C{i}" for i, way in enumerate(dict.fromkeys(row.way for row in rows))}
+    for way, colour in colours.items():
+        for callers, style in ((1, "o-"), (4, "o--")):
+            points = [
+                next(
+                    (r.ndcg for r in rows if _cell(r) == (way, callers, budget)),
+                    float("nan"),
+                )
+                for budget in BUDGETS_MS
+            ]
+            label = f"{way}, {callers} at once"
+            axes.plot(BUDGETS_MS, points, style, color=colour, label=label, markersize=4)
+    for name, value in lines.items():
+        axes.axhline(value, linewidth=0.8, color="black" if name == "whole model" else "gray")
+        axes.annotate(name, (BUDGETS_MS[0], value), fontsize=7, va="bottom")
+    axes.set_xscale("log")
+    axes.set_xticks(BUDGETS_MS, [str(one) for one in BUDGETS_MS])
+    axes.set_xlabel("budget, ms")
+    _finish(figure, axes, path, "TREC DL 2019, BM25's first 100")
+
+
+def cuts(one: Replay, path: Path) -> None:
+    """Draw how many relevant passages of the first 20 each rule returns, by how much it returns."""
+    figure, axes = _figure()
+    nulls = one.done.exits.nulls
+    rules: dict[str, list[Cut]] = {
+        "fixed": [1, 2, 3, 5, 8, 10, 15, 20],
+        "probability": [ProbabilityCut(p) for p in (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)],
+        "mass": [MassCut(m) for m in (0.2, 0.4, 0.6, 0.8, 0.9, 0.95)],
+        "largest gap, and some more": [GapCut(buffer=b) for b in (0, 1, 2, 4, 8)],
+        "null rate": [NullCut(nulls, rate) for rate in (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)],
+    }
+    for name, settings in rules.items():
+        points = [_returned(one, rule) for rule in settings]
+        style = "s:" if name == "fixed" else "o-"
+        axes.plot(*zip(*sorted(points), strict=True), style, label=name, markersize=4)
+    axes.set_xlabel("passages returned, mean over queries")
+    _finish(
+        figure,
+        axes,
+        path,
+        f"{len(one.cases)} queries, at most 20 returned",
+        label="share of the relevant ones returned",
+    )
+
+
+def _returned(one: Replay, rule: Cut, most: int = 20) -> tuple[float, float]:
+    sizes, recalls = [], []
+    for case, query in zip(one.cases, one.asked, strict=True):
+        order = case.full[:most]
+        scores = case.final[order].tolist()
+        chances = apply(one.done.probability, case.final[order].astype(np.float32)).tolist()
+        count = selection.cut(rule, scores, chances)
+        relevant = [query.relevances.get(query.docids[i], 0) > 0 for i in order]
+        sizes.append(count)
+        recalls.append(sum(relevant[:count]) / sum(relevant) if any(relevant) else float("nan"))
+    return float(np.mean(sizes)), float(np.nanmean(recalls))
+
+
+def _cell(row: Kept) -> tuple[str, int, float]:
+    # Other depths have their own candidates, and a curve is of one set.
+    return (row.way if row.k == 100 else "", row.callers, row.budget_ms)  # noqa: PLR2004
+
+
+def _figure() -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(7.0, 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.add_subplot()
+
+
+def _finish(figure: Figure, axes: Axes, path: Path, title: str, *, label: str = "nDCG@10") -> None:
+    axes.set_ylabel(label)
+    axes.set_title(title, fontsize=10)
+    axes.legend(fontsize=8)
+    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
