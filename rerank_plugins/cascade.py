@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -92,13 +92,14 @@ class Course:
     """How far the stages go: per stage how many candidates at most (None: all that come).
 
     `stop` ends the first stage early, by `priors` of the texts. Where the prior has a say in the
-    order (`prior_weight`) it has the same one in who goes on.
+    order (`prior_weight`) it has the same one in who goes on. `care` widens margins.
     """
 
     counts: tuple[int | None, ...] = ()
     priors: tuple[float | None, ...] = ()
     stop: Sequential | None = None
     prior_weight: float = 0.0
+    care: float = 1.0
 
     def count(self, place: int) -> int | None:
         """Bound what the stage at `place` may score."""
@@ -283,8 +284,11 @@ def _keep(
     if last:
         return done
     chances = [standing.probabilities[text] for text in done]
+    rule = stage.keep
+    if isinstance(rule, MarginKeep):
+        rule = replace(rule, margin=course.care * rule.margin)
     kept = keep.apply(
-        stage.keep,
+        rule,
         _keys(standing, done, course, depth),
         None if stage.calibration is None else [one for one in chances if one is not None],
     )

@@ -7,7 +7,7 @@ import difflib
 import json
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from .cascade import Stage
 from .destinations import RemoteSettings
 from .engine import Setup
 from .errors import ConfigError, ModelError
+from .fidelity import ExitAudit
 from .planning import Planner
 from .policy import Policy
 from .records import Budget
@@ -106,6 +107,7 @@ def build(
         audit=None if policy.audit is None else AuditLog(policy.audit),
         telemetry=_telemetry(settings.telemetry),
         planner=Planner(parts[0].plans if len(parts) == 1 else None),
+        exit_audit=_exit_audit(settings, parts),
     )
 
 
@@ -208,6 +210,19 @@ def _depth(settings: DepthSettings, first: Exiting) -> Depth:
     if settings.risk is None:
         return settings.rule()
     return first.depth(settings.risk, least=settings.min)
+
+
+def _exit_audit(settings: Settings, parts: Sequence[Exiting]) -> ExitAudit | None:
+    asked = settings.exit_audit
+    if not asked.share:
+        return None
+    regular = [part for part in parts if part.stages[0].when == "always"]
+    if len(regular) != 1:
+        message = (
+            f"exit_audit with {len(regular)} regular stages; expected one, with calibrated exits"
+        )
+        raise ConfigError(message)
+    return regular[0].audit(asked.share, asked.adjust)
 
 
 def _calibration(settings: StageSettings, card: Mapping[str, object]) -> Calibration | None:

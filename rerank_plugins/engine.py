@@ -10,6 +10,7 @@ from . import answer, detour, fusion, shortlist
 from .budget import FINISH_S
 from .cascade import Course, Stage, Standing
 from .errors import ConfigError, DeadlineExceeded, InvalidRequest, PolicyError
+from .fidelity import ExitAudit
 from .fusion import Method
 from .planning import Effort, Planner
 from .policy import Audit, Permit, Policy
@@ -45,7 +46,8 @@ class Setup:
     many candidates are scored, `skip` and `stop` say when none or no more are worth it; `cut` and
     `top_k` bound how many are returned. `when_cold` says what a request does while the model warms
     up. `policy` bounds where text may be sent; `audit` receives a record of each sending and
-    refusal. `planner` fits the work to a request's budget.
+    refusal. `planner` fits the work to a request's budget. `exit_audit` scores some requests in
+    full besides, to see what exits lose.
     """
 
     stages: tuple[Stage, ...]
@@ -65,6 +67,7 @@ class Setup:
     audit: Callable[[Audit], None] | None = None
     telemetry: TelemetryOptions = field(default_factory=TelemetryOptions)
     planner: Planner = field(default_factory=Planner)
+    exit_audit: ExitAudit | None = None
 
     def __post_init__(self) -> None:
         if not self.stages:
@@ -131,12 +134,14 @@ async def rerank(
     outage: Code | None = None,
     share: Callable[[], Share] | None = None,
     claim: Callable[[float], None] = lambda _: None,
+    care: float = 1.0,
     clock: Callable[[], float] = time.monotonic,
 ) -> Result:
     """Answer a checked request. Raises only in strict mode.
 
     An `outage` says why no local stage can serve. `share` tells what this request may count on,
-    others being under way (None: it is alone); `claim` hears of the worker seconds it plans.
+    others being under way (None: it is alone); `claim` hears of the worker seconds it plans. `care`
+    widens the margins of exits.
     """
     started = clock()
     request_id = uuid.uuid4().hex
@@ -159,6 +164,7 @@ async def rerank(
             effort.counts,
             stop=setup.stop,
             prior_weight=setup.prior_weight if setup.fusion == "convex" else 0.0,
+            care=care,
         ),
         deadline_s=deadline_s,
         clock=clock,

@@ -14,6 +14,7 @@ from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import TracerProvider
 
 from . import engine, validity
+from .auditing import Auditor
 from .cascade import Stage
 from .engine import Setup, WhenCold
 from .errors import InvalidRequest, Overloaded
@@ -121,6 +122,11 @@ class Reranker:
             redact=redact,
             clock=clock,
         )
+        self._auditor: Auditor | None = None
+        if self.setup.exit_audit is not None:
+            self._auditor = Auditor(
+                self.setup, self.setup.exit_audit, told=self._telemetry.audited, clock=clock
+            )
         # Worker threads must not outlive a reranker that nobody closed.
         self._finalizer = weakref.finalize(self, self._scheduler.close)
 
@@ -212,11 +218,15 @@ class Reranker:
                     outage=outage,
                     share=lambda: self._scheduler.share(claim),
                     claim=claim.plan,
+                    care=1.0 if self._auditor is None else self._auditor.care.factor,
                     clock=self._clock,
                 ),
             )
         )
-        return self._scheduler.submit(answer, claim=claim, spare=outage is not None)
+        future = self._scheduler.submit(answer, claim=claim, spare=outage is not None)
+        if self._auditor is not None:
+            self._auditor.watch(request, future, self._scheduler)
+        return future
 
     def _without_local(
         self, request: Request, trace: Trace, outage: Code, *, now_s: float, detail: str = ""

@@ -294,6 +294,21 @@ TOP_PROBABILITY = Metric(
     (REQUEST_MODEL,),
     (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0),
 )
+AUDIT_LOSS = Metric(
+    "rerank.exit_audit.loss",
+    "histogram",
+    "1",
+    "What an audited request lost by its exits, against the full model: the realised regret.",
+    (REQUEST_MODEL,),
+    (0.0, 0.001, 0.003, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1.0),
+)
+AUDIT_CARE = Metric(
+    "rerank.exit_audit.care",
+    "gauge",
+    "1",
+    "The factor on the margins of exits that audits led to: 1 as certified, more is more careful.",
+    (REQUEST_MODEL,),
+)
 BREAKER = Metric(
     "rerank.breaker.state",
     "gauge",
@@ -319,5 +334,7 @@ METRICS = (
     PREDICTION_RATIO,
     AGREEMENT,
     TOP_PROBABILITY,
+    AUDIT_LOSS,
+    AUDIT_CARE,
     BREAKER,
 )

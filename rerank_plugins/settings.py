@@ -10,6 +10,7 @@ from .budget import PROFILES
 from .cascade import When
 from .destinations import PolicySettings, RemoteSettings, ScorerSettings
 from .engine import WhenCold
+from .fidelity import Adjust
 from .fusion import Method
 from .passages import Fold
 from .rules import RULE_TABLES, KeepValue, SelectionSettings
@@ -147,6 +148,18 @@ class ServiceSettings(_Table):
     )
 
 
+class ExitAuditSettings(_Table):
+    """Whether some requests are scored in full besides, to see what calibrated exits lose."""
+
+    share: Annotated[float, Field(ge=0.0, le=1.0)] = Field(
+        default=0.0, description="share of requests, when workers are idle; 0: none"
+    )
+    adjust: Adjust = Field(
+        default="tighten",
+        description="margins: off, tighten (never below the certified ones), or both ways",
+    )
+
+
 class TelemetrySettings(_Table):
     """What traces and logs tell; see the telemetry page for spans and metrics."""
 
@@ -173,6 +186,7 @@ class Settings(_Table):
     fusion: FusionSettings = FusionSettings()
     service: ServiceSettings = ServiceSettings()
     policy: PolicySettings = PolicySettings()
+    exit_audit: ExitAuditSettings = ExitAuditSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
     strict: bool = Field(default=False, description="raise where a result would be degraded")
 
@@ -189,6 +203,7 @@ def keys_at(loc: Iterable[int | str]) -> set[str]:
         "policy": PolicySettings,
         "remote": RemoteSettings,
         **RULE_TABLES,
+        "exit_audit": ExitAuditSettings,
         "telemetry": TelemetrySettings,
     }
     for part in loc:

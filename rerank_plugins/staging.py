@@ -7,6 +7,7 @@ from pathlib import Path
 from .calibration import Calibration
 from .cascade import Stage
 from .errors import ConfigError
+from .fidelity import Adjust, ExitAudit, Loss
 from .keep import READS_PROBABILITIES, Keep, MarginKeep
 from .risk import Method
 from .scorers import artefact, heads
@@ -55,6 +56,18 @@ class Exiting:
             raise ConfigError(message)
         mass, _ = self.exits.choose_mass(alpha, method=self.risk.method, delta=self.risk.delta)
         return MassDepth(mass, min=max(least, self.exits.top_k))
+
+    def audit(self, share: float, adjust: Adjust) -> ExitAudit:
+        """Say how to audit these exits. Raises `ConfigError` where they promise nothing."""
+        found = self.exits
+        if found is None:
+            message = (
+                "exit_audit needs exits = DIR, a folder of calibrated exits, whose promise it "
+                "checks; make it with: rerank-plugins calibrate --out DIR"
+            )
+            raise ConfigError(message)
+        loss: Loss = "top-k miss" if found.loss == "top-k miss" else "regret"
+        return ExitAudit(share, self.risk.alpha, found.top_k, loss, found.probability, adjust)
 
 
 def own_exits(

@@ -11,6 +11,7 @@ from rerank_plugins.errors import ConfigError, InvalidRequest, ModelError
 from rerank_plugins.exits import Plan, Question, calibrate, simulate
 from rerank_plugins.exits.fit import levels
 from rerank_plugins.exits.observe import observe
+from rerank_plugins.fidelity import ExitAudit
 from rerank_plugins.keep import MarginKeep
 from rerank_plugins.records import Code
 from rerank_plugins.scorers import artefact, trunk
@@ -190,6 +191,15 @@ def test_calibrated_nulls_serve_the_cut(model, calibrated, tmp_path):
     with load({"stages": [stage], "selection": {"cut": {"null_rate": 0.1}}}) as reranker:
         assert len(reranker.setup.cut.nulls) == len(calibrated.exits.nulls)
         assert len(reranker.rerank("what is a monoid", tiny.passages(20))) < 20
+
+
+def test_calibrated_exits_can_be_audited(model, calibrated, tmp_path):
+    """`exit_audit` takes the promise, the loss and the gains from the calibration."""
+    artefact.save(calibrated.exits, tmp_path)
+    stage = {"scorer": str(model), "exits": str(tmp_path), "keep": {"risk": 0.3}}
+    with load({"stages": [stage], "exit_audit": {"share": 0.02, "adjust": "both"}}) as reranker:
+        expected = ExitAudit(0.02, 0.3, 5, "regret", calibrated.exits.probability, "both")
+        assert reranker.setup.exit_audit == expected
 
 
 def test_a_certified_depth_comes_with_the_exits(model, tmp_path):

@@ -31,7 +31,7 @@ ROWS = (
         "validity",
     ),
     ("scorers", "models"),  # L2
-    ("planning", "readiness", "shortlist", "telemetry", "tiers"),  # L3
+    ("fidelity", "planning", "readiness", "shortlist", "telemetry", "tiers"),  # L3
     ("cascade",),
     ("detour",),
     ("answer",),
@@ -39,6 +39,7 @@ ROWS = (
     ("destinations", "rules", "staging"),  # L4
     ("settings",),
     ("config",),
+    ("auditing",),
     ("reranker",),  # L5
     ("decoders", "evaluation"),
     (

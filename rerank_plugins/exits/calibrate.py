@@ -121,6 +121,7 @@ def certify(
         plans=plan_qualities(held, len(heads) + 1, how),
         masses=np.array(_MASSES),
         mass_losses=_mass_losses(held, how),
+        probability=probability,
         facts=_facts(trunk, questions, fitted, how),
     )
     return Calibrated(exits, tuple(fitted), tuple(held), probability)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import risk
+from ..calibration import Calibration
 from ..errors import ConfigError, ModelError
 from ..risk import Choice, Method
 from .files import ModelFiles, sha256
@@ -36,7 +37,8 @@ class Exits:
     queries that shaped neither, at levels from careful to bold, for the best `top_k`. `nulls` are
     scores of random query-passage pairs, ascending; `plans` maps candidates per stage to quality.
     `mass_losses` [queries, masses] is what scoring in full only the head with such a share of the
-    softmax of the priors loses, `masses` from careful to bold.
+    softmax of the priors loses, `masses` from careful to bold. `probability` turned scores into the
+    gains that a regret is reckoned in.
     """
 
     subject: Subject
@@ -51,6 +53,7 @@ class Exits:
     facts: Mapping[str, object] = field(default_factory=dict)
     masses: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     mass_losses: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0)))
+    probability: Calibration = field(default_factory=lambda: Calibration(1.0, 0.0))
 
     def choose(
         self, alpha: float, *, method: Method = "ucb", delta: float = 0.1
@@ -116,6 +119,7 @@ def save(exits: Exits, folder: Path) -> None:
         "scales": list(exits.scales),
         "top_k": exits.top_k,
         "loss": exits.loss,
+        "probability": [exits.probability.a, exits.probability.b],
         "plans": [[list(counts), quality] for counts, quality in exits.plans.items()],
         "facts": dict(exits.facts),
     }
@@ -181,6 +185,7 @@ def _parse(text: Mapping[str, object], arrays: Mapping[str, NDArray[np.generic]]
         facts=dict(text["facts"]),  # type: ignore[call-overload]
         masses=np.asarray(arrays["masses"], dtype=np.float64),
         mass_losses=np.asarray(arrays["mass_losses"], dtype=np.float64),
+        probability=Calibration(*text["probability"]),  # type: ignore[misc]
     )
 
 

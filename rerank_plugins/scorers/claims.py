@@ -1,5 +1,6 @@
 """What requests under way still mean to compute, and what that leaves for one of them."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,8 +9,8 @@ from dataclasses import dataclass
 class Claim:
     """One request's claim on the workers, from `arrival_s` to `deadline_s` (None: no hurry).
 
-    Requests are served by `key_s`, lowest first. `planned_s` worker seconds are what it means to
-    compute, None while nobody knows; `spent_s` of them are done.
+    Requests are served by `key_s`, lowest first; an infinite one takes spare time. `planned_s`
+    worker seconds are what it means to compute, None while nobody knows; `spent_s` are done.
     """
 
     key_s: float
@@ -17,6 +18,11 @@ class Claim:
     deadline_s: float | None = None
     planned_s: float | None = None
     spent_s: float = 0.0
+
+    @property
+    def spare(self) -> bool:
+        """Tell whether it is only for workers that have nothing else to do."""
+        return math.isinf(self.key_s)
 
     def plan(self, worker_s: float) -> None:
         """Note what it means to compute from now on."""

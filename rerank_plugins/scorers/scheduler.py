@@ -105,7 +105,8 @@ class Scheduler:
         not take what the next ones, about to come, will need.
         """
         with self._changed:
-            others = [task.claim for task in self._active if task.claim is not own]
+            claims = [task.claim for task in self._active]
+            others = [one for one in claims if one is not own and not one.spare]
             return share(
                 own, others, workers=self.workers, now_s=self._clock(), expected=self._usual
             )
@@ -132,7 +133,8 @@ class Scheduler:
             refusal = self._refusal(self.max_requests * (2 if spare else 1))
             if refusal is None:
                 self._active.add(task)
-                self._usual += _SMOOTHING_LOAD * (len(self._active) - self._usual)
+                known = sum(not one.claim.spare for one in self._active)
+                self._usual += _SMOOTHING_LOAD * (known - self._usual)
                 self._push(task, lambda: self._step(task, None))
         if refusal is not None:
             coroutine.close()
@@ -226,7 +228,7 @@ class Scheduler:
         task.results = [None] * len(effect.jobs)
         task.left = len(effect.jobs)
         with self._changed:
-            if task.claim.deadline_s is None:
+            if task.claim.deadline_s is None and not task.claim.spare:
                 work_s = self._token_s * sum(job.tokens for job in effect.jobs)
                 task.claim.key_s = task.claim.arrival_s + _STRETCH * work_s / self.workers
                 task.claim.plan(work_s)

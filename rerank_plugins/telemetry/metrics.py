@@ -72,6 +72,12 @@ class Instruments:
                 context,
             )
 
+    def audited(self, loss: float, care: float, model: str) -> None:
+        """Enter what a request lost that was scored in full besides, and what it led to."""
+        attributes = {semconv.REQUEST_MODEL: model}
+        self._record(semconv.AUDIT_LOSS, loss, attributes, Context())
+        self._gauges[semconv.AUDIT_CARE.name].set(care, attributes)
+
     def _signals(self, result: Result, model: Mapping[str, str], context: Context) -> None:
         """Enter what moves when something is wrong that no error shows."""
         took = sum(one.seconds for one in result.timings if one.step == "stage")

@@ -110,6 +110,13 @@ class Telemetry:
         finally:
             otel_context.detach(token)
 
+    def audited(self, loss: float, care: float) -> None:
+        """Record an audit of the exits."""
+        try:
+            self.instruments.audited(loss, care, self.model)
+        except Exception as error:  # noqa: BLE001 - what telemetry breaks stays in telemetry
+            self.say(error)
+
     def say(self, error: Exception) -> None:
         """Report what broke: the first time for all to see, then only for those who look."""
         level = logging.DEBUG if self._said else logging.WARNING

@@ -1,5 +1,6 @@
 """Who may compute how much: the workers' time, divided by deadlines."""
 
+import math
 import threading
 
 from hypothesis import given
@@ -52,6 +53,28 @@ def test_work_without_a_deadline_behind_costs_nothing():
     assert share(claim(0.5), [patient], workers=1, now_s=0.0) == share(
         claim(0.5), [], workers=1, now_s=0.0
     )
+
+
+def test_spare_work_is_done_last_and_is_nobodys_rival():
+    """What has no place in line runs when nothing else waits, however late that came."""
+    scheduler = Scheduler(1)
+    gate, ran = threading.Event(), []
+    try:
+        held = scheduler.submit(_after(gate))
+        spare = scheduler.submit(_noting(ran, "spare"), claim=Claim(math.inf, 0.0))
+        urgent = scheduler.submit(_noting(ran, "late"), deadline_s=1e12)
+        assert scheduler.share(scheduler.claim(1e12)).wait_s == 0.0
+        gate.set()
+        for future in (held, spare, urgent):
+            future.result(timeout=60)
+        assert ran == ["late", "spare"]
+    finally:
+        scheduler.close()
+
+
+async def _noting(ran, name):
+    """Note when it was computed."""
+    await run_jobs([Job(lambda: ran.append(name), tokens=1)])
 
 
 @given(st.lists(SECONDS, min_size=1, max_size=6), st.integers(1, 4))
