@@ -38,8 +38,6 @@ from rerank_plugins.scorers.segments import stages_of
 from rerank_plugins.scorers.trunk import Trunk
 
 ROOT = Path(__file__).parent.parent
-# Tokens a pair, for all that is measured here.
-MAX_TOKENS = 128
 CLOCK_SET = "trec-dl19"
 TYPICAL_PAIRS, TYPICAL_TOKENS = 5, 96
 # The loss that exits under a budget are certified for, or the least that can be.
@@ -51,15 +49,16 @@ def main() -> None:
     how = _arguments()
     started = time.monotonic()
     files = find(how.model)
-    made = Trunk(files, from_card(files.card), OnnxOptions(max_tokens=MAX_TOKENS))
+    options = OnnxOptions(max_tokens=how.max_tokens)
+    made = Trunk(files, from_card(files.card), options)
     one = replay(made, how, started)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         artefact.save(one.done.exits, folder / "exits")
-        queries = replayed.asked(how.data, CLOCK_SET, sample=1000)
+        queries = replayed.asked(how.data, CLOCK_SET, made, sample=1000)
         clock = {
-            "embedded": pairs(one, how.model, queries[: 4 if how.quick else 12]),
-            "MiniLM-L12, random weights": mechanics(folder / "L12", queries[:2], started),
+            "the model": pairs(one, how, queries[: 4 if how.quick else 12]),
+            "MiniLM-L12, random weights": mechanics(folder / "L12", options, queries[:2], started),
         }
         say(started, "paired requests timed")
         kept = budgets(one, folder / "exits", how, queries, started)
@@ -72,7 +71,7 @@ def main() -> None:
         "graph_sha256": one.done.exits.subject.graph_sha256,
         "machine": machine.describe(sys.executable),
         "quick": how.quick,
-        "max_tokens": MAX_TOKENS,
+        "max_tokens": how.max_tokens,
         "queries": {"calibrated on": how.calibrated, "measured on": len(one.asked)},
         "held out for certifying": len(one.done.cases),
         "segment_share": [cost / sum(one.costs) for cost in one.costs],
@@ -98,6 +97,7 @@ def replay(made: Trunk, how: argparse.Namespace, started: float) -> Replay:
         for query in replayed.asked(
             how.data,
             name,
+            made,
             sample=24
             if how.quick and name == replayed.CALIBRATION
             else 1000
@@ -125,11 +125,11 @@ def replay(made: Trunk, how: argparse.Namespace, started: float) -> Replay:
     return one
 
 
-def pairs(one: Replay, model: str, queries: Sequence[Asked]) -> list[Paired]:
+def pairs(one: Replay, how: argparse.Namespace, queries: Sequence[Asked]) -> list[Paired]:
     """Time the whole model beside exits and the cascade that calibration chose."""
     mass, keep = replayed.best_cascade(one)
     layers = [fitted.head.layer for fitted in one.done.fitted]
-    stage = {"scorer": model, "max_tokens": MAX_TOKENS}
+    stage = {"scorer": how.model, "max_tokens": how.max_tokens}
     margins = replayed.margins_at(one, one.how.alpha)
     ways: dict[str, Mapping[str, object]] = {
         "whole model": {"stages": [stage]},
@@ -140,11 +140,13 @@ def pairs(one: Replay, model: str, queries: Sequence[Asked]) -> list[Paired]:
         },
     }
     opened = {way: partial(load, settings) for way, settings in ways.items()}
-    opened["exits, mean regret 0.01 when calibrated"] = partial(_margined, one, model, margins)
+    opened["exits, mean regret 0.01 when calibrated"] = partial(_margined, one, how, margins)
     return clocked.paired(opened, queries)
 
 
-def mechanics(folder: Path, queries: Sequence[Asked], started: float) -> list[Paired]:
+def mechanics(
+    folder: Path, options: OnnxOptions, queries: Sequence[Asked], started: float
+) -> list[Paired]:
     """Time a model of twelve layers whole, and cut into thirds with everyone kept."""
     try:
         import checkpoint
@@ -156,7 +158,6 @@ def mechanics(folder: Path, queries: Sequence[Asked], started: float) -> list[Pa
     names = trunk.layers(files)
     width = checkpoint.GEOMETRIES["MiniLM-L12"][1]
     probe = Probe(np.zeros(width, np.float32), previous=0.0, log_rank=0.0, bias=0.0)
-    options = OnnxOptions(max_tokens=MAX_TOKENS)
     heads = [Head(layer, names[layer], "probe", probe=probe) for layer in (4, 8)]
 
     def whole() -> Reranker:
@@ -174,7 +175,7 @@ def budgets(
 ) -> list[Kept]:
     """Ask within budgets: the whole model on the first that fit, and the calibrated exits."""
     # Passages seen before would be read for nothing, which new ones are not.
-    stage = {"scorer": how.model, "max_tokens": MAX_TOKENS, "token_cache_bytes": 0}
+    stage = {"scorer": how.model, "max_tokens": how.max_tokens, "token_cache_bytes": 0}
     exiting = {**stage, "exits": str(folder), "exit_method": "crc", "keep": {"risk": _least(one)}}
     sets = {100: queries, 200: clocked.doubled(how.data, queries)}
     both = {"first k that fit, whole model": stage, "calibrated exits": exiting}
@@ -248,10 +249,10 @@ def _least(one: Replay) -> float:
     return 1.0
 
 
-def _margined(one: Replay, model: str, margins: Sequence[float]) -> Reranker:
-    files = find(model)
+def _margined(one: Replay, how: argparse.Namespace, margins: Sequence[float]) -> Reranker:
+    files = find(how.model)
     heads = [fitted.head for fitted in one.done.fitted]
-    scorers = stages_of(Trunk(files, heads, OnnxOptions(max_tokens=MAX_TOKENS)))
+    scorers = stages_of(Trunk(files, heads, OnnxOptions(max_tokens=how.max_tokens)))
     keeps = [*(MarginKeep(m, one.how.top_k, min=one.how.top_k) for m in margins), None]
     stages = tuple(Stage(s, keep) for s, keep in zip(scorers, keeps, strict=True))
     return Reranker(Setup(stages, prior_weight=one.how.prior_weight))
@@ -273,6 +274,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--plots", type=Path, default=ROOT / "docs" / "measured")
     parser.add_argument("--sample", type=int, default=26, help="queries of each set")
     parser.add_argument("--requests", type=int, default=100, help="per cell of the budget table")
+    parser.add_argument("--max-tokens", type=int, default=160, help="tokens a pair")
     parser.add_argument("--quick", action="store_true")
     return parser.parse_args()
 

@@ -5,7 +5,7 @@ Half of the queries calibrate, the rest is measured; labels are read for measuri
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -75,9 +75,12 @@ def read(folder: Path, name: str, *, run: str = "BM25") -> Dataset:
     return sources.read(folder / name, run=next(one for one in runs if one.is_file()))
 
 
-def asked(folder: Path, name: str, *, sample: int, seed: int = 0) -> list[Asked]:
-    """Draw queries of a set, with their first 100 candidates."""
+def asked(folder: Path, name: str, trunk: Trunk, *, sample: int, seed: int = 0) -> list[Asked]:
+    """Draw queries of a set, with their first 100 candidates; none that takes half of a pair."""
     found = read(folder, name)
+    most = trunk.max_tokens // 2
+    short = tuple(one for one in found.topics if len(trunk.tokenizer.query(one.query)) <= most)
+    found = replace(found, topics=short)
     chosen = datasets.shorten(datasets.sample(found, sample, seed=seed), 100)
     return [_asked(name, topic, found.qrels.get(topic.qid, {})) for topic in chosen.topics]
 
