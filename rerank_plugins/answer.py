@@ -6,10 +6,11 @@ from dataclasses import replace
 import numpy as np
 
 from . import fusion
-from .cascade import Stage, Standing
+from .cascade import Stage
 from .fusion import Method
 from .records import Candidate, Hit
 from .shortlist import Shortlist
+from .standing import Standing
 
 
 def assemble(
@@ -20,7 +21,10 @@ def assemble(
     prior_weight: float,
     method: Method = "convex",
 ) -> tuple[list[Hit], int]:
-    """Give each candidate its hit, in the caller's order; also how many have their prior fused."""
+    """Give each candidate its hit, in the caller's order; also how many have their prior fused.
+
+    Where the policy split the candidates between models, probabilities order, and nothing is fused.
+    """
     hits: list[Hit] = []
     for index, candidate in enumerate(candidates):
         text = chosen.text_of[index]
@@ -38,7 +42,20 @@ def assemble(
                 truncated_tokens=standing.truncated_tokens[text],
             )
         )
-    return _fuse(hits, standing, prior_weight, method)
+    return (hits, 0) if standing.held else _fuse(hits, standing, prior_weight, method)
+
+
+def orders(
+    chosen: Shortlist, standing: Standing, hits: Sequence[Hit]
+) -> tuple[list[int], list[float | None]]:
+    """Give each candidate's tier and its key there, as the merge wants them."""
+    tiers: list[int] = []
+    keys: list[float | None] = []
+    for hit, text in zip(hits, chosen.text_of, strict=True):
+        own = hit.fused if hit.fused is not None else hit.score
+        tiers.append(0 if text is None else standing.tier(text))
+        keys.append(own if text is None else standing.key(text, own))
+    return tiers, keys
 
 
 def _fuse(

@@ -2,12 +2,12 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
 
-from . import calibration, fusion, keep, tiers
+from . import calibration, fusion, keep, parting, tiers
 from .calibration import Calibration
 from .errors import (
     ConfigError,
@@ -18,10 +18,12 @@ from .errors import (
     Withheld,
 )
 from .keep import Keep, MarginKeep
+from .parting import Parted
 from .policy import Permit, Policy
-from .records import Code, Decision, StageRun, Timing, Usage
+from .records import Code, Decision, StageRun, Timing
 from .scorers import Scored, Scorer, Sends, State
 from .selection import Sequential
+from .standing import Standing
 
 When: TypeAlias = Literal["always", "fallback"]
 
@@ -51,40 +53,6 @@ class Stage:
                 "calibration, or keep by count, share, score or margin"
             )
             raise ConfigError(message)
-
-
-@dataclass(slots=True)
-class Standing:
-    """Where every text stands after the stages so far; lists are per text."""
-
-    depths: list[int]
-    scores: list[float | None]
-    probabilities: list[float | None]
-    stages: list[str | None]
-    truncated_tokens: list[int]
-    settled: list[bool]
-    spreads: dict[int, float] = field(default_factory=dict)
-    timings: list[Timing] = field(default_factory=list)
-    decisions: list[Decision] = field(default_factory=list)
-    usage: Usage = field(default_factory=Usage)
-    failures: list[RerankError] = field(default_factory=list)
-    withheld: list[Withheld] = field(default_factory=list)
-    runs: list[StageRun] = field(default_factory=list)
-
-    @classmethod
-    def start(cls, texts: int) -> "Standing":
-        """Give the standing before the first stage: nothing scored."""
-        nothing: list[None] = [None] * texts
-        return cls([0] * texts, [*nothing], [*nothing], [*nothing], [0] * texts, [False] * texts)
-
-    @property
-    def scored(self) -> int:
-        """How many texts have a score."""
-        return sum(depth > 0 for depth in self.depths)
-
-    def tier(self, text: int) -> int:
-        """Rank a text among the stages: the deepest that scored it; settled ones come above all."""
-        return max(self.depths) + 1 if self.settled[text] else self.depths[text]
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,10 +99,10 @@ async def run(
     alive = list(range(len(texts)))
     state: State | None = None
     for place, stage in enumerate(stages):
-        if not alive or (stage.when == "fallback" and standing.scored):
+        due = _due(stage, standing, alive, outage)
+        if not due:
             continue
-        if outage is not None and not isinstance(stage.scorer, Sends):
-            continue
+        alive, state = due, state if due is alive else None
         if course.count(place) == 0:
             skipped = Decision("budget", Code.STAGE_SKIPPED, len(alive), stage.scorer.name)
             standing.decisions.append(skipped)
@@ -143,8 +111,8 @@ async def run(
         limit_s = _stage_deadline_s(stages[place:], deadline_s, started)
         passages = [texts[i] for i in alive]
         try:
-            scorer = _permitted(stage.scorer, permit, query, passages)
-            if course.stop is not None and place == 0:
+            scorer = parting.permitted(stage.scorer, permit, query, passages)
+            if course.stop is not None and place == 0 and not isinstance(scorer, Parted):
                 scored = await tiers.score(
                     scorer, query, passages, course.priors, course.stop, deadline_s=limit_s
                 )
@@ -154,10 +122,7 @@ async def run(
         except RerankError as error:
             _note_failure(standing, stage.scorer.name, error, len(alive), clock() - started)
             continue
-        if stage.when == "fallback":
-            standing.decisions.append(
-                Decision("score", Code.FALLBACK, len(alive), stage.scorer.name)
-            )
+        _note_place(standing, stage, scorer, texts, alive, depth=place + 1)
         _note_spread(standing, scored, alive, depth=place + 1)
         _record(standing, stage, scored, alive, depth=place + 1)
         standing.timings.append(Timing("stage", clock() - started, stage.scorer.name))
@@ -167,6 +132,29 @@ async def run(
         state = scored.state and scored.state.take([alive.index(text) for text in kept])
         alive = kept
     return standing
+
+
+def _due(stage: Stage, standing: Standing, alive: list[int], outage: Code | None) -> list[int]:
+    """Name the texts that a stage is for, a fallback those that nothing before it could score."""
+    if outage is not None and not isinstance(stage.scorer, Sends):
+        return []
+    return standing.waiting if stage.when == "fallback" and standing.scored else alive
+
+
+def _note_place(
+    standing: Standing,
+    stage: Stage,
+    scorer: Scorer,
+    texts: Sequence[str],
+    alive: Sequence[int],
+    *,
+    depth: int,
+) -> None:
+    """Note what the policy kept from a stage, and that a fallback took the place of others."""
+    if isinstance(scorer, Parted):
+        standing.hold([text for text in alive if texts[text] in scorer.held], depth)
+    if stage.when == "fallback" and not standing.scored:
+        standing.decisions.append(Decision("score", Code.FALLBACK, len(alive), stage.scorer.name))
 
 
 def _note_failure(
@@ -200,17 +188,6 @@ def _check(scored: Scored, passages: int, name: str) -> None:
     if bad:
         message = f"{name} gave {bad} of {passages} scores that are not finite; expected numbers"
         raise ModelError(message)
-
-
-def _permitted(scorer: Scorer, permit: Permit, query: str, passages: Sequence[str]) -> Scorer:
-    """Give the scorer if its texts may go where it sends them. Raises `Withheld`."""
-    if not isinstance(scorer, Sends):
-        return scorer
-    verdict = permit.verdict(scorer.destination)
-    if verdict.allowed:
-        return scorer.under(permit)
-    permit.audit(verdict, scorer.destination, query, passages)
-    raise Withheld(verdict.reason)
 
 
 def _stage_deadline_s(

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
-from .policy import Policy, Unlabelled
+from .policy import Per, Policy, Unlabelled
 from .scorers import Scorer
 from .scorers.hub import Hub
 from .scorers.options import OnnxOptions
@@ -150,6 +150,10 @@ class PolicySettings(_Table):
     unlabelled: Unlabelled = Field(
         default="allow", description="whether documents without that key may leave"
     )
+    per: Per = Field(
+        default="request",
+        description="what a document that has to stay keeps here: its whole request, or itself",
+    )
     inside: dict[str, str] = Field(
         default_factory=dict, description="names of your own, and the region each lies in"
     )
@@ -164,5 +168,6 @@ class PolicySettings(_Table):
             residency_key=self.residency_key,
             unlabelled=self.unlabelled,
             inside=self.inside,
+            per=self.per,
             audit=self.audit,
         )

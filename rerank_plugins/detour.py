@@ -5,11 +5,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from . import cascade, shortlist
-from .cascade import Course, Stage, Standing
+from .cascade import Course, Stage
 from .policy import Permit
 from .records import Code
 from .scorers import Sends
 from .shortlist import Shortlist
+from .standing import Standing
 
 # Local stages that can score less than this share of the candidates in time are late: up to there
 # fewer candidates cost less quality than another model would.

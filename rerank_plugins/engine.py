@@ -8,17 +8,18 @@ from typing import Literal, TypeAlias
 
 from . import answer, detour, fusion, shortlist
 from .budget import FINISH_S
-from .cascade import Course, Stage, Standing
+from .cascade import Course, Stage
 from .errors import ConfigError, DeadlineExceeded, InvalidRequest, PolicyError
 from .fidelity import ExitAudit
 from .fusion import Method
 from .planning import Effort, Planner
-from .policy import Audit, Permit, Policy
+from .policy import Audit, Label, Permit, Policy
 from .records import Budget, Candidate, Code, Decision, Hit, Request, Result, Timing
 from .scorers import RELATIVE, Sends
 from .scorers.claims import Share
-from .selection import Certain, Cut, Depth, Sequential
+from .selection import Certain, Cut, Depth, NullCut, Sequential
 from .shortlist import Shortlist
+from .standing import Standing
 from .telemetry import TelemetryOptions
 
 WhenCold: TypeAlias = Literal["wait", "pass_through"]
@@ -86,6 +87,8 @@ class Setup:
             raise ConfigError(message)
         for stage in self.stages:
             check_residency(stage, self.policy)
+        if self.policy.per == "candidate":
+            check_parting(self.stages, self.cut)
 
     @property
     def sends(self) -> bool:
@@ -117,12 +120,34 @@ def check_residency(stage: Stage, policy: Policy) -> None:
             raise PolicyError(message)
 
 
+def check_parting(stages: Sequence[Stage], cut: Cut | None) -> None:
+    """Refuse stages between which candidates cannot be split. Raises `PolicyError`."""
+    sends = [isinstance(stage.scorer, Sends) for stage in stages]
+    regular = [sends[i] for i, stage in enumerate(stages) if stage.when == "always"]
+    bare = [stage.scorer.name for stage in stages if stage.calibration is None]
+    found = ""
+    if any(sends) and bare:
+        found = f"{bare[0]!r} is not calibrated: its scores compare with no other model's"
+    elif any(sends) and all(sends):
+        found = "there is no local stage for the candidates that have to stay"
+    elif any(regular[:-1]):
+        found = "a stage comes behind a remote one, which those that have to stay do not reach"
+    elif any(sends) and isinstance(cut, NullCut):
+        found = "the cut reads scores; give one that reads probabilities"
+    if found:
+        message = f'per = "candidate" splits candidates between models, but {found}'
+        raise PolicyError(message)
+
+
 def permit(setup: Setup, candidates: Sequence[Candidate], request_id: str) -> Permit:
-    """Say what a request may do with its text: one candidate that has to stay keeps all of it."""
-    labels = {setup.policy.label(one.metadata): None for one in candidates}
-    return Permit(
-        setup.policy, tuple(one for one in labels if one is not None), request_id, setup.audit
-    )
+    """Say what a request may do with its text, by what all its candidates say of themselves."""
+    told = [(one.text, setup.policy.label(one.metadata)) for one in candidates]
+    labels = {label: None for _, label in told if label is not None}
+    of_text: dict[str, tuple[Label, ...]] = {}
+    for text, label in told:
+        if isinstance(text, str):
+            of_text[text] = (*of_text.get(text, ()), *([] if label is None else [label]))
+    return Permit(setup.policy, tuple(labels), request_id, setup.audit, of_text)
 
 
 async def rerank(
@@ -174,9 +199,7 @@ async def rerank(
     hits, fused = answer.assemble(
         request.candidates, chosen, standing, prior_weight=setup.prior_weight, method=setup.fusion
     )
-    keys = [hit.fused if hit.fused is not None else hit.score for hit in hits]
-    tiers = [0 if text is None else standing.tier(text) for text in chosen.text_of]
-    order = fusion.merge(tiers, keys)
+    order = fusion.merge(*answer.orders(chosen, standing, hits))
     hits = answer.without_foreign_scores(setup.stages, hits)
     ended = clock()
     decisions = [*chosen.decisions, *effort.decisions, *standing.decisions]

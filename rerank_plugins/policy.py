@@ -18,6 +18,7 @@ from .errors import PolicyError
 
 Proof: TypeAlias = Literal["url", "attested", "unknown"]
 Unlabelled: TypeAlias = Literal["allow", "deny"]
+Per: TypeAlias = Literal["request", "candidate"]
 
 UNKNOWN = "unknown"
 ON_PREM = "on-prem"
@@ -92,8 +93,10 @@ class Policy:
     `regions` None allows every destination; a list allows only what is known to lie inside one of
     its names. `residency_key` is the metadata key under which a document narrows that, by a name or
     a list of names; `unlabelled` says whether documents without it may leave at all. `inside` adds
-    names of your own to the tree of regions: {"acme-frankfurt": "de"}. `audit` is a file that gets
-    one JSON line for each sending and each refusal. Raises `PolicyError` for what can never hold.
+    names of your own to the tree of regions: {"acme-frankfurt": "de"}. `per` "request" keeps a
+    whole request here for one document that has to stay, "candidate" keeps that document. `audit`
+    is a file that gets one JSON line for each sending and each refusal. Raises `PolicyError` for
+    what can never hold.
     """
 
     regions: tuple[str, ...] | None = None
@@ -101,6 +104,7 @@ class Policy:
     unlabelled: Unlabelled = "allow"
     inside: Mapping[str, str] = field(default_factory=dict)
     audit: Path | None = None
+    per: Per = "request"
 
     def __post_init__(self) -> None:
         given: object = self.regions
@@ -205,18 +209,26 @@ class Audit:
 class Permit:
     """What one request may do with its text: the policy, and what its documents add to it.
 
-    `labels` are those of every text it covers; `record` receives an `Audit` for each question
-    asked, before anything is sent.
+    `labels` are those of every text it covers, `of_text` those of each; `record` receives an
+    `Audit` for each question asked, before anything is sent.
     """
 
     policy: Policy
     labels: tuple[Label, ...] = ()
     request_id: str = ""
     record: Callable[[Audit], None] | None = None
+    of_text: Mapping[str, tuple[Label, ...]] = field(default_factory=dict)
 
-    def verdict(self, destination: Destination) -> Verdict:
-        """Say whether the request's text may go to `destination`."""
-        return self.policy.verdict(destination, self.labels)
+    def verdict(self, destination: Destination, texts: Sequence[str] | None = None) -> Verdict:
+        """Say whether the request's text may go to `destination`.
+
+        By candidate, only `texts` are in question; one that nobody knows counts as all of them.
+        """
+        labels = self.labels
+        if texts is not None and self.policy.per == "candidate":
+            known = (self.of_text.get(text, self.labels) for text in texts)
+            labels = tuple(dict.fromkeys(label for each in known for label in each))
+        return self.policy.verdict(destination, labels)
 
     def audit(
         self, verdict: Verdict, destination: Destination, query: str, texts: Sequence[str]

@@ -117,6 +117,8 @@ TOKENS_BUCKET = "rerank.tokens.bucket"
 CODE = "rerank.decision"
 CACHE = "rerank.cache"
 DESTINATION = "rerank.destination"
+DESTINATION_REGIONS = "rerank.destination.regions"
+DESTINATION_PROOF = "rerank.destination.proof"
 
 SPANS = (
     Span("rerank {model}", "One request, from its submission to its result."),
@@ -169,6 +171,11 @@ ATTRIBUTES = (
     ),
     Attribute(SERVER_ADDRESS, "string", "start", "The host that was called.", "remote"),
     Attribute(SERVER_PORT, "int", "start", "Its port, where it is not the usual one.", "remote"),
+    Attribute(DESTINATION, "string", "start", "Scheme, host and port of the call.", "remote"),
+    Attribute(DESTINATION_REGIONS, "string[]", "start", "Where that lies, if known.", "remote"),
+    Attribute(
+        DESTINATION_PROOF, "string", "start", "How: `url`, `attested` or `unknown`.", "remote"
+    ),
     Attribute(HTTP_STATUS, "int", "end", "The answer's status.", "remote"),
     Attribute(REMOTE_TIMING, "string", "end", "`.{header}`: the other side's timings.", "remote"),
     Attribute(STAGE, "string", "end", "The stage's model.", "steps"),
@@ -316,6 +323,14 @@ BREAKER = Metric(
     "0: calls go out; 1: one probe decides; 2: the destination is left alone. Set by each request.",
     (DESTINATION,),
 )
+FALLBACK = Metric(
+    "rerank.fallback.state",
+    "gauge",
+    "{state}",
+    "0: the regular stages answer; 1: a fallback does; 2: nothing scores, and the first-stage "
+    "order goes back. Set by each request.",
+    (REQUEST_MODEL,),
+)
 
 METRICS = (
     DURATION,
@@ -337,4 +352,5 @@ METRICS = (
     AUDIT_LOSS,
     AUDIT_CARE,
     BREAKER,
+    FALLBACK,
 )

@@ -31,7 +31,16 @@ ROWS = (
         "validity",
     ),
     ("scorers", "models"),  # L2
-    ("fidelity", "planning", "readiness", "shortlist", "telemetry", "tiers"),  # L3
+    (
+        "fidelity",
+        "parting",
+        "planning",
+        "readiness",
+        "shortlist",
+        "standing",
+        "telemetry",
+        "tiers",
+    ),  # L3
     ("cascade",),
     ("detour",),
     ("answer",),

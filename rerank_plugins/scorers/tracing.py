@@ -27,6 +27,7 @@ from opentelemetry.trace import (
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from .. import semconv
+from ..policy import Destination
 
 _TRACER = otel_context.create_key("rerank-tracer")
 _ERRORS = 400
@@ -41,6 +42,7 @@ class Attempt:
     host: str
     port: int | None = None
     candidates: int = 0
+    destination: Destination | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +109,22 @@ def _start(attempt: Attempt) -> Span:
                 semconv.SERVER_ADDRESS: attempt.host,
                 semconv.CANDIDATES: attempt.candidates,
                 **({} if attempt.port is None else {semconv.SERVER_PORT: attempt.port}),
+                **_where(attempt.destination),
             },
         )
     except Exception:  # noqa: BLE001 - a broken tracer must not break a call
         return INVALID_SPAN
+
+
+def _where(there: Destination | None) -> dict[str, str | tuple[str, ...]]:
+    """Say what the audit record says of a destination."""
+    if there is None:
+        return {}
+    return {
+        semconv.DESTINATION: there.origin,
+        semconv.DESTINATION_REGIONS: there.regions,
+        semconv.DESTINATION_PROOF: there.proof,
+    }
 
 
 def _end(span: Span) -> None:

@@ -7,7 +7,7 @@ from opentelemetry.context import Context
 from opentelemetry.metrics import Counter, Histogram, Meter
 
 from .. import semconv
-from ..records import Result, StageRun
+from ..records import Code, Result, StageRun
 from ..scorers import Breakable, BreakerState
 from ..semconv import Metric
 from .spans import padding_share
@@ -61,6 +61,7 @@ class Instruments:
             self._add(semconv.DECISION_COUNT, decision.count, code, context)
         if budget_s is not None and missed(result, budget_s):
             self._add(semconv.BUDGET_MISSES, 1, model, context)
+        self._gauges[semconv.FALLBACK.name].set(fallback_state(result), model, context)
         self._signals(result, model, context)
 
     def breakers(self, scorers: Sequence[Breakable], context: Context) -> None:
@@ -140,6 +141,12 @@ def bucket(value: int, bounds: tuple[int, ...]) -> str:
             return f"{low}-{bound}"
         low = bound + 1
     return f"{low}+"
+
+
+def fallback_state(result: Result) -> int:
+    """Say who answered: 0 the regular stages, 1 a fallback, 2 only the first stage."""
+    states = {Code.PASS_THROUGH: 2, Code.FALLBACK: 1}
+    return max((states.get(one.code, 0) for one in result.decisions), default=0)
 
 
 def missed(result: Result, budget_s: float) -> bool:

@@ -220,12 +220,14 @@ class Calls:
             host=there.hostname or "",
             port=there.port,
             candidates=candidates,
+            destination=self.target.destination,
         )
 
     def _check(self, errand: Errand, ask: Ask, places: Sequence[int], url: str) -> None:
         """Let a final URL pass, or not; either way it is on record first. Raises `Withheld`."""
         destination = self.target.locate(url, self.options.client)
-        verdict = errand.permit.verdict(destination)
+        whole = [errand.cargo.whole[place] for place in places]
+        verdict = errand.permit.verdict(destination, whole)
         errand.permit.audit(verdict, destination, ask.query, ask.texts)
         if not verdict.allowed:
             raise Withheld(verdict.reason)

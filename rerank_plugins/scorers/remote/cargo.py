@@ -32,6 +32,10 @@ class Cargo(Protocol):
         """Give the text behind each thing that is sent, as the audit sees it."""
 
     @property
+    def whole(self) -> Sequence[str]:
+        """Give the same texts uncut, as the policy knows them."""
+
+    @property
     def truncated(self) -> NDArray[np.int64]:
         """Count the tokens of each of the n texts that are not sent."""
 
@@ -59,6 +63,7 @@ class Texts:
     """Texts as they are, cut at what a provider takes."""
 
     texts: Sequence[str]
+    whole: Sequence[str]
     truncated: NDArray[np.int64]
     tokens: int = 0
 
@@ -67,7 +72,7 @@ class Texts:
         """Cut texts; what was cut of them is estimated in tokens."""
         most = max(map(len, texts), default=0) if most_chars is None else most_chars
         over = np.array([max(0, len(text) - most) for text in texts], dtype=np.int64)
-        return cls([text[:most] for text in texts], -(-over // _CHARS_PER_TOKEN))
+        return cls([text[:most] for text in texts], texts, -(-over // _CHARS_PER_TOKEN))
 
     def tensors(self, places: Sequence[int]) -> Mapping[str, NDArray[np.int64]]:  # noqa: ARG002
         """Give none."""
@@ -158,6 +163,11 @@ class Tensors:
     laid: Pairs
     order: list[int]
     texts: Sequence[str]
+
+    @property
+    def whole(self) -> Sequence[str]:
+        """Give the texts that the pairs are windows of."""
+        return self.texts
 
     @property
     def truncated(self) -> NDArray[np.int64]:

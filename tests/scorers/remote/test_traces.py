@@ -1,6 +1,7 @@
 """A remote call in a trace: its span, the trace carried on, the far side, the breaker."""
 
 import asyncio
+import json
 
 import pytest
 from opentelemetry import baggage, context
@@ -12,7 +13,9 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 
 from rerank_plugins import Policy, Reranker, Stage
+from rerank_plugins.engine import Setup
 from rerank_plugins.scorers.lexical import LexicalScorer
+from rerank_plugins.scorers.remote.audit import AuditLog
 from rerank_plugins.scorers.remote.breaker import BreakerOptions
 from rerank_plugins.scorers.remote.scorer import RemoteScorer
 from rerank_plugins.testing import FakeRerankServer, Fault
@@ -122,4 +125,55 @@ def test_the_breakers_state_is_a_gauge():
     assert (breaker.value, dict(breaker.attributes)) == (2, {"rerank.destination": server.url})
     codes = {one.attributes["rerank.decision"]: one.value for one in points["rerank.decisions"]}
     assert codes["fallback"] == len(PASSAGES)
+    (fallback,) = points["rerank.fallback.state"]
+    assert fallback.value == 1
     meters.shutdown()
+
+
+def test_the_fallbacks_state_is_a_gauge():
+    """0 while the regular stages answer, 1 while a fallback does, 2 while nothing scores."""
+    reader = InMemoryMetricReader()
+    meters = MeterProvider([reader])
+    found = []
+    faults = [None, Fault.FORBIDDEN, Fault.FORBIDDEN, None]
+    with FakeRerankServer("cohere", faults=faults) as server:
+        for fallback in ((True,), (True,), (), (True,)):
+            stages = [Stage(RemoteScorer(options(server, "cohere")))]
+            stages += [Stage(LexicalScorer(), when="fallback") for _ in fallback]
+            with Reranker(stages=stages, meter_provider=meters) as reranker:
+                reranker.rerank(QUERY, PASSAGES)
+            found += [
+                point.value
+                for resource in reader.get_metrics_data().resource_metrics
+                for scope in resource.scope_metrics
+                for metric in scope.metrics
+                if metric.name == "rerank.fallback.state"
+                for point in metric.data.data_points
+                if point.attributes["gen_ai.request.model"] == reranker.model
+            ][-1:]
+    assert found == [0, 1, 2, 0]
+    meters.shutdown()
+
+
+def test_spans_and_the_audit_say_the_same_of_where_text_went(exporter, tmp_path):
+    """Region, proof, destination, policy and request: one story in the trace and in the file."""
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    policy = Policy(("on-prem", "fr"), audit=tmp_path / "audit.jsonl")
+    with FakeRerankServer("cohere") as server:
+        stages = (Stage(RemoteScorer(options(server, "cohere", region="fr"))),)
+        setup = Setup(stages, policy=policy, audit=AuditLog(policy.audit))
+        with Reranker(setup, tracer_provider=provider) as reranker:
+            reranker.rerank(QUERY, PASSAGES, strict=True)
+    provider.shutdown()
+    (record,) = map(json.loads, policy.audit.read_text().splitlines())
+    (call,), (root,) = named(exporter, "rerank.remote"), named(exporter, "rerank cohere/some-model")
+    assert call.attributes["rerank.destination"] == record["destination"] == server.url
+    assert list(call.attributes["rerank.destination.regions"]) == record["regions"]
+    assert record["regions"] == ["on-prem", "fr"]
+    assert call.attributes["rerank.destination.proof"] == record["proof"] == "attested"
+    assert call.attributes["rerank.candidates"] == record["texts"] == len(PASSAGES)
+    assert root.attributes["rerank.request_id"] == record["request_id"]
+    assert list(root.attributes["rerank.policy.regions"]) == record["policy"]
+    assert root.attributes["rerank.destinations"] == (record["destination"],)
+    assert f"send:sent:{record['texts']}" in root.attributes["rerank.decisions"]
