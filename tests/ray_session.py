@@ -51,6 +51,8 @@ def kill_one() -> None:
 
 def main(output: Path) -> None:
     """Print what happened as JSON."""
+    # Ray gives its proxy 5 s to start, which a busy machine needs for its imports alone.
+    os.environ["RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S"] = "60"
     ray.init(num_cpus=3, logging_level="ERROR", log_to_driver=False)
     options = RayOptions(model="lexical", min_replicas=2, max_replicas=2)
     serve.run(app(options), name="rerank", route_prefix="/")
