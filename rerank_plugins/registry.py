@@ -35,13 +35,17 @@ class KnownModel:
     """Facts about a published reranker.
 
     `licence` is its SPDX identifier or the name the publisher gives it; `commercial` is False where
-    that licence forbids commercial use. `millions` counts its parameters, embeddings included.
+    that licence forbids commercial use. `millions` counts the parameters of its checkpoint,
+    `layer_millions` those that every token passes through, which decide its time; the rest is
+    looked up (the tables of embeddings) or unused (a decoder's other words). Both are counted from
+    the published configurations and agree with the sizes of the published files.
     `template` names the prompt of a decoder.
     """
 
     max_tokens: int
     licence: str
     millions: int
+    layer_millions: float
     languages: str = "en"
     commercial: bool = True
     note: str = ""
@@ -88,64 +92,70 @@ PROMPTS: Mapping[str, Prompt] = {
 }
 
 
-def _qwen3(millions: int) -> KnownModel:
+def _qwen3(millions: int, layer_millions: float) -> KnownModel:
     return KnownModel(
         32768,
         "Apache-2.0",
         millions,
-        "multilingual",
+        layer_millions,
+        "over 100",
         note="takes an instruction; the publisher's own code cuts at 8192",
         family="decoder",
         template="qwen3-reranker",
     )
 
 
-def _mxbai2(millions: int) -> KnownModel:
+def _mxbai2(millions: int, layer_millions: float) -> KnownModel:
     return KnownModel(
         32768,
         "Apache-2.0",
         millions,
-        "multilingual",
-        note="takes an instruction; the publisher's own code cuts at 8192",
+        layer_millions,
+        "over 100",
+        note="takes an instruction; the publisher recommends up to 8192 and cuts there",
         family="decoder",
         template="mxbai-rerank-v2",
     )
 
 
 KNOWN: Mapping[str, KnownModel] = {
-    "cross-encoder/ms-marco-TinyBERT-L2-v2": KnownModel(512, "Apache-2.0", 4),
-    "cross-encoder/ms-marco-MiniLM-L2-v2": KnownModel(512, "Apache-2.0", 16),
-    "cross-encoder/ms-marco-MiniLM-L4-v2": KnownModel(512, "Apache-2.0", 19),
-    "cross-encoder/ms-marco-MiniLM-L6-v2": KnownModel(512, "Apache-2.0", 23),
-    "cross-encoder/ms-marco-MiniLM-L12-v2": KnownModel(512, "Apache-2.0", 33),
-    "cross-encoder/ms-marco-electra-base": KnownModel(512, "Apache-2.0", 109),
-    "cross-encoder/mmarco-mMiniLMv2-L12-H384-v1": KnownModel(
-        512, "Apache-2.0", 118, "multilingual"
-    ),
-    "BAAI/bge-reranker-base": KnownModel(512, "MIT", 278, "en, zh"),
-    "BAAI/bge-reranker-large": KnownModel(512, "MIT", 560, "en, zh"),
+    "cross-encoder/ms-marco-TinyBERT-L2-v2": KnownModel(512, "Apache-2.0", 4, 0.4),
+    "cross-encoder/ms-marco-MiniLM-L2-v2": KnownModel(512, "Apache-2.0", 16, 3.5),
+    "cross-encoder/ms-marco-MiniLM-L4-v2": KnownModel(512, "Apache-2.0", 19, 7.1),
+    "cross-encoder/ms-marco-MiniLM-L6-v2": KnownModel(512, "Apache-2.0", 23, 10.6),
+    "cross-encoder/ms-marco-MiniLM-L12-v2": KnownModel(512, "Apache-2.0", 33, 21.3),
+    "cross-encoder/ms-marco-electra-base": KnownModel(512, "Apache-2.0", 109, 85),
+    "cross-encoder/mmarco-mMiniLMv2-L12-H384-v1": KnownModel(512, "Apache-2.0", 118, 21.3, "15"),
+    "BAAI/bge-reranker-base": KnownModel(512, "MIT", 278, 85, "en, zh"),
+    "BAAI/bge-reranker-large": KnownModel(512, "MIT", 560, 302, "en, zh"),
     "BAAI/bge-reranker-v2-m3": KnownModel(
-        8192, "Apache-2.0", 568, "multilingual", note="publisher's default of 512 is for speed only"
+        8192,
+        "Apache-2.0",
+        568,
+        302,
+        "multilingual",
+        note="the publisher's default of 512 is for speed only",
     ),
-    "mixedbread-ai/mxbai-rerank-xsmall-v1": KnownModel(512, "Apache-2.0", 71),
-    "mixedbread-ai/mxbai-rerank-base-v1": KnownModel(512, "Apache-2.0", 184),
-    "mixedbread-ai/mxbai-rerank-large-v1": KnownModel(512, "Apache-2.0", 435),
-    "Alibaba-NLP/gte-reranker-modernbert-base": KnownModel(8192, "Apache-2.0", 150),
+    "mixedbread-ai/mxbai-rerank-xsmall-v1": KnownModel(512, "Apache-2.0", 71, 21.3),
+    "mixedbread-ai/mxbai-rerank-base-v1": KnownModel(512, "Apache-2.0", 184, 85),
+    "mixedbread-ai/mxbai-rerank-large-v1": KnownModel(512, "Apache-2.0", 435, 302),
+    "Alibaba-NLP/gte-reranker-modernbert-base": KnownModel(8192, "Apache-2.0", 150, 110),
     "jinaai/jina-reranker-v2-base-multilingual": KnownModel(
-        1024, "CC-BY-NC-4.0", 278, "multilingual", commercial=False
+        1024, "CC-BY-NC-4.0", 278, 85, "multilingual", commercial=False
     ),
-    "Qwen/Qwen3-Reranker-0.6B": _qwen3(596),
-    "Qwen/Qwen3-Reranker-4B": _qwen3(4022),
-    "Qwen/Qwen3-Reranker-8B": _qwen3(7568),
-    "mixedbread-ai/mxbai-rerank-base-v2": _mxbai2(494),
-    "mixedbread-ai/mxbai-rerank-large-v2": _mxbai2(1544),
+    "Qwen/Qwen3-Reranker-0.6B": _qwen3(596, 440),
+    "Qwen/Qwen3-Reranker-4B": _qwen3(4022, 3633),
+    "Qwen/Qwen3-Reranker-8B": _qwen3(8190, 6946),
+    "mixedbread-ai/mxbai-rerank-base-v2": _mxbai2(494, 358),
+    "mixedbread-ai/mxbai-rerank-large-v2": _mxbai2(1544, 1310),
     "jinaai/jina-reranker-v3": KnownModel(
         131072,
         "CC-BY-NC-4.0",
         597,
+        441,
         "multilingual",
         commercial=False,
-        note="listwise: scores compare within one call only; use it through its API",
+        note="listwise, at most 64 candidates a call: scores compare within it only; use its API",
         family="listwise",
     ),
 }
