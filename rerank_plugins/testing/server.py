@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import json
 import math
+import ssl
 import threading
 import time
 import zlib
@@ -46,8 +47,9 @@ class FakeRerankServer:
     `faults` says how the requests fail, one after the other (None: not at all; past the end: not
     at all), or is asked with the number of each. `score` gives the score in (0, 1) of a query and a
     text, word overlap unless said otherwise; dialects of logits answer its logit. `graph` is an
-    ONNX graph that answers "triton" instead. With a `key`, requests without it are refused.
-    `requests` and `bytes_received` hold what arrived.
+    ONNX graph that answers "triton" instead. With a `key`, requests without it are refused. With
+    `tls`, whose certificate is for `host`, it speaks https. `requests` and `bytes_received` hold
+    what arrived.
 
     >>> with FakeRerankServer("cohere") as server:
     ...     server.url.startswith("http://127.0.0.1:")
@@ -65,6 +67,7 @@ class FakeRerankServer:
         host: str = "127.0.0.1",
         redirect_to: str = "",
         slow_s: float = 1.0,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.dialect: Dialect = DIALECTS[dialect]
         self.requests: list[Received] = []
@@ -75,6 +78,7 @@ class FakeRerankServer:
         self._infer = None if graph is None else runner(graph)
         self._key = key
         self._host = host
+        self._tls = tls
         self._fault = _asker(faults)
         self._accepted = Answer(404, b"{}")
         self._connections: set[asyncio.Task[None]] = set()
@@ -87,7 +91,7 @@ class FakeRerankServer:
     @property
     def url(self) -> str:
         """Give the base URL to send requests to."""
-        return f"http://{self._host}:{self._port}"
+        return f"{'http' if self._tls is None else 'https'}://{self._host}:{self._port}"
 
     def break_with(self, faults: Faults) -> None:
         """Replace the faults; their count starts anew."""
@@ -114,7 +118,7 @@ class FakeRerankServer:
     def _run(self, started: threading.Event) -> None:
         asyncio.set_event_loop(self._loop)
         server = self._loop.run_until_complete(
-            asyncio.start_server(self._connected, self._host, 0, backlog=256)
+            asyncio.start_server(self._connected, self._host, 0, backlog=256, ssl=self._tls)
         )
         self._port = server.sockets[0].getsockname()[1]
         started.set()
