@@ -1,5 +1,7 @@
 """A model repository for Triton: its parts fit together, and our stage reads the same scores."""
 
+import json
+
 import numpy as np
 import onnx
 import pytest
@@ -139,6 +141,29 @@ def test_calls_have_few_lengths_so_that_the_server_can_merge_them(written, servi
     assert shapes <= {32, 64, 96, 128}
 
 
+@pytest.mark.parametrize("binary", [True, False])
+def test_the_time_that_is_left_goes_along(written, serving, binary):
+    """In microseconds, less with each attempt; nothing where there is no deadline."""
+    faults = [None, Fault.SERVER_ERROR, Fault.SERVER_ERROR]
+    with served(written, faults=faults) as server:
+        with serving(server, binary_tensors=binary, retries=2, timeout_s=120) as reranker:
+            reranker.warm_up()
+            reranker.rerank(QUERY, ["a red fox"], strict=True)
+            reranker.rerank(QUERY, ["a red fox"], budget_ms=60_000, strict=True)
+        asked = [parameters(one) for one in server.requests]
+    without, *within = [one.get("timeout") for one in asked]
+    assert without is None
+    assert len(within) == 3
+    assert all(isinstance(one, int) for one in within)
+    assert 60_000_000 > within[0] > within[1] > within[2] > 0
+
+
+def parameters(received):
+    """Read the parameters of a request, whose tensors may lie behind its JSON."""
+    size = int(received.headers.get("inference-header-content-length", len(received.body)))
+    return json.loads(received.body[:size])["parameters"]
+
+
 def test_a_smaller_batch_size_is_learned_from_the_server(written, serving):
     """Triton names its max_batch_size when it refuses a batch; that is kept to from then on."""
     with served(written) as server, serving(server) as reranker:
@@ -208,8 +233,6 @@ def test_a_graph_of_one_batch_size_is_refused(tmp_path):
 
 def test_the_command_writes_a_repository_and_prints_its_stage(tmp_path, tiny_model, capsys):
     """`export MODEL --triton DIR` needs no torch, and says what to put into the settings."""
-    import json
-
     from rerank_plugins.cli import main
 
     with pytest.raises(SystemExit) as ended:

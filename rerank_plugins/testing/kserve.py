@@ -37,10 +37,14 @@ def decode(path: str, headers: Mapping[str, str], body: bytes) -> dict[str, obje
         tensors[one["name"]] = values.reshape(one["shape"])
     if start != len(body):
         raise RefusedError(400, "unexpected additional input data")
-    wanted = asked.get("parameters", {}).get("binary_data_output", False)
+    parameters = asked.get("parameters", {})
+    timeout = parameters.get("timeout", 0)
+    if type(timeout) is not int or timeout < 0:
+        raise RefusedError(400, "attempt to access JSON non-unsigned-integer 'timeout'")
     return {
         "tensors": tensors,
-        "binary": wanted,
+        "binary": parameters.get("binary_data_output", False),
+        "timeout": timeout,
         "model": path.split("/")[3],
         "id": asked.get("id"),
     }

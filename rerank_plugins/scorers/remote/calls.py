@@ -172,12 +172,13 @@ class Calls:
 
     async def _ask(self, errand: Errand, places: Sequence[int]) -> NDArray[np.float32]:
         texts = [errand.cargo.texts[place] for place in places]
+        left_s = self._left_s(errand, self.options.timeout_s)
         ask = Ask(
             self.target.model,
             errand.query,
             texts,
             self.target.extra,
-            hurried=errand.deadline_s is not None,
+            left_s=None if errand.deadline_s is None else left_s,
             tensors=errand.cargo.tensors(places),
         )
         rows: list[tuple[object, object]] = []

@@ -18,16 +18,16 @@ Path: TypeAlias = tuple[str, ...]
 class Ask:
     """What one call asks: n texts, all of them to be scored.
 
-    `tensors` are what was read off the texts, for destinations that take no text. `hurried` is true
-    under a deadline; `extra` holds the operator's own fields; `page` is where an answer in pages
-    goes on.
+    `tensors` are what was read off the texts, for destinations that take no text. `left_s` is the
+    time left for an answer, None without a deadline; `extra` holds the operator's own fields;
+    `page` is where an answer in pages goes on.
     """
 
     model: str
     query: str
     texts: Sequence[str]
     extra: Mapping[str, Json] = field(default_factory=dict)
-    hurried: bool = False
+    left_s: float | None = None
     page: str | None = None
     tensors: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
 
@@ -89,7 +89,7 @@ class Shape:
         if self.cut is not None:
             body[self.cut] = len(ask.texts)
         body |= self.fixed
-        if ask.hurried:
+        if ask.left_s is not None:
             body |= self.hurried
         body |= ask.extra
         return encode(body), {}
