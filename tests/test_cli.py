@@ -114,6 +114,15 @@ def test_eval_writes_a_report(suffix, tmp_path):
     assert "lexical" in file.read_text(encoding="utf-8")
 
 
+def test_one_evaluation_writes_several_reports(tmp_path):
+    """`--report` may be repeated: the same numbers, for people and for programs."""
+    folder = beir_folder(tmp_path / "pets")
+    files = [tmp_path / f"report{suffix}" for suffix in (".html", ".md", ".json")]
+    wanted = [part for file in files for part in ("--report", file)]
+    assert run("eval", "--dataset", folder, "-m", "lexical", *wanted) == 0
+    assert all("lexical" in file.read_text(encoding="utf-8") for file in files)
+
+
 def test_a_report_can_leave_every_text_out(tmp_path):
     """`--no-texts` keeps queries and passages out of what is written."""
     folder = beir_folder(tmp_path / "pets")

@@ -69,8 +69,12 @@ def evaluate(  # noqa: PLR0913 - one parameter for each option
     seed: Seed = 0,
     depth: Depth = None,
     report_file: Annotated[
-        Path | None,
-        typer.Option("--report", metavar="FILE", help="Write a report: .html, .md or .json."),
+        list[Path] | None,
+        typer.Option(
+            "--report",
+            metavar="FILE",
+            help="Write a report: .html, .md or .json; repeat it for several.",
+        ),
     ] = None,
     texts: Annotated[
         bool,
@@ -125,8 +129,8 @@ def evaluate(  # noqa: PLR0913 - one parameter for each option
     """
     floors = _floors(fail_below)
     names = tuple(dict.fromkeys(measures.check([*split(measure_names), *floors])))
-    if report_file is not None:
-        report.check(report_file)
+    for place in report_file or []:
+        report.check(place)
     unlabelled = label_free or label_sample is not None
     chosen = [
         _choose(
@@ -146,8 +150,8 @@ def evaluate(  # noqa: PLR0913 - one parameter for each option
         with console.progress(one.name, len(one.topics) * len(rerankers)) as advance:
             found.append(compare(one, rerankers, measures=names, seed=seed, progress=advance))
     comparisons = adjust(found) if texts else without_texts(adjust(found))
-    if report_file is not None:
-        report.write(comparisons, report_file)
+    for place in report_file or []:
+        report.write(comparisons, place)
     _show(comparisons, as_json=as_json)
     _judge(comparisons, floors, no_worse_than)
 

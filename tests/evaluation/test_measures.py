@@ -7,8 +7,10 @@ import sys
 import ir_measures
 import pytest
 
+from rerank_plugins import Reranker
 from rerank_plugins.errors import InvalidRequest
-from rerank_plugins.evaluation import measures
+from rerank_plugins.evaluation import comparison, datasets, measures
+from tests.small_collections import beir_folder
 
 ORDERS = {"q1": ["a", "b", "c", "d"], "q2": ["x", "y", "z"], "q3": ["m"]}
 QRELS = {"q1": {"b": 2, "d": 1, "e": 3}, "q2": {"z": 1}, "q9": {"a": 1}}
@@ -31,6 +33,26 @@ def test_values_equal_those_of_ir_measures():
     }
     found = measures.per_query(ORDERS, QRELS, NAMES)
     assert {(m, q): v for m, values in found.items() for q, v in values.items()} == expected
+
+
+def test_a_comparison_reports_what_ir_measures_computes_from_the_files(tmp_path):
+    """From a run and judgements as files to the report's values, trec_eval's numbers come out."""
+    folder = beir_folder(tmp_path / "pets")
+    (run,) = folder.glob("candidates/*.trec")
+    dataset = datasets.read(folder)
+    found = comparison.compare(dataset, {"lexical": Reranker("lexical")}, measures=NAMES)
+    qrels = [
+        ir_measures.Qrel(qid, docid, relevance)
+        for qid, judged in dataset.qrels.items()
+        for docid, relevance in judged.items()
+    ]
+    parsed = [ir_measures.parse_measure(name) for name in NAMES]
+    expected = {
+        (str(one.measure), one.query_id): one.value
+        for one in ir_measures.iter_calc(parsed, qrels, ir_measures.read_trec_run(str(run)))
+    }
+    values = found.systems[0].values
+    assert {(m, q): v for m, one in values.items() for q, v in one.items()} == expected
 
 
 def test_values_equal_those_by_hand():

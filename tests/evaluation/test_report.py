@@ -82,6 +82,16 @@ def test_the_page_shows_the_numbers(comparisons):
     assert "1 before, 2 after" in page
 
 
+def test_an_overview_leads_to_each_set(comparisons):
+    """With several sets both reports begin with their means; links of the page have targets."""
+    page, system = html.page(comparisons), comparisons[0].systems[1]
+    targets = re.findall(r'href="#(set-\d)"', page)
+    assert targets == ["set-1", "set-2"]
+    assert all(f'id="{one}"' in page for one in targets)
+    assert f"**{system.means['nDCG@10']:.3f}**" in markdown.page(comparisons)
+    assert "**mean**" not in markdown.page(comparisons[:1])
+
+
 def test_markdown_tables_keep_their_columns(comparisons):
     """Every row of a table has as many cells as its head, whatever the texts hold."""
     blocks = re.findall(r"(?:^\|.*\n)+", markdown.page(comparisons), flags=re.MULTILINE)

@@ -10,6 +10,7 @@ from ..losses import Loss
 from ..reliability import PRECISIONS, Reliability
 from . import plots
 
+_ONE_RERANKER = 2  # the first stage is a system too
 _STYLE = """
 :root { color-scheme: light; }
 body { font: 15px/1.5 system-ui, sans-serif; color: #1c2024; margin: 2rem auto; max-width: 76rem;
@@ -24,7 +25,8 @@ small { color: #60676d; display: block; white-space: nowrap; }
 .better { color: #067a46; } .worse { color: #b3261e; }
 .plots { display: flex; flex-wrap: wrap; gap: 1rem; } figure { margin: 0; flex: 1 1 24rem; }
 svg { max-width: 100%; height: auto; } figcaption { color: #60676d; font-size: .9em; }
-details { margin: .4rem 0; } summary { cursor: pointer; }
+a { color: inherit; } details { margin: .4rem 0; } summary { cursor: pointer; }
+details > .plots { margin-top: .8rem; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1rem; margin: .5rem 1rem; }
 dt { color: #60676d; } dd { margin: 0; overflow-wrap: anywhere; }
 """
@@ -32,7 +34,8 @@ dt { color: #60676d; } dd { margin: 0; overflow-wrap: anywhere; }
 
 def page(comparisons: Sequence[Comparison]) -> str:
     """Write the whole page: the overview first, then a section for each dataset."""
-    body = "".join([*_overview(comparisons), *(part for one in comparisons for part in _set(one))])
+    sections = (part for place, one in enumerate(comparisons) for part in _set(one, place))
+    body = "".join([*_overview(comparisons), *sections])
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -50,15 +53,25 @@ def _overview(comparisons: Sequence[Comparison]) -> Iterator[str]:
     )
     names = [one.name for one in comparisons[0].systems]
     rows = [
-        [_name(one.dataset), *(_quality(system, measure) for system in one.systems)]
-        for one in comparisons
+        [
+            f'<a href="#{_id(place)}">{_name(one.dataset)}</a>',
+            *(_quality(system, measure) for system in one.systems),
+        ]
+        for place, one in enumerate(comparisons)
     ]
     if len(comparisons) > 1:
         means = [
             fmean(one.systems[place].means[measure] for one in comparisons)
             for place in range(len(names))
         ]
-        rows.append(["<b>mean</b>", *(f"<b>{value:.3f}</b>" for value in means)])
+        first, *others = means
+        rows.append(
+            [
+                "<b>mean</b>",
+                f"<b>{first:.3f}</b>",
+                *(f"<b>{one:.3f}</b><small>{one - first:+.3f}</small>" for one in others),
+            ]
+        )
     yield _table([measure, *map(_name, names)], rows)
     if len(names) > 1:
         yield '<div class="plots">'
@@ -69,8 +82,12 @@ def _overview(comparisons: Sequence[Comparison]) -> Iterator[str]:
         yield "</div>"
 
 
-def _set(found: Comparison) -> Iterator[str]:
-    yield f"<h2>{_name(found.dataset)}</h2>"
+def _id(place: int) -> str:
+    return f"set-{place + 1}"
+
+
+def _set(found: Comparison, place: int) -> Iterator[str]:
+    yield f'<h2 id="{_id(place)}">{_name(found.dataset)}</h2>'
     yield f"<p>{found.queries:,} queries, {found.candidates:,} candidates.</p>"
     costs = ("p50 ms", "p95 ms", "p99 ms", "pairs/s", "truncated")
     rows = [
@@ -147,7 +164,9 @@ def _learned(found: Comparison, system: System) -> Iterator[str]:
     """Show what the labels teach about probabilities and about the first stage's say."""
     if not system.reliability and system.fusion is None:
         return
-    yield f"<h3>What the labels say about {_name(system.name)}</h3>"
+    # With several systems the page is long: they are there for whoever opens them.
+    opened = " open" if len(found.systems) == _ONE_RERANKER else ""
+    yield f"<details{opened}><summary>What the labels say about {_name(system.name)}</summary>"
     yield '<div class="plots">'
     if system.reliability:
         caption = "Probabilities against what was relevant, each half judged by the other's fit"
@@ -161,6 +180,7 @@ def _learned(found: Comparison, system: System) -> Iterator[str]:
         rows = [_fit(one) for one in system.reliability]
         cuts = [f"cut for precision {target:g}" for target in PRECISIONS]
         yield _table(["", "pairs", "ECE", "Brier", "calibration", *cuts], rows)
+    yield "</details>"
 
 
 def _weight(fit: FusionFit) -> str:

@@ -1,6 +1,7 @@
 """The report as Markdown tables."""
 
 from collections.abc import Iterator, Sequence
+from statistics import fmean
 
 from ..comparison import Comparison, System
 from ..losses import Loss
@@ -9,11 +10,39 @@ _FEW = 3
 
 
 def page(comparisons: Sequence[Comparison]) -> str:
-    """Write one section a dataset: quality and cost, depth, latency by size, losses."""
+    """Write one section a dataset: quality and cost, depth, latency by size, losses.
+
+    With several datasets a table of the first measure over all of them goes before.
+    """
     lines = ["# Evaluation", ""]
+    if len(comparisons) > 1:
+        lines += _overview(comparisons)
     for one in comparisons:
         lines += _section(one)
     return "\n".join(lines)
+
+
+def _overview(comparisons: Sequence[Comparison]) -> Iterator[str]:
+    measure = comparisons[0].measures[0]
+    systems = comparisons[0].systems
+    rows = [
+        (one.dataset, str(one.queries), *(_brief(system, measure) for system in one.systems))
+        for one in comparisons
+    ]
+    means = [
+        fmean(one.systems[place].means[measure] for one in comparisons)
+        for place in range(len(systems))
+    ]
+    rows.append(("**mean**", "", *(f"**{value:.3f}**" for value in means)))
+    yield from _table((measure, "queries", *(one.name for one in systems)), rows)
+
+
+def _brief(system: System, measure: str) -> str:
+    cell = f"{system.means[measure]:.3f}"
+    one = system.differences.get(measure)
+    if one is None:
+        return cell
+    return f"{cell}<br>{one.interval.mean:+.3f} [{one.interval.low:+.3f}, {one.interval.high:+.3f}]"
 
 
 def _section(found: Comparison) -> Iterator[str]:

@@ -43,6 +43,7 @@ def pareto(comparisons: Sequence[Comparison]) -> str:
             )
         axes.set_xscale("log")
         axes.margins(x=0.4, y=0.2)
+        _plain_ticks(axes)
         axes.set_xlabel("p95 latency in ms, mean over sets")
         axes.set_ylabel(f"{measure}, mean over sets")
 
@@ -156,6 +157,15 @@ def _lines(axes: "Axes", curves: Mapping[str, Mapping[int, float]]) -> None:
         axes.plot(list(curve), list(curve.values()), marker="o", color=colour, label=name)
     axes.set_xlabel("candidates")
     axes.legend(frameon=False, fontsize=8)
+
+
+def _plain_ticks(axes: "Axes") -> None:
+    """Write 300, not 3 x 10^2, at few places of a logarithmic axis."""
+    from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
+
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
 
 
 def _p95(comparison: Comparison, place: int) -> float:
