@@ -1,5 +1,5 @@
 # Starts from python3 (>= 3.11), make and a shell; everything else is installed into .venv.
-.PHONY: demo test oldest lint bench docs observe pictures clean
+.PHONY: demo test oldest lint bench plots docs observe pictures clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -80,6 +80,10 @@ $(OLDEST)/.ready: $(BIN)/uv pyproject.toml adapters/*/pyproject.toml tests/adapt
 $(VENV)/.docs: $(VENV)/.user
 	$(UV) sync --frozen --inexact --quiet --no-default-groups --extra eval --group docs
 	touch $@
+
+# The plots of docs/measured: what adaptive work saves and loses. Ten minutes on two cores.
+plots: $(VENV)/.user
+	$(BIN)/python benchmarks/adaptive.py
 
 # The peers need versions of their own: two environments beside ours. Takes about half an hour on two
 # cores; BENCH_PLAN=quick a third of that.

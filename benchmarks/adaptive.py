@@ -30,7 +30,7 @@ from rerank_plugins.errors import ConfigError
 from rerank_plugins.exits import Plan
 from rerank_plugins.keep import MarginKeep
 from rerank_plugins.scorers import artefact, trunk
-from rerank_plugins.scorers.files import find
+from rerank_plugins.scorers.files import EMBEDDED, ModelFiles, find
 from rerank_plugins.scorers.heads import Head, Probe, from_card
 from rerank_plugins.scorers.onnx import OnnxScorer
 from rerank_plugins.scorers.options import OnnxOptions
@@ -65,7 +65,7 @@ def main() -> None:
     rows, found = replayed.table(one), replayed.cascades(one)
     splits = replayed.splits(one)
     say(started, "replayed")
-    draw(one, rows, found, kept, how.plots)
+    draw(one, rows, found, kept, model=named(files), folder=how.plots)
     facts = {
         "model": files.name,
         "graph_sha256": one.done.exits.subject.graph_sha256,
@@ -192,19 +192,32 @@ def draw(
     rows: Sequence[Measured],
     found: Sequence[Measured],
     kept: Sequence[Kept],
+    *,
+    model: str,
     folder: Path,
 ) -> None:
-    """Draw the plots of the documentation."""
+    """Draw the plots of the documentation; each names the model and the queries."""
     folder.mkdir(parents=True, exist_ok=True)
     alpha = _least(one)
     margins, _ = one.done.exits.choose(alpha, method="crc")
     gained = exits.gain(one.done, one.costs, one.how, margins=margins)
-    title = f"{len(one.done.cases)} queries that shaped nothing"
+    asked = f"queries of {len({query.collection for query in one.asked})} sets, BM25's first 100"
+    title = f"{model}, {len(one.done.cases)} held-out {asked}"
     exits.draw(gained, folder / "early-exit.svg", loss=one.how.loss, alpha=alpha, title=title)
-    curves.cascades(one, [*rows, *replayed.curve(one)], found, folder / "cascades.svg")
-    curves.cuts(one, folder / "top-k.svg")
+    title = f"{model}, {len(one.cases)} {asked}"
+    points = [*rows, *replayed.curve(one)]
+    curves.cascades(one, points, found, folder / "cascades.svg", title)
+    curves.cuts(one, folder / "top-k.svg", title)
     lines = {name: value for name, value in one.sets[CLOCK_SET].items() if name != "queries"}
-    curves.budgets(kept, lines, folder / "budgets.svg")
+    title = f"{model}, TREC DL 2019, BM25's first 100"
+    curves.budgets(kept, lines, folder / "budgets.svg", title)
+
+
+def named(files: ModelFiles) -> str:
+    """Name a model and its version for a plot's title."""
+    version = files.card.get("version")
+    name = f"{files.name} model" if files.name == EMBEDDED else files.name
+    return f"{name} {version}" if version else name
 
 
 def write(

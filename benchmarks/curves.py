@@ -15,7 +15,9 @@ from rerank_plugins.calibration import apply
 from rerank_plugins.selection import Cut, GapCut, MassCut, NullCut, ProbabilityCut
 
 
-def cascades(one: Replay, rows: Sequence[Measured], found: Sequence[Measured], path: Path) -> None:
+def cascades(
+    one: Replay, rows: Sequence[Measured], found: Sequence[Measured], path: Path, title: str
+) -> None:
     """Draw nDCG@10 against the speedup of cascades, exits, depths and layers."""
     figure, axes = _figure()
     styles = {
@@ -31,10 +33,10 @@ def cascades(one: Replay, rows: Sequence[Measured], found: Sequence[Measured], p
     axes.axhline(0.99 * one.whole, color="tab:red", linewidth=0.8, label="1 % below whole")
     axes.axhline(one.whole, color="black", linewidth=0.8, label="whole model")
     axes.set_xlabel("speedup: work of the whole model on all candidates / work done")
-    _finish(figure, axes, path, f"{len(one.cases)} queries that calibrated nothing")
+    _finish(figure, axes, path, title)
 
 
-def budgets(rows: Sequence[Kept], lines: Mapping[str, float], path: Path) -> None:
+def budgets(rows: Sequence[Kept], lines: Mapping[str, float], path: Path, title: str) -> None:
     """Draw nDCG@10 against the budget, for one caller and for four."""
     figure, axes = _figure()
     colours = {way: f"C{i}" for i, way in enumerate(dict.fromkeys(row.way for row in rows))}
@@ -55,10 +57,10 @@ def budgets(rows: Sequence[Kept], lines: Mapping[str, float], path: Path) -> Non
     axes.set_xscale("log")
     axes.set_xticks(BUDGETS_MS, [str(one) for one in BUDGETS_MS])
     axes.set_xlabel("budget, ms")
-    _finish(figure, axes, path, "TREC DL 2019, BM25's first 100")
+    _finish(figure, axes, path, title)
 
 
-def cuts(one: Replay, path: Path) -> None:
+def cuts(one: Replay, path: Path, title: str) -> None:
     """Draw how many relevant passages of the first 20 each rule returns, by how much it returns."""
     figure, axes = _figure()
     nulls = one.done.exits.nulls
@@ -73,14 +75,8 @@ def cuts(one: Replay, path: Path) -> None:
         points = [_returned(one, rule) for rule in settings]
         style = "s:" if name == "fixed" else "o-"
         axes.plot(*zip(*sorted(points), strict=True), style, label=name, markersize=4)
-    axes.set_xlabel("passages returned, mean over queries")
-    _finish(
-        figure,
-        axes,
-        path,
-        f"{len(one.cases)} queries, at most 20 returned",
-        label="share of the relevant ones returned",
-    )
+    axes.set_xlabel("passages returned of the best 20, mean over queries")
+    _finish(figure, axes, path, title, label="share of the relevant ones among them")
 
 
 def _returned(one: Replay, rule: Cut, most: int = 20) -> tuple[float, float]:

@@ -6,16 +6,17 @@ import json
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from . import decoders
+from . import decoders, splitting
 from .errors import ModelError
+from .parity import TOLERANCE, Parity, between
 from .registry import PROMPTS
 from .scorers.files import sha256
 from .scorers.graphs.verify import probes
@@ -29,33 +30,23 @@ if TYPE_CHECKING:
 Exporter: TypeAlias = Literal["transformers", "optimum"]
 
 STEPS = ("load the checkpoint", "export the graph", "compare with torch", "write the manifest")
-# fp32 kernels differ in the order of their sums, and no more than that.
-TOLERANCE = 1e-3
 _DECODER = "ForCausalLM"
 
 
 @dataclass(frozen=True, slots=True)
-class Parity:
-    """How an exported graph compares with the checkpoint in torch, on real pairs.
+class Exported:
+    """What was written, by which exporter, and how close it is.
 
-    `difference` is the largest one, as a share of the spread of torch's scores; `same_order` tells
-    whether all pairs rank alike.
+    `exporter` is None, and there is no `parity` with torch, where an ONNX model was copied;
+    `exits_parity` compares the model cut at its exits with the whole.
     """
 
-    pairs: int
-    difference: float
-    same_order: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Exported:
-    """What was written, by which exporter, and how close it is."""
-
     folder: Path
-    exporter: Exporter
+    exporter: Exporter | None
     files: dict[str, int]
-    parity: Parity
+    parity: Parity | None
     int8_parity: Parity | None = None
+    exits_parity: Parity | None = None
 
 
 def export(
@@ -66,17 +57,22 @@ def export(
     int8: bool = False,
     template: str | None = None,
     revision: str | None = None,
+    exits: Sequence[int] = (),
     progress: Callable[[str], None] = lambda _: None,
 ) -> Exported:
     """Export a checkpoint, a hub id or a folder, to ONNX: a cross-encoder, or a decoder.
 
     Decoders that are asked about a pair need the `template` they were trained with, unless the
-    registry knows the model; their graph gives the logits of the two answers. `progress` hears each
-    of `STEPS` as it begins. Runs no code of the checkpoint's. Raises `ModelError` where the
-    checkpoint is no reranker, or its graph gives other scores than torch; then nothing is left in
+    registry knows the model; their graph gives the logits of the two answers. After the layers
+    `exits` the model can be left early: they are named on its card. With them the source may also
+    be an ONNX model, which is copied. `progress` hears each of `STEPS` as it begins. Runs no code
+    of the checkpoint's. Raises `ConfigError` for layers it cannot be cut after, `ModelError`
+    where it is no reranker, or its graph gives other scores than torch; then nothing is left in
     `folder`. Needs the extra `export`.
     """
     _refuse_used(folder)
+    if exits and splitting.is_onnx(source):
+        return _split(source, folder, exits, progress)
     progress(STEPS[0])
     model, tokenizer = _load(source, revision)
     name = decoders.template_of(source, template) if _is_decoder(model) else None
@@ -111,10 +107,29 @@ def export(
         if int8:
             _quantise(work / "model.onnx", work / "model_int8.onnx")
             int8_parity = _compare(expected, work / "model_int8.onnx", batches)
+        exits_parity = splitting.add_exits(work, exits) if exits else None
         progress(STEPS[3])
-        files = _manifest(work, source, exporter, parity, int8_parity)
+        reports = {"fp32": parity, "int8": int8_parity, "exits": exits_parity}
+        files = _manifest(work, source, exporter, reports)
         shutil.move(str(work), folder)
-    return Exported(folder, exporter, files, parity, int8_parity)
+    return Exported(folder, exporter, files, parity, int8_parity, exits_parity)
+
+
+def _split(
+    source: str, folder: Path, exits: Sequence[int], progress: Callable[[str], None]
+) -> Exported:
+    """Copy an ONNX model and give it exits."""
+    with tempfile.TemporaryDirectory(dir=_made(folder.parent)) as scratch:
+        work = Path(scratch) / "model"
+        work.mkdir()
+        progress(STEPS[0])
+        splitting.copy(source, work)
+        progress(STEPS[2])
+        parity = splitting.add_exits(work, exits)
+        progress(STEPS[3])
+        files = _manifest(work, source, None, {"exits": parity})
+        shutil.move(str(work), folder)
+    return Exported(folder, None, files, None, exits_parity=parity)
 
 
 def _refuse_used(folder: Path) -> None:
@@ -219,18 +234,7 @@ def _compare(
     expected: list[NDArray[np.float32]], graph: Path, batches: tuple[PairArrays, ...]
 ) -> Parity:
     session = open_graph(graph)
-    wanted = np.concatenate(expected).astype(np.float64)
-    found = np.concatenate([session.run(batch) for batch in batches]).astype(np.float64)
-    spread = np.maximum(wanted.std(axis=0), 1e-12)
-    difference = float((np.abs(wanted - found) / spread).max())
-    orders = [np.argsort(-_keys(scores), kind="stable") for scores in (wanted, found)]
-    return Parity(len(wanted), difference, bool((orders[0] == orders[1]).all()))
-
-
-def _keys(columns: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Give what orders: of two columns their difference, else the last one."""
-    two = columns.shape[1] == 2  # noqa: PLR2004 - irrelevant, relevant
-    return columns[:, 1] - columns[:, 0] if two else columns[:, -1]
+    return between(expected, [session.run(batch) for batch in batches])
 
 
 def _quantise(source: Path, target: Path) -> None:
@@ -257,24 +261,14 @@ def _quantise(source: Path, target: Path) -> None:
 def _manifest(
     folder: Path,
     source: str,
-    exporter: Exporter,
-    parity: Parity,
-    int8_parity: Parity | None,
+    exporter: Exporter | None,
+    reports: Mapping[str, Parity | None],
 ) -> dict[str, int]:
     files = {path.name: path for path in sorted(folder.iterdir()) if path.is_file()}
-    reports = {"fp32": parity, "int8": int8_parity}
     manifest = {
         "source": source,
         "exporter": exporter,
-        "parity": {
-            name: {
-                "pairs": one.pairs,
-                "difference": one.difference,
-                "same_order": one.same_order,
-            }
-            for name, one in reports.items()
-            if one is not None
-        },
+        "parity": {name: asdict(one) for name, one in reports.items() if one is not None},
         "files": {
             name: {"sha256": sha256(path), "bytes": path.stat().st_size}
             for name, path in files.items()

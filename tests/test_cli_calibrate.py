@@ -66,6 +66,36 @@ def test_calibrate_prints_json_for_machines(dataset, tmp_path, capsys):
     assert len(found["gain"]["curve"]) > 10
 
 
+@pytest.mark.parametrize("suffix", ["txt", "jsonl"])
+def test_queries_and_a_corpus_are_enough(suffix, tmp_path, capsys):
+    """Without a run, BM25 finds the candidates: those that share a word with the query."""
+    folder = layered.build(tmp_path / "model", 3)
+    asked = [f"{WORDS[i % len(WORDS)]} {WORDS[(i * 7 + 1) % len(WORDS)]}" for i in range(120)]
+    for name, texts in (("queries", asked), ("corpus", tiny.passages(60))):
+        lines = [json.dumps({"text": one}) if suffix == "jsonl" else one for one in texts]
+        (tmp_path / f"{name}.{suffix}").write_text("\n".join(lines) + "\n")
+    command = [
+        "calibrate",
+        "--queries",
+        str(tmp_path / f"queries.{suffix}"),
+        "--model",
+        str(folder),
+    ]
+    command += ["--corpus", str(tmp_path / f"corpus.{suffix}"), "--depth", "20", "--top-k", "5"]
+    assert run(*command, "--out", str(tmp_path / "exits"), "--alpha", "0.5", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["facts"]["queries"] == len(set(asked)) >= 40
+    assert found["facts"]["candidates"][1] == 20
+    assert found["gain"]["chosen"] is not None
+
+
+@pytest.mark.parametrize("given", [(), ("--queries", "queries.txt")])
+def test_calibrate_says_what_it_needs(given, tmp_path, capsys):
+    """Neither a dataset nor queries with a corpus is bad usage."""
+    assert run("calibrate", "--out", str(tmp_path / "exits"), *given) == 2
+    assert "--queries FILE and --corpus FILE" in " ".join(capsys.readouterr().err.split())
+
+
 def test_calibrate_refuses_layers_that_cannot_be_cut(dataset, tmp_path, capsys):
     """A layer the model does not have is named, with those it can be cut after."""
     folder = layered.build(tmp_path / "model", 3)

@@ -50,7 +50,8 @@ ROWS = (
     ("config",),
     ("auditing",),
     ("reranker",),  # L5
-    ("decoders", "evaluation"),
+    ("decoders", "evaluation", "parity"),
+    ("splitting",),
     (
         "adapting",
         "bench",

@@ -8,18 +8,17 @@ import typer
 from rich.table import Table
 
 from .. import config
-from ..errors import ConfigError, RerankError
-from ..evaluation import datasets, sources
-from ..evaluation.datasets import Topic
+from ..errors import ConfigError
+from ..evaluation import datasets, retrieving, sources
+from ..evaluation.datasets import Dataset, Topic
 from ..exits import Calibrated, Gain, Plan, Question, calibrate, draw, gain
 from ..scorers import artefact, trunk
-from ..scorers.files import EMBEDDED, ModelFiles, find
-from ..scorers.heads import Head, from_card
+from ..scorers.files import EMBEDDED, find
 from ..scorers.options import OnnxOptions
 from ..scorers.segments import stages_of
 from ..scorers.trunk import Trunk
 from . import console
-from .options import Json, Sample, Seed
+from .options import Json, Sample, Seed, whole_numbers
 
 # The length at which segments are timed against each other.
 _TYPICAL_TOKENS, _TYPICAL_PAIRS = 96, 5
@@ -27,15 +26,27 @@ _TYPICAL_TOKENS, _TYPICAL_PAIRS = 96, 5
 
 def calibrate_exits(  # noqa: PLR0913 - one parameter for each option
     *,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the exits are written.")],
     dataset: Annotated[
-        list[Path],
+        list[Path] | None,
         typer.Option(
             "--dataset",
             metavar="DIR",
             help="Queries with candidates, as for eval; judgements are not read. Repeat it.",
         ),
-    ],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the exits are written.")],
+    ] = None,
+    queries: Annotated[
+        Path | None,
+        typer.Option(
+            "--queries",
+            metavar="FILE",
+            help="Queries alone, one a line or JSON lines with text; BM25 finds their candidates.",
+        ),
+    ] = None,
+    corpus: Annotated[
+        Path | None,
+        typer.Option("--corpus", metavar="FILE", help="The passages that --queries search."),
+    ] = None,
     run: Annotated[
         list[Path] | None,
         typer.Option("--run", metavar="RUN", help="The first stage of each --dataset."),
@@ -74,12 +85,17 @@ def calibrate_exits(  # noqa: PLR0913 - one parameter for each option
     and a plot of what was gained beside fixed depths and fixed layers. For example:
 
         rerank-plugins calibrate --dataset scifact --out exits --alpha 0.01
+
+        rerank-plugins calibrate --queries asked.txt --corpus passages.jsonl --out exits
     """
     files = find(model)
-    made = Trunk(files, _heads(files, layers), OnnxOptions(max_tokens=max_tokens))
+    collections = _collections(dataset or [], run or [], queries, corpus, depth)
+    made = Trunk(
+        files, trunk.heads_at(files, whole_numbers(layers)), OnnxOptions(max_tokens=max_tokens)
+    )
     costs = _costs(made)
     weight = config.card_prior_weight(files.card)
-    asked = _questions(dataset, run or [], depth=depth, sample=sample, seed=seed)
+    asked = _questions(collections, depth=depth, sample=sample, seed=seed)
     how = Plan(top_k, loss, alpha, weight, config.card_calibration(files.card), seed)
     with console.progress("scoring in full", len(asked)) as advance:
         done = calibrate(made, asked, how, costs=costs, progress=advance)
@@ -94,7 +110,9 @@ def calibrate_exits(  # noqa: PLR0913 - one parameter for each option
     except ConfigError as error:
         note = f"{note}; {error}".lstrip("; ")
     gained = gain(done, costs, how, margins=margins)
-    plot = _draw(gained, out / "gain.svg", how, files.name)
+    data = ", ".join(found.name for found in collections)
+    title = f"{files.name}: {len(done.cases)} held-out queries of {data}"
+    plot = _draw(gained, out / "gain.svg", how, title)
     if as_json:
         console.print_json({"gain": gained, "facts": done.exits.facts, "note": note})
         return
@@ -102,30 +120,6 @@ def calibrate_exits(  # noqa: PLR0913 - one parameter for each option
     console.stdout().print(note)
     written = f"exits.json, exits.npz{' and gain.svg' if plot else ''} are in {out}"
     console.stdout().print(f'{written}; use them with: exits = "{out}"', markup=False)
-
-
-def _heads(files: ModelFiles, layers: str | None) -> tuple[Head, ...]:
-    """Take the model's own heads where it has them, probes after the asked layers elsewhere."""
-    wanted = None if layers is None else [int(one) for one in layers.split(",")]
-    own: dict[int, Head] = {}
-    try:
-        own = {head.layer: head for head in from_card(files.card)}
-    except RerankError:
-        if wanted is None:
-            found = trunk.layers(files)
-            last = max(found)
-            wanted = sorted({max(1, round(last / 3)), max(1, round(2 * last / 3))})
-    if wanted is None:
-        return tuple(own.values())
-    cuts = trunk.layers(files) if any(layer not in own for layer in wanted) else {}
-    missing = [layer for layer in wanted if layer not in own and layer not in cuts]
-    if missing:
-        message = f"no exit after layers {missing}; this model can be cut after {sorted(cuts)}"
-        raise ConfigError(message)
-    return tuple(
-        own.get(layer) or Head(layer, cuts[layer], "probe" if layer else "similarity")
-        for layer in wanted
-    )
 
 
 def _costs(made: Trunk) -> list[float]:
@@ -137,12 +131,35 @@ def _costs(made: Trunk) -> list[float]:
     return costs
 
 
+def _collections(
+    folders: Sequence[Path],
+    runs: Sequence[Path],
+    queries: Path | None,
+    corpus: Path | None,
+    depth: int,
+) -> list[Dataset]:
+    """Read datasets that have candidates, and search a corpus for queries that have none."""
+    if (queries is None) != (corpus is None) or not (folders or queries):
+        message = (
+            "nothing to calibrate on: give --dataset DIR, or --queries FILE and --corpus FILE "
+            "together"
+        )
+        raise ConfigError(message)
+    found = [
+        sources.read(folder, run=runs[place] if place < len(runs) else None)
+        for place, folder in enumerate(folders)
+    ]
+    if queries is not None and corpus is not None:
+        with console.progress("searching", retrieving.count(queries)) as advance:
+            found.append(retrieving.retrieve(queries, corpus, depth=depth, progress=advance))
+    return found
+
+
 def _questions(
-    folders: Sequence[Path], runs: Sequence[Path], *, depth: int, sample: int | None, seed: int
+    collections: Sequence[Dataset], *, depth: int, sample: int | None, seed: int
 ) -> list[Question]:
     asked: list[Question] = []
-    for place, folder in enumerate(folders):
-        found = sources.read(folder, run=runs[place] if place < len(runs) else None)
+    for found in collections:
         chosen = found if sample is None else datasets.sample(found, sample, seed=seed)
         asked += [_question(topic) for topic in datasets.shorten(chosen, depth).topics]
     return [question for question in asked if question.passages]
@@ -156,9 +173,9 @@ def _question(topic: Topic) -> Question:
     return Question(topic.query, tuple(texts), tuple(known) if len(known) == len(texts) else None)
 
 
-def _draw(gained: Gain, path: Path, how: Plan, model: str) -> bool:
+def _draw(gained: Gain, path: Path, how: Plan, title: str) -> bool:
     try:
-        draw(gained, path, loss=how.loss, alpha=how.alpha, title=f"Early exit of {model}")
+        draw(gained, path, loss=how.loss, alpha=how.alpha, title=title)
     except ImportError:
         return False
     return True

@@ -12,7 +12,7 @@ from ..export import export as write
 from ..scorers.hub import Hub
 from ..triton import Repository, repository
 from . import console
-from .options import Json
+from .options import Json, whole_numbers
 
 
 def export(
@@ -27,6 +27,10 @@ def export(
     exporter: Annotated[
         Exporter, typer.Option("--exporter", help="Which library writes the graph.")
     ] = "transformers",
+    exits: Annotated[
+        str | None,
+        typer.Option("--exits", metavar="L,L", help="Layers after which it can be left early."),
+    ] = None,
     template: Annotated[
         str | None, typer.Option("--template", help="How a decoder is asked, if not known.")
     ] = None,
@@ -51,12 +55,17 @@ def export(
 
         rerank-plugins export ./my-checkpoint ./my-onnx --int8
 
+        rerank-plugins export ./my-onnx ./my-exits --exits 2,4
+
         rerank-plugins export embedded --triton ./models
     """
     if out is None and triton is None:
         message = "nothing to write: give OUT_DIR, --triton DIR, or both"
         raise ConfigError(message)
     made: Exported | None = None
+    if exits is not None and out is None:
+        message = "--exits needs OUT_DIR, the folder that the model with exits is written to"
+        raise ConfigError(message)
     if out is not None:
         with console.progress("exporting", len(STEPS)) as advance:
             made = write(
@@ -66,6 +75,7 @@ def export(
                 int8=int8,
                 template=template,
                 revision=revision,
+                exits=whole_numbers(exits) or (),
                 progress=lambda _: advance(),
             )
     served = None
@@ -93,10 +103,16 @@ def _toml(value: object) -> str:
 
 
 def _table(made: Exported) -> Table:
-    table = Table(title=f"{made.folder}, written by {made.exporter}")
-    for name in ("graph", "pairs", "difference / spread", "same order as torch"):
+    by = "copied" if made.exporter is None else f"written by {made.exporter}"
+    table = Table(title=f"{made.folder}, {by}")
+    for name in ("compared", "pairs", "difference / spread", "same order"):
         table.add_column(name)
-    for name, parity in (("fp32", made.parity), ("int8", made.int8_parity)):
+    rows = (
+        ("fp32 with torch", made.parity),
+        ("int8 with torch", made.int8_parity),
+        ("cut at the exits with whole", made.exits_parity),
+    )
+    for name, parity in rows:
         if parity is not None:
             order = "yes" if parity.same_order else "no"
             table.add_row(name, str(parity.pairs), f"{parity.difference:.1e}", order)

@@ -79,6 +79,21 @@ def open_several(models: list[str], configs: list[Path]) -> dict[str, Reranker]:
     return opened or {EMBEDDED: Reranker()}
 
 
+def whole_numbers(listed: str | None) -> list[int] | None:
+    """Read numbers between commas, None for None. Raises `ConfigError`.
+
+    >>> whole_numbers("2, 4")
+    [2, 4]
+    """
+    if listed is None:
+        return None
+    parts = [one.strip() for one in listed.split(",")]
+    if not all(one.isdigit() for one in parts):
+        message = f"{listed[:40]!r} is no list of layers; expected numbers such as 2,4"
+        raise ConfigError(message)
+    return sorted({int(one) for one in parts})
+
+
 def split(measures: str) -> list[str]:
     """Split at the commas between measures, not those in their parameters.
 

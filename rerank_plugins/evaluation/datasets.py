@@ -109,6 +109,11 @@ def read_run(path: Path) -> dict[str, list[tuple[str, float]]]:
     return {qid: sorted(hits, key=lambda hit: -hit[1]) for qid, hits in found.items()}
 
 
+def read_lines(path: Path) -> Iterator[str]:
+    """Give every line of a text file that is not blank. Raises `InvalidRequest`."""
+    return (line for _, line in _lines(path))
+
+
 def read_jsonl(path: Path) -> Iterator[tuple[int, Mapping[str, object]]]:
     """Give the line number and object of every line of JSON that is not blank."""
     for number, line in _lines(path):

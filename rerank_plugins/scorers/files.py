@@ -17,7 +17,7 @@ Precision: TypeAlias = Literal["fp32", "int8"]
 EMBEDDED = "embedded"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 # Everything a tokenizer and the limits need, and never a torch weight or a line of remote code.
-_SIDE_FILES = (
+SIDE_FILES = (
     "config.json",
     "tokenizer.json",
     "tokenizer_config.json",
@@ -94,7 +94,7 @@ def sides(model: str | Path, *, hub: Hub | None = None) -> ModelFiles:
     folder = Path(__file__).parent.parent / "models" / "embedded" if model == EMBEDDED else None
     folder = folder or Path(model).expanduser()
     if not folder.is_dir() and _HUB_ID.fullmatch(str(model)):
-        folder = snapshot(str(model), hub or Hub(), lambda _: list(_SIDE_FILES))
+        folder = snapshot(str(model), hub or Hub(), lambda _: list(SIDE_FILES))
     if not (folder / "tokenizer.json").is_file():
         message = (
             f"no tokenizer at {str(model)[:200]!r}; expected a folder with tokenizer.json, a hub "
@@ -276,4 +276,4 @@ def _needed(name: str, names: Sequence[str], precision: Precision) -> list[str]:
         )
         raise ModelError(message)
     # Weights beyond 2 GB lie in a sidecar, named by either of two conventions.
-    return [*_SIDE_FILES, graph, f"{graph}.data", f"{graph}_data"]
+    return [*SIDE_FILES, graph, f"{graph}.data", f"{graph}_data"]

@@ -49,25 +49,35 @@ class Head:
 
 
 def from_card(card: Mapping[str, object], layers: Sequence[int] | None = None) -> tuple[Head, ...]:
-    """Read the model's own exit heads off its card; `layers` picks some of them.
+    """Read a model's exits off its card; `layers` picks some of them.
 
     Raises `ModelError` where the card does not name them.
     """
-    listed = card.get("exits")
-    found: dict[int, Head] = {}
-    for one in listed if isinstance(listed, Sequence) else ():
-        if isinstance(one, Mapping) and one.get("hidden"):
-            layer = int(one["layer"])
-            found[layer] = Head(layer, str(one["hidden"]), "output", output=str(one["output"]))
+    found = {head.layer: head for head in listed(card)}
     wanted = sorted(found if layers is None else layers)
     missing = [layer for layer in wanted if layer not in found]
     if missing or not wanted:
         message = (
-            f"the model's card names heads after layers {sorted(found)}, not after "
-            f"{missing or 'any'}; fit heads to any model with: rerank-plugins calibrate"
+            f"the model's card names exits after layers {sorted(found)}, not after "
+            f"{missing or 'any'}; name others with: rerank-plugins export --exits, or fit heads to "
+            "any model with: rerank-plugins calibrate"
         )
         raise ModelError(message)
     return tuple(found[layer] for layer in wanted)
+
+
+def listed(card: Mapping[str, object]) -> tuple[Head, ...]:
+    """List the exits on a card; those without an output of the model's own compare tokens."""
+    exits = card.get("exits")
+    found: list[Head] = []
+    for one in exits if isinstance(exits, Sequence) else ():
+        if isinstance(one, Mapping) and one.get("hidden"):
+            layer, hidden, output = int(one["layer"]), str(one["hidden"]), one.get("output")
+            if output:
+                found.append(Head(layer, hidden, "output", output=str(output)))
+            else:
+                found.append(Head(layer, hidden, "similarity"))
+    return tuple(found)
 
 
 def apply(head: Head, first: Floats, previous: Floats, ranks: Floats) -> Floats:

@@ -7,10 +7,11 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ModelError
+from ..errors import ConfigError, ModelError
+from .decoder import prompt_of
 from .files import ModelFiles
 from .graphs.verify import TOLERANCE, probes
-from .heads import Head
+from .heads import Head, listed
 from .options import OnnxOptions, checked, identity, score_column, usable_tokens
 from .session import Graph, open_graph, open_session, score_output, single_column
 from .tokens import PairArrays, PairTokenizer
@@ -41,6 +42,11 @@ class Trunk:
         self.options = checked(options or OnnxOptions(), files)
         self.tokenizer = PairTokenizer(files.tokenizer, cache_bytes=self.options.token_cache_bytes)
         self.max_tokens = self.options.max_tokens or usable_tokens(files)
+        if prompt_of(files, self.options.template, self.options.instruction) is not None:
+            message = (
+                f"model {files.name!r} is asked by a prompt; only encoders of pairs have exits"
+            )
+            raise ModelError(message)
         self.origin = identity(self.options, files)
         self._column = score_column(self.options, files)
         provider, threads = self.options.provider, self.options.intra_threads
@@ -95,17 +101,20 @@ class Trunk:
             scores = head.gain * own[:, -1] + np.float32(head.offset)
         return Step(scores, values[head.hidden])
 
+    def scores(self, arrays: PairArrays) -> Floats:
+        """Score a batch [pairs] by all segments, each going on from the one before."""
+        step = Step(None, None)
+        for place in range(len(self._sessions)):
+            step = self.run(place, arrays, step.hidden)
+        return np.zeros(0, np.float32) if step.scores is None else step.scores
+
     def _difference(self, original: Graph) -> float:
         """Give the largest score difference to the whole graph, as a share of the spread."""
         expected: list[float] = []
         found: list[float] = []
         for batch in probes(self.tokenizer, self.max_tokens):
             expected += single_column(original.run(batch), self._column, "").tolist()
-            hidden = None
-            for place in range(len(self._sessions)):
-                step = self.run(place, batch, hidden)
-                hidden = step.hidden
-            found += [] if step.scores is None else step.scores.tolist()
+            found += self.scores(batch).tolist()
         if not np.isfinite(found).all():
             return float("inf")
         spread = max(float(np.std(expected)), 1e-3 * float(np.abs(expected).max()), 1e-30)
@@ -121,6 +130,31 @@ def layers(files: ModelFiles) -> Mapping[int, str]:
     model = onnx.load(str(files.graph))
     found = narrows(model, score_output([one.name for one in model.graph.output]))
     return {layer: found.after(layer) for layer in sorted(set(found.layers))}
+
+
+def heads_at(files: ModelFiles, wanted: Sequence[int] | None = None) -> tuple[Head, ...]:
+    """Name heads after the layers `wanted`: the model's own where it has them, probes elsewhere.
+
+    None takes the layers on the model's card or, without any, after one and two thirds. Probes are
+    still to be fitted; after layer 0 tokens are compared. Raises `ConfigError`.
+    """
+    own = {head.layer: head for head in listed(files.card) if head.kind == "output"}
+    known = {head.layer: head.hidden for head in listed(files.card)}
+    if wanted is None and known:
+        wanted = sorted(known)
+    cuts = layers(files) if wanted is None or not set(wanted) <= known.keys() else {}
+    if wanted is None:
+        last = max(cuts)
+        wanted = sorted({max(1, round(last / 3)), max(1, round(2 * last / 3))})
+    places = {**cuts, **known}
+    missing = [layer for layer in wanted if layer not in places]
+    if missing:
+        message = f"no exit after layers {missing}; this model can be cut after {sorted(places)}"
+        raise ConfigError(message)
+    return tuple(
+        own.get(layer) or Head(layer, places[layer], "probe" if layer else "similarity")
+        for layer in wanted
+    )
 
 
 def _cut(files: ModelFiles, heads: Sequence[Head], output: str, *, rewritten: bool) -> list[bytes]:

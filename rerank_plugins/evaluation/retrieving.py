@@ -1,0 +1,87 @@
+"""Candidates for queries that have none yet: BM25 over a corpus. Needs the extra `eval`."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from ..errors import InvalidRequest
+from ..records import Candidate
+from . import datasets
+from .datasets import Dataset, Topic
+
+
+def retrieve(
+    queries: Path, corpus: Path, *, depth: int, progress: Callable[[], None] = lambda: None
+) -> Dataset:
+    """Search `corpus` for every query; each keeps its best `depth` that share a word with it.
+
+    Files hold one text a line, or JSON lines with "text" (BEIR's corpus.jsonl and queries.jsonl;
+    "title" goes before it, "query" serves as well). `progress` is called once a query. Raises
+    `InvalidRequest` for files without texts.
+    """
+    asked, passages = list(_texts(queries)), list(_texts(corpus))
+    search = _search(passages, corpus)
+    topics: list[Topic] = []
+    for number, query in enumerate(asked):
+        found = search(query, min(depth, len(passages)))
+        progress()
+        topics.append(
+            Topic(
+                str(number),
+                query,
+                tuple(str(place) for place, _ in found),
+                tuple(Candidate(passages[place], prior=score) for place, score in found),
+            )
+        )
+    return Dataset(corpus.stem, tuple(topics), {})
+
+
+def count(path: Path) -> int:
+    """Count the texts of a file. Raises `InvalidRequest`."""
+    return sum(1 for _ in _texts(path))
+
+
+def _search(passages: Sequence[str], corpus: Path) -> Callable[[str, int], list[tuple[int, float]]]:
+    try:
+        import bm25s
+    except ImportError as error:
+        message = (
+            "searching a corpus needs bm25s, which is not installed; "
+            "run: pip install 'rerank-plugins[eval]'"
+        )
+        raise ImportError(message) from error
+    words = bm25s.tokenize(list(passages), show_progress=False)
+    if not any(len(one) for one in words.ids):
+        message = f"{corpus} holds {len(passages)} texts without a word to search for"
+        raise InvalidRequest(message)
+    index = bm25s.BM25()
+    index.index(words, show_progress=False)
+
+    def search(query: str, depth: int) -> list[tuple[int, float]]:
+        asked = bm25s.tokenize([query], show_progress=False)
+        places, scores = index.retrieve(asked, k=depth, show_progress=False)
+        pairs = zip(places[0].tolist(), scores[0].tolist(), strict=True)
+        # Behind the last passage with a word of the query come the others, in no order.
+        return [(place, score) for place, score in pairs if score > 0.0]
+
+    return search
+
+
+def _texts(path: Path) -> Iterator[str]:
+    """Give the distinct texts of a file, in its order. Raises `InvalidRequest`."""
+    seen: set[str] = set()
+    for text in _objects(path) if path.suffix == ".jsonl" else datasets.read_lines(path):
+        if text.strip() and text not in seen:
+            seen.add(text)
+            yield text
+    if not seen:
+        message = f'{path} holds no text; expected one a line, or JSON lines with "text"'
+        raise InvalidRequest(message)
+
+
+def _objects(path: Path) -> Iterator[str]:
+    for number, one in datasets.read_jsonl(path):
+        text = one.get("text", one.get("query"))
+        if not isinstance(text, str):
+            message = f'{path}:{number} has the keys {sorted(one)}; expected a string as "text"'
+            raise InvalidRequest(message)
+        yield f"{one.get('title') or ''} {text}".strip()
