@@ -169,10 +169,14 @@ class Meter:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How many candidates each stage may score at most; `quality` orders plans, higher first."""
+    """How many candidates each stage may score at most; `quality` orders plans, higher first.
+
+    Pairs are cut to about `short_tokens` (None: not beyond what is configured).
+    """
 
     counts: tuple[int, ...]
     quality: float
+    short_tokens: int | None = None
 
 
 def plans(costs: Sequence[float], *, limit: int = 30) -> tuple[Plan, ...]:
@@ -204,13 +208,23 @@ def plans(costs: Sequence[float], *, limit: int = 30) -> tuple[Plan, ...]:
 
 
 def measured(
-    results: Mapping[tuple[int, ...], float], costs: Sequence[float], *, limit: int = 30
+    results: Mapping[int | None, Mapping[tuple[int, ...], float]],
+    costs: Mapping[int | None, Sequence[float]],
+    *,
+    limit: int = 30,
 ) -> tuple[Plan, ...]:
-    """Lay out plans whose quality was measured: `results` maps counts to a mean quality."""
+    """Lay out plans whose quality was measured: `results` maps counts to a mean quality.
+
+    Both are given for each length that pairs are cut to, None: not cut.
+    """
     return _front(
         [
-            (sum(c * n for c, n in zip(costs, counts, strict=True)), Plan(counts, quality))
-            for counts, quality in results.items()
+            (
+                sum(c * n for c, n in zip(costs[short], counts, strict=True)),
+                Plan(counts, quality, short),
+            )
+            for short, found in results.items()
+            for counts, quality in found.items()
         ],
         limit,
     )
@@ -248,17 +262,18 @@ def wall_s(price_s: float, pairs: int, workers: float, *, batch_s: float = BATCH
 
 def afford(
     front: Sequence[Plan],
-    prices: Sequence[float],
+    prices: Mapping[int | None, Sequence[float]],
     candidates: int,
     worker_s: float,
     caps: Sequence[int | None] = (),
 ) -> tuple[Plan, float] | None:
     """Choose the best plan whose predicted work fits `worker_s`; also give the prediction.
 
-    None where not even the smallest fits.
+    `prices` are per pair and stage, for each length that pairs are cut to. None where not even the
+    smallest plan fits.
     """
     for plan in front:
-        predicted = seconds(plan, prices, candidates, caps)
+        predicted = seconds(plan, prices[plan.short_tokens], candidates, caps)
         if predicted <= worker_s:
             return plan, predicted
     return None

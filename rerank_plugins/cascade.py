@@ -21,7 +21,7 @@ from .keep import Keep, MarginKeep
 from .parting import Parted
 from .policy import Permit, Policy
 from .records import Code, Decision, StageRun, Timing
-from .scorers import Scored, Scorer, Sends, State
+from .scorers import Scored, Scorer, Sends, Shortens, State
 from .selection import Sequential
 from .standing import Standing
 
@@ -60,7 +60,8 @@ class Course:
     """How far the stages go: per stage how many candidates at most (None: all that come).
 
     `stop` ends the first stage early, by `priors` of the texts. Where the prior has a say in the
-    order (`prior_weight`) it has the same one in who goes on. `care` widens margins.
+    order (`prior_weight`) it has the same one in who goes on. `care` widens margins. Regular stages
+    that can cut pairs to about `short_tokens` (None: not beyond what is configured).
     """
 
     counts: tuple[int | None, ...] = ()
@@ -68,6 +69,7 @@ class Course:
     stop: Sequential | None = None
     prior_weight: float = 0.0
     care: float = 1.0
+    short_tokens: int | None = None
 
     def count(self, place: int) -> int | None:
         """Bound what the stage at `place` may score."""
@@ -111,7 +113,7 @@ async def run(
         limit_s = _stage_deadline_s(stages[place:], deadline_s, started)
         passages = [texts[i] for i in alive]
         try:
-            scorer = parting.permitted(stage.scorer, permit, query, passages)
+            scorer = parting.permitted(_fitted(stage, course), permit, query, passages)
             if course.stop is not None and place == 0 and not isinstance(scorer, Parted):
                 scored = await tiers.score(
                     scorer, query, passages, course.priors, course.stop, deadline_s=limit_s
@@ -132,6 +134,14 @@ async def run(
         state = scored.state and scored.state.take([alive.index(text) for text in kept])
         alive = kept
     return standing
+
+
+def _fitted(stage: Stage, course: Course) -> Scorer:
+    """Give the stage's scorer, reading no more of each pair than was planned."""
+    short, scorer = course.short_tokens, stage.scorer
+    if short is None or stage.when != "always" or not isinstance(scorer, Shortens):
+        return scorer
+    return scorer.shortened(short)
 
 
 def _due(stage: Stage, standing: Standing, alive: list[int], outage: Code | None) -> list[int]:

@@ -106,7 +106,7 @@ def build(
         policy=policy,
         audit=None if policy.audit is None else AuditLog(policy.audit),
         telemetry=_telemetry(settings.telemetry),
-        planner=Planner(parts[0].plans if len(parts) == 1 else None),
+        planner=Planner(parts[0].plans, parts[0].short_plans) if len(parts) == 1 else Planner(),
         exit_audit=_exit_audit(settings, parts),
     )
 

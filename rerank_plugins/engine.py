@@ -190,6 +190,7 @@ async def rerank(
             stop=setup.stop,
             prior_weight=setup.prior_weight if setup.fusion == "convex" else 0.0,
             care=care,
+            short_tokens=effort.short_tokens,
         ),
         deadline_s=deadline_s,
         clock=clock,

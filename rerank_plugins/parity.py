@@ -20,7 +20,7 @@ class Parity:
     """How scores compare with those they should equal, on real pairs.
 
     `difference` is the largest one, as a share of the expected scores' spread; `same_order` tells
-    whether all pairs rank alike.
+    whether all that are further apart than rounding rank alike.
     """
 
     pairs: int
@@ -36,8 +36,9 @@ def between(
     given = np.concatenate(found).astype(np.float64)
     spread = np.maximum(wanted.std(axis=0), 1e-12)
     difference = float((np.abs(wanted - given) / spread).max())
-    orders = [np.argsort(-_keys(scores), kind="stable") for scores in (wanted, given)]
-    return Parity(len(wanted), difference, bool((orders[0] == orders[1]).all()))
+    before, after = (_keys(scores)[:, None] - _keys(scores) for scores in (wanted, given))
+    apart = before > TOLERANCE * max(float(_keys(wanted).std()), 1e-12)
+    return Parity(len(wanted), difference, bool((after[apart] > 0.0).all()))
 
 
 def of_segments(trunk: Trunk) -> Parity:

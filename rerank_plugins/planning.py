@@ -8,7 +8,7 @@ from . import budget
 from .budget import Plan
 from .keep import Keep, MarginKeep, ShareKeep
 from .records import Code, Decision
-from .scorers import Priced, Scorer
+from .scorers import Priced, Scorer, Shortens
 from .scorers.claims import Share
 
 # The share of the time that is planned for; the rest absorbs what predictions miss.
@@ -22,25 +22,34 @@ class Effort:
     """How many candidates each stage may score (None: as many as come), and what it should take.
 
     `predicted_s` is in wall-clock seconds, `worker_s` in worker seconds; None where nothing was
-    planned.
+    planned. Pairs are cut to about `short_tokens` (None: not beyond what is configured).
     """
 
     counts: tuple[int | None, ...]
     predicted_s: float | None = None
     worker_s: float | None = None
     decisions: tuple[Decision, ...] = ()
+    short_tokens: int | None = None
 
 
 class Planner:
     """Plans requests for one cascade. Thread-safe.
 
-    `qualities` is what calibration measured for plans; without it they are guessed. Either way the
-    front of those worth having is laid out when the first prices are known.
+    `qualities` is what calibration measured for plans, `shorter` what it measured with pairs cut to
+    so many tokens; without the former they are guessed, without the latter nothing is cut.
     """
 
-    def __init__(self, qualities: Mapping[tuple[int, ...], float] | None = None) -> None:
-        self._qualities = dict(qualities or {})
-        self._front: Sequence[Plan] = ()
+    def __init__(
+        self,
+        qualities: Mapping[tuple[int, ...], float] | None = None,
+        shorter: Mapping[int, Mapping[tuple[int, ...], float]] | None = None,
+    ) -> None:
+        self._measured: dict[int | None, Mapping[tuple[int, ...], float]] = {}
+        if qualities:
+            self._measured[None] = qualities
+            for short, found in (shorter or {}).items():
+                self._measured[short] = found
+        self._fronts: dict[tuple[int, ...], Sequence[Plan]] = {}
 
     def plan(
         self,
@@ -61,35 +70,53 @@ class Planner:
         caps = _caps([keep for _, keep in stages], len(chars))
         worker_s = min(share.worker_s, share.workers * left_s) * _PLANNED
         everything = Plan((len(chars),) * len(stages), math.inf)
-        front = (everything, *self._plans(prices))
-        chosen = budget.afford(front, prices, len(chars), worker_s, caps)
+        lengths = [short for short in self._measured if short is not None]
+        by_length: dict[int | None, list[float]] = {None: prices}
+        by_length |= {short: _prices(stages, chars, short) for short in lengths}
+        front = (everything, *self._plans(by_length))
+        chosen = budget.afford(front, by_length, len(chars), worker_s, caps)
         if chosen is not None and chosen[0] is everything:
             counts = _stretched(everything, prices, len(chars), caps, worker_s)[0]
             wall_s = share.wait_s + _wall_s(prices, counts, share)
             return Effort((None,) * len(stages), wall_s, chosen[1])
         plan = Plan((1, *[0] * (len(stages) - 1)), 0.0) if chosen is None else chosen[0]
+        prices = by_length[plan.short_tokens]
         for _ in range(_TRIES):
             counts, needed_s = _stretched(plan, prices, len(chars), caps, worker_s)
             # The first candidates may be longer or shorter than all are on average.
-            prices = _prices(stages, chars[: counts[0]])
+            prices = _prices(stages, chars[: counts[0]], plan.short_tokens)
             wall_s = share.wait_s + _wall_s(prices, counts, share)
             if wall_s <= _PLANNED * left_s:
                 break
             worker_s *= _PLANNED * left_s / wall_s
+        cut = "" if plan.short_tokens is None else f", pairs cut to {plan.short_tokens} tokens"
         detail = (
-            f"{' > '.join(map(str, counts))} of {len(chars)}; "
+            f"{' > '.join(map(str, counts))} of {len(chars)}{cut}; "
             f"predicted {1e3 * wall_s:.0f} of {1e3 * left_s:.0f} ms"
         )
         decision = Decision("budget", Code.PLAN, max(0, len(chars) - counts[0]), detail)
-        return Effort(counts, wall_s, needed_s, (decision,))
+        return Effort(counts, wall_s, needed_s, (decision,), plan.short_tokens)
 
-    def _plans(self, prices: Sequence[float]) -> Sequence[Plan]:
-        """Give the plans worth having, laid out when the first prices are known."""
-        if not self._front:
-            costs = [price or 1e-9 for price in prices]
-            measured = {c: q for c, q in self._qualities.items() if len(c) == len(costs)}
-            self._front = budget.measured(measured, costs) if measured else budget.plans(costs)
-        return self._front
+    def _plans(self, prices: Mapping[int | None, Sequence[float]]) -> Sequence[Plan]:
+        """Give the plans worth having.
+
+        They are laid out once for what cutting saves, in quarters: short passages lose nothing by
+        it, and save nothing.
+        """
+        whole = sum(prices[None])
+        key = tuple(round(4 * sum(one) / whole) for one in prices.values())
+        if key not in self._fronts:
+            costs = {short: [price or 1e-9 for price in one] for short, one in prices.items()}
+            measured = {
+                short: {c: q for c, q in found.items() if len(c) == len(costs[None])}
+                for short, found in self._measured.items()
+            }
+            self._fronts[key] = (
+                budget.measured(measured, costs)
+                if any(measured.values())
+                else budget.plans(costs[None])
+            )
+        return self._fronts[key]
 
 
 def _wall_s(prices: Sequence[float], counts: Sequence[int], share: Share) -> float:
@@ -99,9 +126,15 @@ def _wall_s(prices: Sequence[float], counts: Sequence[int], share: Share) -> flo
     )
 
 
-def _prices(stages: Sequence[tuple[Scorer, Keep | None]], chars: Sequence[int]) -> list[float]:
-    """Ask each stage what a pair costs, for passages of so many characters."""
-    return [one.price_s(chars) if isinstance(one, Priced) else 0.0 for one, _ in stages]
+def _prices(
+    stages: Sequence[tuple[Scorer, Keep | None]], chars: Sequence[int], short: int | None = None
+) -> list[float]:
+    """Ask each stage what a pair costs, of passages with so many characters, cut to `short`."""
+    scorers = [
+        one if short is None or not isinstance(one, Shortens) else one.shortened(short)
+        for one, _ in stages
+    ]
+    return [one.price_s(chars) if isinstance(one, Priced) else 0.0 for one in scorers]
 
 
 def _stretched(

@@ -42,6 +42,11 @@ class Exiting:
         return {} if self.exits is None else self.exits.plans
 
     @property
+    def short_plans(self) -> Mapping[int, Mapping[tuple[int, ...], float]]:
+        """Give the plans that cut pairs, by the length they are cut to."""
+        return {} if self.exits is None else self.exits.short_plans
+
+    @property
     def nulls(self) -> tuple[float, ...]:
         """Give the scores of random pairs."""
         return () if self.exits is None else self.exits.nulls

@@ -90,7 +90,7 @@ def test_more_time_never_buys_a_worse_plan(costs, candidates, one, other):
     front = budget.plans(costs)
     whole = budget.seconds(front[0], costs, candidates)
     less, more = sorted((one * whole, other * whole))
-    few, many = (budget.afford(front, costs, candidates, time) for time in (less, more))
+    few, many = (budget.afford(front, {None: costs}, candidates, time) for time in (less, more))
     if few is not None:
         assert many is not None
         assert few[1] <= less
@@ -99,7 +99,7 @@ def test_more_time_never_buys_a_worse_plan(costs, candidates, one, other):
 
 def test_nothing_is_planned_where_nothing_fits():
     """None tells the caller to try, pair by pair, what the deadline admits."""
-    assert budget.afford(budget.plans([1.0]), [1.0], 10, 0.5) is None
+    assert budget.afford(budget.plans([1.0]), {None: [1.0]}, 10, 0.5) is None
 
 
 def test_keep_rules_make_plans_cheaper():
@@ -112,5 +112,21 @@ def test_keep_rules_make_plans_cheaper():
 def test_measured_plans_keep_the_front_of_what_was_measured():
     """A plan that costs more and gives less than another one is left out."""
     results = {(10, 0): 0.8, (100, 0): 0.7, (100, 20): 0.95}
-    front = budget.measured(results, [1.0, 3.0])
+    front = budget.measured({None: results}, {None: [1.0, 3.0]})
     assert [plan.counts for plan in front] == [(100, 20), (10, 0)]
+
+
+def test_plans_that_cut_pairs_are_on_the_front_where_they_pay():
+    """Many candidates read in part may beat few read whole; a plan that only loses is left out."""
+    results = {None: {(100,): 1.0, (30,): 0.8}, 64: {(100,): 0.9, (30,): 0.75}, 32: {(100,): 0.6}}
+    costs = {None: [1.0], 64: [0.4], 32: [0.2]}
+    front = budget.measured(results, costs)
+    assert [(plan.counts, plan.short_tokens) for plan in front] == [
+        ((100,), None),
+        ((100,), 64),
+        ((30,), None),
+        ((30,), 64),
+    ]
+    chosen = budget.afford(front, costs, 100, 50.0)
+    assert chosen is not None
+    assert (chosen[0].short_tokens, chosen[1]) == (64, 40.0)

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from rerank_plugins import cli, load
+from rerank_plugins.scorers import artefact
 from tests import layered, tiny
 
 WORDS = tiny.WORDS[7:20]
@@ -70,7 +71,7 @@ def test_calibrate_prints_json_for_machines(dataset, tmp_path, capsys):
 def test_queries_and_a_corpus_are_enough(suffix, tmp_path, capsys):
     """Without a run, BM25 finds the candidates: those that share a word with the query."""
     folder = layered.build(tmp_path / "model", 3)
-    asked = [f"{WORDS[i % len(WORDS)]} {WORDS[(i * 7 + 1) % len(WORDS)]}" for i in range(120)]
+    asked = [f"{WORDS[i % 13]} {WORDS[(i // 13 + i + 1) % 13]}" for i in range(80)]
     for name, texts in (("queries", asked), ("corpus", tiny.passages(60))):
         lines = [json.dumps({"text": one}) if suffix == "jsonl" else one for one in texts]
         (tmp_path / f"{name}.{suffix}").write_text("\n".join(lines) + "\n")
@@ -84,9 +85,33 @@ def test_queries_and_a_corpus_are_enough(suffix, tmp_path, capsys):
     command += ["--corpus", str(tmp_path / f"corpus.{suffix}"), "--depth", "20", "--top-k", "5"]
     assert run(*command, "--out", str(tmp_path / "exits"), "--alpha", "0.5", "--json") == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["facts"]["queries"] == len(set(asked)) >= 40
+    assert found["facts"]["queries"] == 80
     assert found["facts"]["candidates"][1] == 20
     assert found["gain"]["chosen"] is not None
+
+
+def test_plans_that_cut_passages_are_measured_when_asked_for(dataset, tmp_path):
+    """--short-tokens adds plans; reading less of each passage keeps less of the order."""
+    folder, out = layered.build(tmp_path / "model", 3), tmp_path / "exits"
+    command = ["calibrate", "--dataset", str(dataset), "--model", str(folder), "--out", str(out)]
+    assert run(*command, "--alpha", "0.5", "--top-k", "5", "--short-tokens", "16,40") == 0
+    found = artefact.load(out)
+    assert set(found.short_plans) == {16, 40}
+    everything = max(found.plans)
+    kept = [found.short_plans[16], found.short_plans[40], found.plans]
+    assert kept[0][everything] < kept[1][everything] <= kept[2][everything]
+    stage = {"scorer": str(folder), "exits": str(out), "keep": {"risk": 0.5}}
+    with load({"stages": [stage]}) as reranker:
+        result = reranker.rerank("what fox", tiny.passages(20), budget_ms=5000)
+    assert result.usage.truncated_tokens == 0
+
+
+def test_lengths_to_cut_to_are_shorter_than_a_pair(dataset, tmp_path, capsys):
+    """A length that cuts nothing, or nearly everything, is refused."""
+    folder = layered.build(tmp_path / "model", 3)
+    command = ["calibrate", "--dataset", str(dataset), "--model", str(folder)]
+    assert run(*command, "--out", str(tmp_path / "exits"), "--short-tokens", "8,500") == 2
+    assert "fewer than the 128 of a pair" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize("given", [(), ("--queries", "queries.txt")])

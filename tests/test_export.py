@@ -1,6 +1,11 @@
 """A checkpoint becomes a folder that the engine opens, with proof that scores are the same."""
 
 import json
+import os
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
 
 import pytest
 
@@ -86,3 +91,51 @@ def test_optimum_is_asked_for_where_it_is_missing(checkpoint, tmp_path):
     """It pins an older transformers, so the message says where to install it."""
     with pytest.raises(ModelError, match="environment of its own"):
         export(str(checkpoint), tmp_path / "out", exporter="optimum")
+
+
+@pytest.fixture(scope="module")
+def optimum(tmp_path_factory):
+    """Build an environment with optimum and the older transformers it pins; torch is this one's.
+
+    It takes seconds: what optimum does not pin is looked up here.
+    """
+    home = tmp_path_factory.mktemp("optimum")
+    uv = Path(sys.executable).parent / "uv"
+    if not uv.exists():
+        pytest.skip("building an environment needs uv")
+    (home / "override.txt").write_text("torch ; sys_platform == 'never'\n")
+    python = home / "env" / "bin" / "python"
+    install = ["pip", "install", "--quiet", "--python", python, "--override", home / "override.txt"]
+    for command in (
+        ["venv", "--quiet", "--python", sys.executable, home / "env"],
+        [*install, "optimum-onnx==0.1.0"],
+    ):
+        done = subprocess.run([uv, *command], capture_output=True, text=True, check=False)
+        if "Failed to fetch" in done.stderr:
+            pytest.skip("no package index is in reach")
+        assert done.returncode == 0, done.stderr
+    (packages,) = (home / "env" / "lib").glob("python*/site-packages")
+    (packages / "beside.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    return python
+
+
+@pytest.mark.slow
+def test_optimum_exports_in_an_environment_of_its_own(optimum, tmp_path):
+    """What it writes under an older transformers has torch's scores, and opens here."""
+    done = subprocess.run(
+        [optimum, "-m", "tests.optimum_session", tmp_path],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parent.parent,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)},
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["transformers"].startswith("4.")
+    assert found["exporter"] == "optimum"
+    assert found["difference"] <= 1e-4
+    assert found["same_order"]
+    assert verify(tmp_path / "out") == len(found["files"])
+    with Reranker(tmp_path / "out") as reranker:
+        assert reranker.rerank("what is a red fox", passages(6)).usage.pairs > 0

@@ -41,6 +41,28 @@ class Slow:
         """Do nothing."""
 
 
+class Short(Slow):
+    """The same, with a price per character; it can read less of each passage."""
+
+    def __init__(self, price_s, most=None):
+        super().__init__(price_s, "short")
+        self._most = most
+
+    def price_s(self, chars):
+        """Ask for what is read."""
+        return self._price_s * sum(min(one, self._most or one) for one in chars) / len(chars)
+
+    def shortened(self, max_tokens):
+        """Read so many characters, for tokens."""
+        return Short(self._price_s, max_tokens)
+
+    async def score(self, query, passages, *, state=None, deadline_s=None):
+        """Say what was cut."""
+        cut = [max(0, len(p) - (self._most or len(p))) for p in passages]
+        n = len(passages)
+        return Scored(np.float32([len(p) for p in passages]), np.ones(n, bool), np.array(cut))
+
+
 def work(effort, prices):
     """Give worker seconds of the planned counts."""
     return sum(count * price for count, price in zip(effort.counts, prices, strict=True))
@@ -139,3 +161,47 @@ def test_profiles_are_named_budgets():
     for profile, seconds in PROFILES.items():
         with load({**lexical, "budget": {"profile": profile}}) as reranker:
             assert reranker.setup.budget.time_s == seconds
+
+
+MEASURED = {(100,): 1.0, (20,): 0.5}
+CUT = {40: {(100,): 0.9, (20,): 0.45}}
+
+
+def test_a_plan_may_cut_passages_where_that_was_measured():
+    """All candidates in part beat a few of them whole; more time reads them whole."""
+    planner, stages = Planner(MEASURED, CUT), [(Short(1e-4), None)]
+    effort = planner.plan(stages, [100] * 100, left_s=0.6)
+    assert (effort.counts, effort.short_tokens) == ((100,), 40)
+    assert effort.worker_s == pytest.approx(0.4)
+    assert "pairs cut to 40 tokens" in effort.decisions[0].detail
+    effort = planner.plan(stages, [100] * 100, left_s=2.0)
+    assert (effort.counts, effort.short_tokens) == ((None,), None)
+
+
+def test_nothing_is_cut_that_no_calibration_vouches_for():
+    """With plans of whole passages alone, or none at all, passages are read whole."""
+    for planner in (Planner(MEASURED), Planner(), Planner(None, CUT)):
+        effort = planner.plan([(Short(1e-4), None)], [100] * 100, left_s=0.6)
+        assert effort.short_tokens is None
+        assert effort.counts[0] < 100
+
+
+def test_short_passages_do_not_keep_long_ones_from_being_cut():
+    """The front of one request is not that of another whose passages are longer."""
+    planner, stages = Planner(MEASURED, CUT), [(Short(1e-4), None)]
+    assert planner.plan(stages, [40] * 100, left_s=0.3).short_tokens is None
+    assert planner.plan(stages, [100] * 100, left_s=0.6).short_tokens == 40
+
+
+def test_what_a_plan_cuts_is_reported():
+    """The passages' unread tokens are in the hits, the plan in the decisions; nobody is lost."""
+    passages = [f"{i:03d}" + "x" * (87 + i % 20) for i in range(100)]
+    setup = Setup((Stage(Short(1e-4)),), workers=1, planner=Planner(MEASURED, CUT))
+    with Reranker(setup) as reranker:
+        result = reranker.rerank("query", passages, budget_ms=600)
+        whole = reranker.rerank("query", passages)
+    assert {hit.truncated_tokens for hit in result} == {50 + i for i in range(20)}
+    assert any("cut to 40 tokens" in one.detail for one in result.decisions)
+    assert result.degraded
+    assert sorted(result.order) == list(range(100))
+    assert {hit.truncated_tokens for hit in whole} == {0}

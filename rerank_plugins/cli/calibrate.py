@@ -11,10 +11,21 @@ from .. import config
 from ..errors import ConfigError
 from ..evaluation import datasets, retrieving, sources
 from ..evaluation.datasets import Dataset, Topic
-from ..exits import Calibrated, Gain, Plan, Question, calibrate, draw, gain
+from ..exits import (
+    MEASURED,
+    Calibrated,
+    Gain,
+    Plan,
+    Question,
+    calibrate,
+    draw,
+    gain,
+    with_short_plans,
+)
 from ..scorers import artefact, trunk
 from ..scorers.files import EMBEDDED, find
 from ..scorers.options import OnnxOptions
+from ..scorers.pairs import MIN_WINDOW_TOKENS
 from ..scorers.segments import stages_of
 from ..scorers.trunk import Trunk
 from . import console
@@ -75,6 +86,14 @@ def calibrate_exits(  # noqa: PLR0913 - one parameter for each option
     max_tokens: Annotated[
         int | None, typer.Option("--max-tokens", help="Tokens a pair, as it will be run.")
     ] = None,
+    short_tokens: Annotated[
+        str | None,
+        typer.Option(
+            "--short-tokens",
+            metavar="N,N",
+            help="Lengths that a budget may cut pairs to; what that loses is measured for each.",
+        ),
+    ] = None,
     sample: Sample = None,
     seed: Seed = 0,
     as_json: Json = False,
@@ -97,8 +116,12 @@ def calibrate_exits(  # noqa: PLR0913 - one parameter for each option
     weight = config.card_prior_weight(files.card)
     asked = _questions(collections, depth=depth, sample=sample, seed=seed)
     how = Plan(top_k, loss, alpha, weight, config.card_calibration(files.card), seed)
-    with console.progress("scoring in full", len(asked)) as advance:
+    short = _short(short_tokens, made)
+    again = len(short) * min(MEASURED, len(asked) - len(asked) // 2)
+    with console.progress("scoring in full", len(asked) + again) as advance:
         done = calibrate(made, asked, how, costs=costs, progress=advance)
+        if short:
+            done = with_short_plans(made, asked, done, how, short, progress=advance)
     artefact.save(done.exits, out)
     margins: Sequence[float] | None = None
     note = ""
@@ -120,6 +143,18 @@ def calibrate_exits(  # noqa: PLR0913 - one parameter for each option
     console.stdout().print(note)
     written = f"exits.json, exits.npz{' and gain.svg' if plot else ''} are in {out}"
     console.stdout().print(f'{written}; use them with: exits = "{out}"', markup=False)
+
+
+def _short(given: str | None, made: Trunk) -> list[int]:
+    """Read the lengths that pairs may be cut to. Raises `ConfigError`."""
+    lengths = whole_numbers(given) or []
+    if any(not MIN_WINDOW_TOKENS <= one < made.max_tokens for one in lengths):
+        message = (
+            f"short tokens are {lengths}; expected at least {MIN_WINDOW_TOKENS} and fewer than the "
+            f"{made.max_tokens} of a pair"
+        )
+        raise ConfigError(message)
+    return lengths
 
 
 def _costs(made: Trunk) -> list[float]:

@@ -89,7 +89,7 @@ def whole_numbers(listed: str | None) -> list[int] | None:
         return None
     parts = [one.strip() for one in listed.split(",")]
     if not all(one.isdigit() for one in parts):
-        message = f"{listed[:40]!r} is no list of layers; expected numbers such as 2,4"
+        message = f"{listed[:40]!r} is no list; expected whole numbers such as 2,4"
         raise ConfigError(message)
     return sorted({int(one) for one in parts})
 

@@ -4,9 +4,11 @@ from .calibrate import Calibrated, Plan, calibrate, certify
 from .gain import Gain, Point, gain
 from .observe import Observed, Question, observe
 from .plot import draw
+from .shorter import MEASURED, with_short_plans
 from .simulate import Outcome, simulate
 
 __all__ = [
+    "MEASURED",
     "Calibrated",
     "Gain",
     "Observed",
@@ -20,4 +22,5 @@ __all__ = [
     "gain",
     "observe",
     "simulate",
+    "with_short_plans",
 ]

@@ -99,15 +99,14 @@ def certify(
     costs: Sequence[float],
 ) -> Calibrated:
     """Do what `calibrate` does with what was `observed` of the questions already."""
-    order = np.random.default_rng(how.seed).permutation(len(questions))
-    half = len(order) // 2
-    fitted = fit([observed[i] for i in order[:half]], trunk.heads)
+    first, second = halves(len(questions), how.seed)
+    fitted = fit([observed[i] for i in first], trunk.heads)
     heads = [one.head for one in fitted]
     deviations = [one.deviation for one in fitted]
-    probability = how.probability or _typical([observed[i] for i in order[:half]], how.top_k)
+    probability = how.probability or _typical([observed[i] for i in first], how.top_k)
     cases = [case_of(one, heads, trunk, how, probability) for one in observed]
-    shape = _shape([cases[i] for i in order[:half]], deviations, costs, how)
-    held = [cases[i] for i in order[half:]]
+    shape = _shape([cases[i] for i in first], deviations, costs, how)
+    held = [cases[i] for i in second]
     losses = np.array([[_loss(case, shape, level, how) for level in _LEVELS] for case in held])
     exits = Exits(
         subject(trunk.files, trunk.max_tokens, how.prior_weight),
@@ -125,6 +124,12 @@ def certify(
         facts=_facts(trunk, questions, fitted, how),
     )
     return Calibrated(exits, tuple(fitted), tuple(held), probability)
+
+
+def halves(count: int, seed: int) -> tuple[list[int], list[int]]:
+    """Divide queries at random: those that shape the exits, those that certify them."""
+    order = np.random.default_rng(seed).permutation(count).tolist()
+    return order[: count // 2], order[count // 2 :]
 
 
 def replay(case: Case, margins: Sequence[float] | None, how: Plan) -> Outcome:

@@ -68,7 +68,7 @@ def _observe(trunk: Trunk, question: Question) -> Observed:
     laid = pairs.lay_out(
         query,
         ids,
-        room_tokens=tokenizer.room(query, trunk.max_tokens),
+        room_tokens=trunk.room(query),
         special_tokens=tokenizer.template.special_tokens,
         windowing=trunk.options.windowing,
     )

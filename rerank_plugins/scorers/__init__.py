@@ -115,6 +115,14 @@ class Priced(Protocol):
 
 
 @runtime_checkable
+class Shortens(Protocol):
+    """A scorer that can read less of each passage, for plans that a calibration vouches for."""
+
+    def shortened(self, max_tokens: int) -> Scorer:
+        """Give the same scorer, cutting passages so that pairs have about `max_tokens` at most."""
+
+
+@runtime_checkable
 class Breakable(Protocol):
     """A scorer whose destination is left alone for a while when it keeps failing."""
 

@@ -35,7 +35,8 @@ class Exits:
 
     The margin behind exit l is `levels[j] * scales[l]`; `losses` [queries, levels] were measured on
     queries that shaped neither, at levels from careful to bold, for the best `top_k`. `nulls` are
-    scores of random query-passage pairs, ascending; `plans` maps candidates per stage to quality.
+    scores of random query-passage pairs, ascending; `plans` maps candidates per stage to quality,
+    `short_plans` does for lengths, in tokens, that pairs may be cut to.
     `mass_losses` [queries, masses] is what scoring in full only the head with such a share of the
     softmax of the priors loses, `masses` from careful to bold. `probability` turned scores into the
     gains that a regret is reckoned in.
@@ -54,6 +55,7 @@ class Exits:
     masses: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     mass_losses: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0)))
     probability: Calibration = field(default_factory=lambda: Calibration(1.0, 0.0))
+    short_plans: Mapping[int, Mapping[tuple[int, ...], float]] = field(default_factory=dict)
 
     def choose(
         self, alpha: float, *, method: Method = "ucb", delta: float = 0.1
@@ -120,7 +122,8 @@ def save(exits: Exits, folder: Path) -> None:
         "top_k": exits.top_k,
         "loss": exits.loss,
         "probability": [exits.probability.a, exits.probability.b],
-        "plans": [[list(counts), quality] for counts, quality in exits.plans.items()],
+        "plans": _listed(exits.plans),
+        "short_plans": [[tokens, _listed(one)] for tokens, one in exits.short_plans.items()],
         "facts": dict(exits.facts),
     }
     (folder / _FACTS).write_text(json.dumps(text, indent=1) + "\n", encoding="utf-8")
@@ -171,7 +174,7 @@ def _parse(text: Mapping[str, object], arrays: Mapping[str, NDArray[np.generic]]
             weights = np.asarray(arrays[f"weights_{place}"], dtype=np.float32)
             probe = Probe(weights, **numbers)
         heads.append(Head(**known, probe=probe))
-    plans = text["plans"]
+    short = text.get("short_plans", [])
     return Exits(
         subject=Subject(**text["subject"]),  # type: ignore[arg-type]
         heads=tuple(heads),
@@ -181,12 +184,21 @@ def _parse(text: Mapping[str, object], arrays: Mapping[str, NDArray[np.generic]]
         top_k=int(text["top_k"]),  # type: ignore[call-overload]
         loss=str(text["loss"]),
         nulls=tuple(np.asarray(arrays["nulls"], dtype=np.float64).tolist()),
-        plans={tuple(counts): float(q) for counts, q in plans},  # type: ignore[attr-defined]
+        plans=_mapped(text["plans"]),
         facts=dict(text["facts"]),  # type: ignore[call-overload]
         masses=np.asarray(arrays["masses"], dtype=np.float64),
         mass_losses=np.asarray(arrays["mass_losses"], dtype=np.float64),
         probability=Calibration(*text["probability"]),  # type: ignore[misc]
+        short_plans={int(tokens): _mapped(one) for tokens, one in short},  # type: ignore[attr-defined]
     )
+
+
+def _listed(plans: Mapping[tuple[int, ...], float]) -> list[list[object]]:
+    return [[list(counts), quality] for counts, quality in plans.items()]
+
+
+def _mapped(plans: object) -> dict[tuple[int, ...], float]:
+    return {tuple(counts): float(q) for counts, q in plans}  # type: ignore[attr-defined]
 
 
 def _public(head: Head) -> dict[str, object]:

@@ -46,27 +46,45 @@ class Pace:
             runs = list(pool.map(lambda _: [timed(*size) for size in sizes], range(workers)))
         self.meter.calibrate(sizes, np.median(runs, axis=0).tolist())
 
-    def observe_reading(self, chars: int, pairs: Pairs, seconds: float) -> None:
-        """Learn from a request that was tokenised; cached passages make it look cheap, rightly."""
+    def observe_reading(
+        self, chars: int, pairs: Pairs, seconds: float, *, cut: bool = False
+    ) -> None:
+        """Learn from a request that was tokenised; cached passages make it look cheap, rightly.
+
+        `cut`: passages were cut for a plan, and what was cut counts as read.
+        """
         read = sum(map(len, pairs.ids))
         if not read or not chars:
             return
         overhead = (pairs.tokens - read) / len(pairs.ids)
+        read += int(pairs.truncated.sum()) if cut else 0
         self._readings += 1
         weight = max(_SMOOTHING, 1.0 / self._readings)
         self._chars_per_token += weight * (chars / read - self._chars_per_token)
         self._char_s += weight * (seconds / chars - self._char_s)
         self._overhead_tokens += weight * (overhead - self._overhead_tokens)
 
-    def price_s(self, chars: Sequence[int], *, batch_tokens: int, read: bool = True) -> float:
+    def price_s(
+        self,
+        chars: Sequence[int],
+        *,
+        batch_tokens: int,
+        read: bool = True,
+        short_tokens: int | None = None,
+    ) -> float:
         """Predict worker seconds per pair, of passages with so many characters; 0.0: unknown.
 
-        `read` adds tokenisation, for the stage that does it.
+        `read` adds tokenisation, for the stage that does it. Pairs over `short_tokens` are cut.
         """
         if not chars or not self.meter.ready:
             return 0.0
         mean = sum(chars) / len(chars)
-        tokens = min(self._max_tokens, round(mean / self._chars_per_token + self._overhead_tokens))
+        computed = mean
+        if short_tokens is not None:
+            most = max(0.0, short_tokens - self._overhead_tokens) * self._chars_per_token
+            computed = sum(min(one, most) for one in chars) / len(chars)
+        expected = round(computed / self._chars_per_token + self._overhead_tokens)
+        tokens = min(self._max_tokens, expected)
         together = max(1, batch_tokens // max(1, tokens))
         computing = self.meter.seconds(together, max(1, tokens)) / together
         return computing + (self._char_s * mean if read else 0.0)

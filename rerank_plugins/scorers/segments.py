@@ -1,5 +1,6 @@
 """An exit as a scorer: it continues where the exit before it stopped, with who is left."""
 
+import copy
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -74,7 +75,9 @@ class ExitScorer:
             laid, hits = self._lay_out(query, passages)
         tokenised = self._clock()
         if known is None:
-            self.pace.observe_reading(sum(map(len, passages)), laid, tokenised - started)
+            self.pace.observe_reading(
+                sum(map(len, passages)), laid, tokenised - started, cut=self.trunk.short
+            )
         batches = self.pace.batches(
             laid.lengths,
             max_batch_tokens=self.batch_tokens,
@@ -109,7 +112,18 @@ class ExitScorer:
 
     def price_s(self, chars: Sequence[int]) -> float:
         """Predict worker seconds per pair for passages of so many characters; 0.0: unknown."""
-        return self.pace.price_s(chars, batch_tokens=self.batch_tokens, read=self.place == 0)
+        return self.pace.price_s(
+            chars,
+            batch_tokens=self.batch_tokens,
+            read=self.place == 0,
+            short_tokens=self.trunk.max_tokens if self.trunk.short else None,
+        )
+
+    def shortened(self, max_tokens: int) -> "ExitScorer":
+        """Give the same scorer, what it has learnt included, for pairs of fewer tokens."""
+        made = copy.copy(self)
+        made.trunk = self.trunk.shortened(max_tokens)
+        return made
 
     def warm_up(self) -> None:
         """Time short and long batches of this segment, few and many pairs; once."""
@@ -137,7 +151,7 @@ class ExitScorer:
         laid = pairs.lay_out(
             query,
             ids,
-            room_tokens=tokenizer.room(query, self.trunk.max_tokens),
+            room_tokens=self.trunk.room(query),
             special_tokens=tokenizer.template.special_tokens,
             windowing=self.trunk.options.windowing,
         )

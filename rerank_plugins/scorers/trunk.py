@@ -1,7 +1,8 @@
 """One model cut into segments: each continues where the one before it stopped."""
 
+import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -13,8 +14,9 @@ from .files import ModelFiles
 from .graphs.verify import TOLERANCE, probes
 from .heads import Head, listed
 from .options import OnnxOptions, checked, identity, score_column, usable_tokens
+from .pairs import MIN_WINDOW_TOKENS
 from .session import Graph, open_graph, open_session, score_output, single_column
-from .tokens import PairArrays, PairTokenizer
+from .tokens import Ids, PairArrays, PairTokenizer
 
 Floats: TypeAlias = NDArray[np.float32]
 
@@ -41,7 +43,7 @@ class Trunk:
         self.heads = tuple(heads)
         self.options = checked(options or OnnxOptions(), files)
         self.tokenizer = PairTokenizer(files.tokenizer, cache_bytes=self.options.token_cache_bytes)
-        self.max_tokens = self.options.max_tokens or usable_tokens(files)
+        self.max_tokens = self._most_tokens = self.options.max_tokens or usable_tokens(files)
         if prompt_of(files, self.options.template, self.options.instruction) is not None:
             message = (
                 f"model {files.name!r} is asked by a prompt; only encoders of pairs have exits"
@@ -67,6 +69,29 @@ class Trunk:
             f"{apart:.1e} of their spread; use it without exits"
         )
         raise ModelError(message)
+
+    @property
+    def short(self) -> bool:
+        """Tell whether pairs are cut shorter than the options say."""
+        return self.max_tokens < self._most_tokens
+
+    def shortened(self, max_tokens: int) -> "Trunk":
+        """Give the same trunk, sessions shared, for pairs of fewer tokens: passages are cut."""
+        made = copy.copy(self)
+        made.max_tokens = min(max_tokens, self.max_tokens)
+        made.options = replace(self.options, long="truncate")
+        return made
+
+    def room(self, query: Ids) -> int:
+        """Count the passage tokens beside a query. Raises `InvalidRequest` if the model has none.
+
+        Where pairs are shortened a long query still leaves room for a few.
+        """
+        room = self.tokenizer.room(query, self._most_tokens)
+        if not self.short:
+            return room
+        left = self.max_tokens - self.tokenizer.template.special_tokens - len(query)
+        return min(room, max(MIN_WINDOW_TOKENS, left))
 
     def __len__(self) -> int:
         return len(self._sessions)

@@ -7,6 +7,7 @@ import pytest
 from rerank_plugins import Reranker, Stage, load
 from rerank_plugins.engine import Setup
 from rerank_plugins.errors import ModelError
+from rerank_plugins.records import Code
 from rerank_plugins.scorers import heads, trunk
 from rerank_plugins.scorers.files import find
 from rerank_plugins.scorers.graphs import cut
@@ -194,3 +195,29 @@ def test_a_deadline_leaves_survivors_unfinished_and_ranked(folder):
         reranker.warm_up()
         result = reranker.rerank(QUERY, PASSAGES, budget_ms=3)
     assert sorted(result.order) == list(range(40))
+
+
+def test_shortened_exits_cut_passages_and_share_the_sessions(folder):
+    """They score as a model whose limit is that short; a long query still leaves some room."""
+    files = find(folder)
+    parts = stages_of(Trunk(files, heads.from_card(files.card)))
+    limited = cascade(folder, (2, 4), (None, None), max_tokens=32, long="truncate")
+    stages = tuple(Stage(one.shortened(32)) for one in parts)
+    with limited, Reranker(Setup(stages, workers=2)) as reranker:
+        wanted, found = (one.rerank(QUERY, PASSAGES) for one in (limited, reranker))
+        long = reranker.rerank(f"{QUERY} " * 10, PASSAGES[:4])
+    np.testing.assert_allclose(scores(found), scores(wanted), atol=1e-5)
+    assert found.usage.truncated_tokens == wanted.usage.truncated_tokens > 0
+    assert Code.TRUNCATED in {one.code for one in found.decisions}
+    assert {hit.depth for hit in long} == {3}
+    assert parts[0].trunk.max_tokens == 128
+
+
+def test_shortened_exits_cost_less_where_passages_are_long(folder):
+    """A price follows what is read; short passages cost the same."""
+    files = find(folder)
+    first = stages_of(Trunk(files, heads.from_card(files.card)))[0]
+    first.pace.meter.calibrate([(1, 16), (4, 16), (1, 128), (4, 128)], [0.016, 0.064, 0.128, 0.512])
+    short = first.shortened(32)
+    assert short.price_s([400] * 4) == pytest.approx(first.price_s([400] * 4) * 32 / 116, rel=0.1)
+    assert short.price_s([20] * 4) == pytest.approx(first.price_s([20] * 4))
