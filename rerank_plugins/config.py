@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from . import guarding
 from .calibration import Calibration
 from .cascade import Stage
 from .destinations import RemoteSettings
@@ -108,6 +109,8 @@ def build(
         telemetry=_telemetry(settings.telemetry),
         planner=Planner(parts[0].plans, parts[0].short_plans) if len(parts) == 1 else Planner(),
         exit_audit=_exit_audit(settings, parts),
+        guard=guarding.made(settings.guard, stages),
+        full=guarding.full(stages),
     )
 
 

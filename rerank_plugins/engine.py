@@ -12,6 +12,7 @@ from .cascade import Course, Stage
 from .errors import ConfigError, DeadlineExceeded, InvalidRequest, PolicyError
 from .fidelity import ExitAudit
 from .fusion import Method
+from .guard import Guard
 from .planning import Effort, Planner
 from .policy import Audit, Label, Permit, Policy
 from .records import Budget, Candidate, Code, Decision, Hit, Request, Result, Timing
@@ -24,10 +25,11 @@ from .telemetry import TelemetryOptions
 
 WhenCold: TypeAlias = Literal["wait", "pass_through"]
 
-_DEGRADING = frozenset(
+DEGRADING = frozenset(
     {
         Code.DEADLINE,
         Code.FALLBACK,
+        Code.GUARD,
         Code.NOT_WARM,
         Code.OVERLOADED,
         Code.PASS_THROUGH,
@@ -48,7 +50,8 @@ class Setup:
     `top_k` bound how many are returned. `when_cold` says what a request does while the model warms
     up. `policy` bounds where text may be sent; `audit` receives a record of each sending and
     refusal. `planner` fits the work to a request's budget. `exit_audit` scores some requests in
-    full besides, to see what exits lose.
+    full besides, to see what exits lose. `guard` watches for drift; `full` are
+    the stages without their exits, for when it disables those.
     """
 
     stages: tuple[Stage, ...]
@@ -69,6 +72,8 @@ class Setup:
     telemetry: TelemetryOptions = field(default_factory=TelemetryOptions)
     planner: Planner = field(default_factory=Planner)
     exit_audit: ExitAudit | None = None
+    guard: Guard | None = None
+    full: tuple[Stage, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.stages:
@@ -225,7 +230,7 @@ async def rerank(
         timings=timings,
         decisions=tuple(decisions),
         usage=standing.usage,
-        degraded=any(decision.code in _DEGRADING for decision in decisions),
+        degraded=any(decision.code in DEGRADING for decision in decisions),
         stages=tuple(standing.runs),
         predicted_s=effort.predicted_s,
     )

@@ -30,6 +30,8 @@ class Code(Enum):
     RETRIED = ("retried", "Remote calls that were repeated.")
     FUSED = ("fused", "Candidates ordered by a fusion of model score and prior.")
     GUARD = ("guard", "The drift guard changed how this request was served.")
+    CONTROL = ("control", "Answered in first-stage order, for the guard to compare feedback with.")
+    DRIFT = ("drift", "Requests moved away from the guard's snapshot; nothing was changed.")
     GRAPH = ("graph", "A graph rewrite was not used; the model runs as it was exported.")
 
     def __init__(self, code: str, meaning: str) -> None:

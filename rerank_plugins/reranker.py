@@ -1,6 +1,7 @@
 """What users hold: a reranker, from a model name, a file of settings, or stages of their own."""
 
 import contextlib
+import math
 import os
 import time
 import weakref
@@ -13,11 +14,12 @@ from typing import Literal, Self
 from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import TracerProvider
 
-from . import engine, validity
+from . import engine, guarded, validity
 from .auditing import Auditor
 from .cascade import Stage
 from .engine import Setup, WhenCold
-from .errors import InvalidRequest, Overloaded
+from .errors import InvalidRequest, Overloaded, RerankError
+from .guard import Score
 from .passages import Fold
 from .policy import Policy
 from .readiness import Readiness
@@ -29,6 +31,9 @@ from .scorers.pairs import Long
 from .scorers.scheduler import Scheduler
 from .scorers.session import Provider
 from .telemetry import Redact, Telemetry, Trace
+
+# A pair of no request may wait this long for a worker.
+_APART_S = 30.0
 
 
 class Reranker:
@@ -120,6 +125,7 @@ class Reranker:
             tracer_provider=tracer_provider,
             meter_provider=meter_provider,
             redact=redact,
+            guard=self.setup.guard,
             clock=clock,
         )
         self._auditor: Auditor | None = None
@@ -129,6 +135,10 @@ class Reranker:
             )
         # Worker threads must not outlive a reranker that nobody closed.
         self._finalizer = weakref.finalize(self, self._scheduler.close)
+        if self.setup.guard is not None:
+            if not self.setup.sends:
+                self.setup.guard.attach(_apart(self.setup, self._scheduler))
+            weakref.finalize(self, self.setup.guard.close)
 
     @property
     def model(self) -> str:
@@ -143,6 +153,25 @@ class Reranker:
     def warm_up(self) -> None:
         """Run short and long, single and full batches on every stage; later calls do nothing."""
         self._readiness.warm_up()
+        if self.setup.guard is not None and self.setup.guard.wants_canaries:
+            # A model that cannot score them will say so in requests.
+            with contextlib.suppress(RerankError):
+                scores = guarded.canaries(self.setup, clock=self._clock)
+                self.setup.guard.check(self._scheduler.submit(scores).result())
+
+    def feedback(self, request_id: str, score: float) -> None:
+        """Tell how good the answer built on a result was, in [0, 1], 1 being best.
+
+        `request_id` is the result's. An evaluator downstream, such as one of faithfulness, is where
+        it comes from; it becomes a metric and, where there is a guard, moves it. Costs
+        microseconds. Raises `InvalidRequest`.
+        """
+        if not 0.0 <= score <= 1.0:
+            message = f"feedback is {score!r}; expected a number from 0 (bad) to 1 (good)"
+            raise InvalidRequest(message)
+        self._telemetry.feedback(score)
+        if self.setup.guard is not None:
+            self.setup.guard.feedback(request_id, score)
 
     def rerank(
         self,
@@ -210,16 +239,20 @@ class Reranker:
         answer = trace.observe(
             lambda: _once_warm(
                 warming,
-                lambda: engine.rerank(
+                lambda: guarded.rerank(
                     self.setup,
                     request,
-                    deadline_s=deadline_s,
-                    submitted_s=now_s,
-                    outage=outage,
-                    share=lambda: self._scheduler.share(claim),
-                    claim=claim.plan,
-                    care=1.0 if self._auditor is None else self._auditor.care.factor,
-                    clock=self._clock,
+                    lambda setup, request: engine.rerank(
+                        setup,
+                        request,
+                        deadline_s=deadline_s,
+                        submitted_s=now_s,
+                        outage=outage,
+                        share=lambda: self._scheduler.share(claim),
+                        claim=claim.plan,
+                        care=1.0 if self._auditor is None else self._auditor.care.factor,
+                        clock=self._clock,
+                    ),
                 ),
             )
         )
@@ -245,6 +278,8 @@ class Reranker:
     def close(self) -> None:
         """End the workers and release the models; requests under way fail with `ClosedError`."""
         self._finalizer()
+        if self.setup.guard is not None:
+            self.setup.guard.close()
         for stage in self.setup.stages:
             stage.scorer.close()
 
@@ -293,6 +328,20 @@ def _request(
     candidates = tuple(one if isinstance(one, Candidate) else Candidate(one) for one in passages)
     budget = Budget(None if budget_ms is None else budget_ms / 1e3)
     return Request(query, candidates, top_k=top_k, budget=budget, strict=strict)
+
+
+def _apart(setup: Setup, scheduler: Scheduler) -> Score:
+    """Give what scores one pair outside of any request; nan where it cannot."""
+
+    def score(query: str, text: str) -> float:
+        try:
+            answer = guarded.scored(setup, query, [text])
+            found = scheduler.submit(answer).result(timeout=_APART_S)
+        except (RerankError, TimeoutError):
+            return math.nan
+        return found[0] if found else math.nan
+
+    return score
 
 
 async def _once_warm(

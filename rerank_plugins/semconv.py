@@ -119,6 +119,8 @@ CACHE = "rerank.cache"
 DESTINATION = "rerank.destination"
 DESTINATION_REGIONS = "rerank.destination.regions"
 DESTINATION_PROOF = "rerank.destination.proof"
+FEATURE = "rerank.drift.feature"
+TEST = "rerank.drift.test"
 
 SPANS = (
     Span("rerank {model}", "One request, from its submission to its result."),
@@ -332,6 +334,44 @@ FALLBACK = Metric(
     (REQUEST_MODEL,),
 )
 
+GUARD_STATE = Metric(
+    "rerank.guard.state",
+    "gauge",
+    "{state}",
+    "0: requests look as they should; 1: they moved; 2: reranking hurts.",
+    (REQUEST_MODEL,),
+)
+GUARD_ACTING = Metric(
+    "rerank.guard.acting",
+    "gauge",
+    "{state}",
+    "1 while the guard has requests served otherwise than configured.",
+    (REQUEST_MODEL,),
+)
+DRIFT = Metric(
+    "rerank.drift",
+    "gauge",
+    "1",
+    "How far the last window is from the snapshot, over what chance seldom passes: above 1 it "
+    "moved. By feature and test (`ks`, `psi`; `canaries` for the fixed pairs).",
+    (FEATURE, TEST),
+)
+DRIFT_SHIFT = Metric(
+    "rerank.drift.shift",
+    "gauge",
+    "1",
+    "The change of a feature's mean in the last window, in deviations of the snapshot.",
+    (FEATURE,),
+)
+FEEDBACK = Metric(
+    "rerank.feedback",
+    "histogram",
+    "1",
+    "What an evaluator downstream said about answers, through `feedback`.",
+    (REQUEST_MODEL,),
+    (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
+)
+
 METRICS = (
     DURATION,
     STEP_DURATION,
@@ -353,4 +393,9 @@ METRICS = (
     AUDIT_CARE,
     BREAKER,
     FALLBACK,
+    GUARD_STATE,
+    GUARD_ACTING,
+    DRIFT,
+    DRIFT_SHIFT,
+    FEEDBACK,
 )

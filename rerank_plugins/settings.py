@@ -12,6 +12,7 @@ from .destinations import PolicySettings, RemoteSettings, ScorerSettings
 from .engine import WhenCold
 from .fidelity import Adjust
 from .fusion import Method
+from .guard import Action
 from .passages import Fold
 from .rules import RULE_TABLES, KeepValue, SelectionSettings
 from .scorers.files import EMBEDDED, Precision
@@ -175,6 +176,50 @@ class TelemetrySettings(_Table):
     )
 
 
+class GuardSettings(_Table):
+    """What happens when reranking starts to hurt; the table turns the guard on."""
+
+    do_no_harm: bool = Field(
+        default=True, description="act on harm; false only watches, logs and measures"
+    )
+    snapshot: Path | None = Field(
+        default=None,
+        description="what requests should look like, from `rerank-plugins drift --save`; None: the "
+        "first `learn` requests",
+    )
+    action: Action = Field(
+        default="first_stage",
+        description="what is done on harm: answer in first-stage order, raise the prior's weight, "
+        "let every candidate pass all exits, or serve by the fallback stages",
+    )
+    prior_weight: Share = Field(default=0.7, description='the weight that "raise_prior" raises to')
+    window: Annotated[int, Field(ge=20)] = Field(
+        default=100, description="requests judged together"
+    )
+    learn: Annotated[int, Field(ge=50)] = Field(
+        default=300, description="requests that make a snapshot, where none is given"
+    )
+    patience: Positive = Field(default=2, description="harmful windows in a row before it acts")
+    relief: Positive = Field(default=3, description="other windows in a row before it stops")
+    alpha: Annotated[float, Field(gt=0.0, le=0.1)] = Field(
+        default=0.005, description="chance of an alarm in a window without drift"
+    )
+    probe_every: Positive = Field(
+        default=10, description="while the model is passed over, one request in this many is scored"
+    )
+    control_share: Annotated[float, Field(ge=0.0, le=0.5)] = Field(
+        default=0.0, description="requests answered in first-stage order, to compare feedback with"
+    )
+    null_every: Annotated[int, Field(ge=0)] = Field(
+        default=4,
+        description="for one request in this many, a passage of an earlier one is scored too, off "
+        "the path and never where text is sent; 0: none",
+    )
+    log: Path | None = Field(
+        default=None, description="JSON lines of numbers, per request and window; None: none"
+    )
+
+
 class Settings(_Table):
     """A whole configuration; every table may be left out."""
 
@@ -188,6 +233,7 @@ class Settings(_Table):
     policy: PolicySettings = PolicySettings()
     exit_audit: ExitAuditSettings = ExitAuditSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
+    guard: GuardSettings | None = Field(default=None, description="None: nothing is watched")
     strict: bool = Field(default=False, description="raise where a result would be degraded")
 
 
@@ -205,6 +251,7 @@ def keys_at(loc: Iterable[int | str]) -> set[str]:
         **RULE_TABLES,
         "exit_audit": ExitAuditSettings,
         "telemetry": TelemetrySettings,
+        "guard": GuardSettings,
     }
     for part in loc:
         table = tables.get(str(part), table)

@@ -31,6 +31,7 @@ ROWS = (
         "validity",
     ),
     ("scorers", "models"),  # L2
+    ("guard",),
     (
         "fidelity",
         "parting",
@@ -45,8 +46,10 @@ ROWS = (
     ("detour",),
     ("answer",),
     ("engine",),
+    ("guarded",),
     ("destinations", "rules", "staging"),  # L4
     ("settings",),
+    ("guarding",),
     ("config",),
     ("auditing",),
     ("reranker",),  # L5

@@ -1,7 +1,7 @@
 """What is noted of one request: a few numbers, independent between requests, and no text."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -16,7 +16,7 @@ Feature: TypeAlias = Literal[
     "gap",
     "agreement",
     "length_bias",
-    "above_nulls",
+    "separation",
     "passage_length",
     "query_length",
 ]
@@ -27,19 +27,18 @@ FEATURES: Mapping[Feature, str] = {
     "gap": "the best score minus the k-th best",
     "agreement": "rank correlation of the scores with the first stage's order",
     "length_bias": "rank correlation of the scores with the passages' lengths",
-    "above_nulls": "share of candidates that score above 95 % of random pairs",
+    "separation": "the best score minus that of a random passage",
     "passage_length": "logarithm of the median passage length in characters",
     "query_length": "logarithm of the query's length in characters",
 }
 """What each number means. Scores within a request depend on each other; requests do not."""
 
-_TAIL = 0.95
 DECIMALS = 6
 
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """The features of one request; nan where it does not tell (too few candidates, no nulls)."""
+    """The features of one request; nan where it does not tell, as with too few candidates."""
 
     values: tuple[float, ...]
 
@@ -50,39 +49,33 @@ class Observation:
 _PLACES: Mapping[Feature, int] = {name: place for place, name in enumerate(FEATURES)}
 
 
-def null_bar(nulls: Sequence[float]) -> float:
-    """Give the score that random pairs seldom pass; nan without any."""
-    return float(np.quantile(np.asarray(nulls), _TAIL)) if nulls else math.nan
-
-
 def observe(
     scores: NDArray[np.float64],
     keys: NDArray[np.float64],
     *,
     chars: NDArray[np.float64],
     query_chars: int,
-    bar: float = math.nan,
+    null: float = math.nan,
     top_k: int = 10,
 ) -> Observation:
     """Note one request, its scored candidates in first-stage order.
 
     `scores` are those of the deepest stage, for the candidates it scored; `keys` order all
-    candidates by the model alone, higher first; `chars` [as keys] are passage lengths. `bar` is
-    what random pairs seldom pass.
+    candidates by the model alone, higher first; `chars` [as keys] are passage lengths. `null` is
+    the score of a passage that has nothing to do with the query.
     """
     if scores.size == 0:
         return Observation((math.nan,) * len(FEATURES))
     descending = -np.sort(-scores)
     place = min(top_k, scores.size) - 1
     best = float(descending[0])
-    above = math.nan if math.isnan(bar) else float((scores > bar).sum()) / keys.size
     values = (
         best,
         float(np.median(scores)),
         best - float(descending[place]) if place else math.nan,
         rank_correlation(keys, -np.arange(keys.size, dtype=np.float64)),
         rank_correlation(keys, chars),
-        above,
+        best - null,
         math.log(max(1.0, float(np.median(chars)))),
         math.log(max(1, query_chars)),
     )

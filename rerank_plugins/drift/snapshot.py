@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .observing import DECIMALS, FEATURES, Feature, Observation, null_bar
+from .observing import DECIMALS, FEATURES, Feature, Observation
 
 FORMAT = 1
 # As many as KS and PSI can use: quantiles of more say nothing new.
@@ -18,8 +18,8 @@ _MAX_VALUES = 2000
 class Snapshot:
     """A reference to judge windows by.
 
-    `values` holds each feature's sample, ascending; `nulls` scores of random query-passage pairs;
-    `canaries` the scores of fixed pairs, which the same model gives again wherever it runs.
+    `values` holds each feature's sample, ascending; `canaries` the scores of fixed pairs, which the
+    same model gives again wherever it runs.
     `subject` identifies the model as it is run: another one must not be judged by this.
     """
 
@@ -28,13 +28,7 @@ class Snapshot:
     requests: int
     top_k: int
     values: Mapping[Feature, tuple[float, ...]]
-    nulls: tuple[float, ...] = ()
     canaries: tuple[float, ...] = ()
-
-    @property
-    def bar(self) -> float:
-        """Give the score that random pairs seldom pass; nan without any."""
-        return null_bar(self.nulls)
 
     def sample(self, feature: Feature) -> NDArray[np.float64]:
         """Give a feature's sample; empty where requests never told it."""
@@ -47,7 +41,6 @@ def snapshot(
     subject: str,
     model: str,
     top_k: int = 10,
-    nulls: Sequence[float] = (),
     canaries: Sequence[float] = (),
 ) -> Snapshot:
     """Sum up what was observed while all was well."""
@@ -65,7 +58,6 @@ def snapshot(
         len(observations),
         top_k,
         values,
-        tuple(sorted(round(float(one), DECIMALS) for one in nulls)),
         tuple(round(float(one), DECIMALS) for one in canaries),
     )
 
@@ -79,7 +71,6 @@ def to_json(found: Snapshot) -> dict[str, object]:
         "requests": found.requests,
         "top_k": found.top_k,
         "values": {name: list(values) for name, values in found.values.items()},
-        "nulls": list(found.nulls),
         "canaries": list(found.canaries),
     }
 
@@ -97,7 +88,6 @@ def from_json(data: Mapping[str, object]) -> Snapshot:
         _count(data.get("requests")),
         _count(data.get("top_k")),
         {name: _numbers(values.get(name)) for name in FEATURES},
-        _numbers(data.get("nulls")),
         _numbers(data.get("canaries")),
     )
 

@@ -1,6 +1,6 @@
 """The verdict on a window: ok, watch (it has moved), or harmful (it moved the way damage does)."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
@@ -17,8 +17,9 @@ Test: TypeAlias = Literal["ks", "psi"]
 
 # Below these nothing is judged: the tests' laws hold for samples.
 MIN_REQUESTS = 20
-# The side to which a feature falls when scores lose their meaning.
-_DAMAGE: Mapping[Feature, float] = {"agreement": -1.0, "best": -1.0, "above_nulls": -1.0}
+# What shrinks towards nothing when scores lose their meaning: any sound model agrees with the first
+# stage to a degree, and tells what it retrieved from random passages.
+_MEANING: frozenset[Feature] = frozenset({"agreement", "separation"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,20 +28,21 @@ class Watch:
 
     `alpha` is the chance that a window without drift is called anything but ok, over all tests
     together (holm1979). A feature counts as moved only from `least` on, a KS distance: with large
-    samples everything is significant. `harm` is how far, in deviations of the snapshot, the mean of
-    a feature has to fall that falls when scores lose their meaning.
+    samples everything is significant. `harm` is the share of the snapshot's mean, of agreement and
+    of separation, that still has to be there: other domains halve it, and rank well.
     """
 
     alpha: float = 0.005
     least: float = 0.15
-    harm: float = 1.0
+    harm: float = 1.0 / 3.0
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One test of one feature: its value, what chance seldom passes, and how often it passes this.
 
-    `shift` is the change of the mean in deviations of the snapshot.
+    `shift` is the change of the mean in deviations of the snapshot, `left` the share of the mean
+    that is left.
     """
 
     feature: Feature
@@ -49,6 +51,7 @@ class Finding:
     critical: float
     p: float
     shift: float
+    left: float
     moved: bool = False
 
 
@@ -105,14 +108,15 @@ def _tests(
     n, m = old.size, new.size
     spread = float(old.std())
     shift = (float(new.mean()) - float(old.mean())) / spread if spread > 0.0 else 0.0
+    left = float(new.mean()) / float(old.mean()) if float(old.mean()) > 0.0 else 1.0
     far = distances.ks(old, new)
     critical = distances.ks_critical(level, n, m)
-    yield Finding(feature, "ks", far, critical, distances.ks_p(far, n, m), shift)
+    yield Finding(feature, "ks", far, critical, distances.ks_p(far, n, m), shift, left)
     inner = distances.edges(old, m)
     bins = inner.size + 1
     index = distances.psi(old, new, inner)
     critical = distances.psi_critical(level, bins, n, m)
-    yield Finding(feature, "psi", index, critical, distances.psi_p(index, bins, n, m), shift)
+    yield Finding(feature, "psi", index, critical, distances.psi_p(index, bins, n, m), shift, left)
 
 
 def _certain(tests: Sequence[Finding], alpha: float) -> Iterator[Finding]:
@@ -124,4 +128,4 @@ def _certain(tests: Sequence[Finding], alpha: float) -> Iterator[Finding]:
 
 
 def _damaged(one: Finding, harm: float) -> bool:
-    return one.shift * _DAMAGE.get(one.feature, 0.0) >= harm
+    return one.feature in _MEANING and one.shift < 0.0 and one.left <= harm

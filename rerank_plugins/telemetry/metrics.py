@@ -7,6 +7,9 @@ from opentelemetry.context import Context
 from opentelemetry.metrics import Counter, Histogram, Meter
 
 from .. import semconv
+from ..drift import Verdict
+from ..drift.canaries import TOLERANCE
+from ..guard import State
 from ..records import Code, Result, StageRun
 from ..scorers import Breakable, BreakerState
 from ..semconv import Metric
@@ -14,6 +17,7 @@ from .spans import padding_share
 
 _HEAD = 10
 _BREAKER_STATES: Mapping[BreakerState, int] = {"closed": 0, "half-open": 1, "open": 2}
+_VERDICTS: Mapping[Verdict, int] = {"ok": 0, "watch": 1, "harmful": 2}
 # Few and coarse: each one multiplies the series.
 _CANDIDATES = (10, 20, 50, 100, 200, 500)
 _TOKENS = (1_000, 4_000, 16_000, 64_000)
@@ -67,11 +71,24 @@ class Instruments:
     def breakers(self, scorers: Sequence[Breakable], context: Context) -> None:
         """Set where each destination's circuit breaker stands."""
         for scorer in scorers:
-            self._gauges[semconv.BREAKER.name].set(
-                _BREAKER_STATES[scorer.breaker_state],
-                {semconv.DESTINATION: scorer.destination.origin},
-                context,
-            )
+            labels = {semconv.DESTINATION: scorer.destination.origin}
+            self._set(semconv.BREAKER, _BREAKER_STATES[scorer.breaker_state], labels, context)
+
+    def guard(self, state: State, model: Mapping[str, str], context: Context) -> None:
+        """Set where the guard stands, and how far the last window is from the snapshot."""
+        self._set(semconv.GUARD_STATE, _VERDICTS[state.verdict], model, context)
+        self._set(semconv.GUARD_ACTING, int(state.acting), model, context)
+        for one in () if state.report is None else state.report.findings:
+            labels: dict[str, str] = {semconv.FEATURE: one.feature, semconv.TEST: one.test}
+            self._set(semconv.DRIFT, one.value / one.critical, labels, context)
+            self._set(semconv.DRIFT_SHIFT, one.shift, {semconv.FEATURE: one.feature}, context)
+        if state.canaries is not None:
+            labels = {semconv.FEATURE: "canaries", semconv.TEST: "canaries"}
+            self._set(semconv.DRIFT, state.canaries / TOLERANCE, labels, context)
+
+    def feedback(self, score: float, model: Mapping[str, str], context: Context) -> None:
+        """Enter what an evaluator downstream said about an answer."""
+        self._record(semconv.FEEDBACK, score, model, context)
 
     def audited(self, loss: float, care: float, model: str) -> None:
         """Enter what a request lost that was scored in full besides, and what it led to."""
@@ -122,6 +139,11 @@ class Instruments:
     ) -> None:
         if count:
             self._counters[metric.name].add(count, attributes, context)
+
+    def _set(
+        self, metric: Metric, value: float, attributes: Mapping[str, str], context: Context
+    ) -> None:
+        self._gauges[metric.name].set(value, attributes, context)
 
     def _record(
         self, metric: Metric, value: float, attributes: Mapping[str, str], context: Context

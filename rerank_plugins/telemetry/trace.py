@@ -29,6 +29,7 @@ from opentelemetry.trace import (
 )
 
 from .. import semconv
+from ..guard import Guard
 from ..records import Request, Result
 from ..scorers import Breakable, Scorer, Sends
 from ..scorers.tracing import with_tracer
@@ -55,6 +56,7 @@ class Telemetry:
         tracer_provider: TracerProvider | None = None,
         meter_provider: MeterProvider | None = None,
         redact: Redact | None = None,
+        guard: Guard | None = None,
         environment: Mapping[str, str] = os.environ,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -74,6 +76,8 @@ class Telemetry:
         remote_only = all(isinstance(stage, Sends) for stage in stages)
         self._kind = SpanKind.CLIENT if remote_only else SpanKind.INTERNAL
         self._said = False
+        self._guard = guard
+        self._told = 0
 
     @contextmanager
     def request(
@@ -116,6 +120,22 @@ class Telemetry:
             self.instruments.audited(loss, care, self.model)
         except Exception as error:  # noqa: BLE001 - what telemetry breaks stays in telemetry
             self.say(error)
+
+    def feedback(self, score: float) -> None:
+        """Enter what an evaluator downstream said about an answer."""
+        try:
+            model = {semconv.REQUEST_MODEL: self.model}
+            self.instruments.feedback(score, model, otel_context.get_current())
+        except Exception as error:  # noqa: BLE001 - what telemetry breaks stays in telemetry
+            self.say(error)
+
+    def watched(self, context: Context) -> None:
+        """Tell where the guard stands, once for each time it changed."""
+        if self._guard is None or self._guard.state.version == self._told:
+            return
+        state = self._guard.state
+        self._told = state.version
+        self.instruments.guard(state, {semconv.REQUEST_MODEL: self.model}, context)
 
     def say(self, error: Exception) -> None:
         """Report what broke: the first time for all to see, then only for those who look."""
@@ -232,6 +252,7 @@ class Trace:
             context=self._context,
         )
         instruments.breakers(self._telemetry.breakable, self._context)
+        self._telemetry.watched(self._context)
         if result is not None:
             instruments.result(result, budget_s=self._budget_s, context=self._context)
 

@@ -23,5 +23,13 @@ def drawn(
         scores = shift + hardness + agreement * prior + np.sqrt(1.0 - agreement**2) * noise
         chars = np.exp(source.normal(5.5 + length, 0.6, size=candidates)).round()
         query_chars = int(source.integers(15, 80))
-        found.append(observe(scores, scores, chars=chars, query_chars=query_chars, bar=1.0))
+        found.append(
+            observe(
+                scores,
+                scores,
+                chars=chars,
+                query_chars=query_chars,
+                null=float(source.normal(-3.0)),
+            )
+        )
     return found

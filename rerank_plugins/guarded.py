@@ -1,0 +1,106 @@
+"""The data path under guard: what it sees of each request, and what it changes about it."""
+
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from typing import TypeAlias
+
+from . import engine, shortlist
+from .drift.canaries import CANARIES
+from .engine import DEGRADING, Setup
+from .guard import Guard, Note, Stance
+from .records import Candidate, Hit, Request, Result
+
+Answer: TypeAlias = Callable[[Setup, Request], Awaitable[Result]]
+"""Answers a request by a setup."""
+
+
+async def rerank(setup: Setup, request: Request, answer: Answer) -> Result:
+    """Have a request answered the way the guard wants it served."""
+    guard = setup.guard
+    if guard is None:
+        return await answer(setup, request)
+    stance = guard.stance()
+    if stance.scored:
+        result = await answer(_under(setup, request, stance), replace(request, top_k=None))
+    else:
+        result = _without_scores(setup, request)
+    _note(guard, request, result, stance)
+    if stance.in_first_order:
+        result = _first_order(result, stance)
+    elif (decision := stance.decision(len(result.order))) is not None:
+        result = replace(
+            result,
+            decisions=(decision, *result.decisions),
+            degraded=result.degraded or decision.code in DEGRADING,
+        )
+    return shortlist.cut(result, request.top_k or setup.top_k, setup.cut, depth=setup.last_depth)
+
+
+async def canaries(setup: Setup, *, clock: Callable[[], float] = time.monotonic) -> list[float]:
+    """Score the fixed pairs by which a guard knows the model again; none where text is sent."""
+    if setup.sends:
+        return []
+    scores: list[float] = []
+    for query, texts in CANARIES:
+        scores += await scored(setup, query, texts, clock=clock)
+    return scores
+
+
+async def scored(
+    setup: Setup,
+    query: str,
+    texts: Sequence[str],
+    *,
+    clock: Callable[[], float] = time.monotonic,
+) -> list[float]:
+    """Score texts by the stages, in no hurry, unwatched and uncut. Raises `RerankError`."""
+    bare = replace(
+        setup, guard=None, depth=None, skip=None, stop=None, cut=None, top_k=None, strict=True
+    )
+    request = Request(query, tuple(Candidate(text) for text in texts))
+    now_s = clock()
+    result = await engine.rerank(bare, request, deadline_s=None, submitted_s=now_s, clock=clock)
+    hits = sorted(result.hits, key=lambda hit: hit.index)
+    return [hit.score for hit in hits if hit.score is not None]
+
+
+def _under(setup: Setup, request: Request, stance: Stance) -> Setup:
+    """Give the setup as the guard has a request served, uncut: it wants to see everything."""
+    stages, weight, method = setup.stages, setup.prior_weight, setup.fusion
+    if stance.action == "disable_exits":
+        stages = setup.full or stages
+    elif stance.action == "fallback":
+        stages = tuple(stage for stage in stages if stage.when == "fallback")
+    elif stance.action == "raise_prior":
+        weight = max(weight, stance.prior_weight)
+        if any(one.prior is None for one in request.candidates):
+            method = "reciprocal_ranks"
+    return replace(setup, stages=stages, prior_weight=weight, fusion=method, cut=None, top_k=None)
+
+
+def _note(guard: Guard, request: Request, result: Result, stance: Stance) -> None:
+    """Leave the guard a note, of requests that nothing else kept from the configured plan."""
+    if any(one.code in DEGRADING for one in result.decisions):
+        return
+    note = Note(result.request_id, request.query, request.candidates, result.hits, stance)
+    guard.note(note)
+
+
+def _without_scores(setup: Setup, request: Request) -> Result:
+    hits = tuple(Hit(i, None, prior=one.prior) for i, one in enumerate(request.candidates))
+    return Result(hits, tuple(range(len(hits))), request_id=uuid.uuid4().hex, model=setup.model)
+
+
+def _first_order(result: Result, stance: Stance) -> Result:
+    """Answer in first-stage order, without scores: no threshold must misread them."""
+    hits = sorted(result.hits, key=lambda hit: hit.index)
+    decision = stance.decision(len(hits))
+    return replace(
+        result,
+        hits=tuple(replace(hit, score=None, probability=None, fused=None) for hit in hits),
+        order=tuple(range(len(hits))),
+        decisions=(*(() if decision is None else (decision,)), *result.decisions),
+        degraded=result.degraded or not stance.control,
+    )
