@@ -72,11 +72,20 @@ def command_line() -> str:
     """Describe every command, its options and its examples."""
     group = typer.main.get_command(application())
     lines = [NOTE, "# Command line", "", _text(group.help), "", _text(group.epilog)]
-    for name, command in sorted(group.commands.items()):
+    for name, command in _commands(group):
         lines += ["", f"## rerank-plugins {name}", "", *_help(command), ""]
         lines += ["| option | default | meaning |", "|---|---|---|"]
         lines += [row for one in command.params if (row := _option(one))]
     return "\n".join(lines) + "\n"
+
+
+def _commands(group: click.Group, above: str = "") -> Iterator[tuple[str, click.Command]]:
+    """Give every command by its full name, those of groups in their place."""
+    for name, command in sorted(group.commands.items()):
+        if isinstance(command, click.Group):
+            yield from _commands(command, f"{above}{name} ")
+        else:
+            yield f"{above}{name}", command
 
 
 def known_models() -> str:

@@ -89,5 +89,16 @@ class Auditor:
         self._told(loss, self.care.factor)
 
 
+def made(
+    setup: Setup, *, told: Callable[[float, float], None], clock: Callable[[], float]
+) -> Auditor | None:
+    """Make the auditor that a setup asks for."""
+    return (
+        None
+        if setup.exit_audit is None
+        else Auditor(setup, setup.exit_audit, told=told, clock=clock)
+    )
+
+
 def _whole(done: Future[Result]) -> bool:
     return not done.cancelled() and done.exception() is None and not done.result().degraded

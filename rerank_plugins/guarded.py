@@ -1,5 +1,7 @@
 """The data path under guard: what it sees of each request, and what it changes about it."""
 
+import contextlib
+import math
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
@@ -9,11 +11,16 @@ from typing import TypeAlias
 from . import engine, shortlist
 from .drift.canaries import CANARIES
 from .engine import DEGRADING, Setup
-from .guard import Guard, Note, Stance
+from .errors import RerankError
+from .guard import Guard, Note, Score, Stance
 from .records import Candidate, Hit, Request, Result
+from .scorers.scheduler import Scheduler
 
 Answer: TypeAlias = Callable[[Setup, Request], Awaitable[Result]]
 """Answers a request by a setup."""
+
+# A pair of no request may wait this long for a worker.
+_APART_S = 30.0
 
 
 async def rerank(setup: Setup, request: Request, answer: Answer) -> Result:
@@ -38,30 +45,53 @@ async def rerank(setup: Setup, request: Request, answer: Answer) -> Result:
     return shortlist.cut(result, request.top_k or setup.top_k, setup.cut, depth=setup.last_depth)
 
 
-async def canaries(setup: Setup, *, clock: Callable[[], float] = time.monotonic) -> list[float]:
-    """Score the fixed pairs by which a guard knows the model again; none where text is sent."""
+def recognise(setup: Setup, scheduler: Scheduler) -> None:
+    """Let the guard know the model again, or not, by the fixed pairs of its snapshot."""
+    if setup.guard is None or not setup.guard.wants_canaries:
+        return
+    # A model that cannot score them will say so in requests.
+    with contextlib.suppress(RerankError):
+        setup.guard.check(canaries(setup, scheduler))
+
+
+def canaries(setup: Setup, scheduler: Scheduler) -> list[float]:
+    """Score the fixed pairs; none where text is sent. Raises `RerankError`."""
     if setup.sends:
         return []
-    scores: list[float] = []
-    for query, texts in CANARIES:
-        scores += await scored(setup, query, texts, clock=clock)
-    return scores
+    return [
+        score
+        for query, texts in CANARIES
+        for score in scheduler.submit(_scored(setup, query, texts)).result()
+    ]
 
 
-async def scored(
-    setup: Setup,
-    query: str,
-    texts: Sequence[str],
-    *,
-    clock: Callable[[], float] = time.monotonic,
-) -> list[float]:
+def apart(setup: Setup, scheduler: Scheduler) -> Score | None:
+    """Give what scores one pair outside of any request, nan where it cannot.
+
+    None where text is sent: a pair of no request goes nowhere.
+    """
+    if setup.sends:
+        return None
+
+    def score(query: str, text: str) -> float:
+        try:
+            found = scheduler.submit(_scored(setup, query, [text])).result(timeout=_APART_S)
+        except (RerankError, TimeoutError):
+            return math.nan
+        return found[0] if found else math.nan
+
+    return score
+
+
+async def _scored(setup: Setup, query: str, texts: Sequence[str]) -> list[float]:
     """Score texts by the stages, in no hurry, unwatched and uncut. Raises `RerankError`."""
     bare = replace(
         setup, guard=None, depth=None, skip=None, stop=None, cut=None, top_k=None, strict=True
     )
     request = Request(query, tuple(Candidate(text) for text in texts))
-    now_s = clock()
-    result = await engine.rerank(bare, request, deadline_s=None, submitted_s=now_s, clock=clock)
+    result = await engine.rerank(
+        bare, request, deadline_s=None, submitted_s=time.monotonic(), clock=time.monotonic
+    )
     hits = sorted(result.hits, key=lambda hit: hit.index)
     return [hit.score for hit in hits if hit.score is not None]
 

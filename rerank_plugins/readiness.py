@@ -2,10 +2,12 @@
 
 import contextlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
 
+from .records import Result
 from .scorers import Scorer
+from .scorers.jobs import wait
 
 
 class Readiness:
@@ -64,3 +66,14 @@ class Readiness:
     def _quietly(self) -> None:
         with contextlib.suppress(Exception):
             self.warm_up()
+
+
+async def once_warm(
+    warming: Future[None] | None, answer: Callable[[], Coroutine[object, object, Result]]
+) -> Result:
+    """Answer after the warm-up that is under way, if one is."""
+    if warming is not None:
+        # Where it fails, so will the stage, which says so in the result.
+        with contextlib.suppress(Exception):
+            await wait(warming)
+    return await answer()

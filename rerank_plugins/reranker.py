@@ -1,11 +1,9 @@
 """What users hold: a reranker, from a model name, a file of settings, or stages of their own."""
 
-import contextlib
-import math
 import os
 import time
 import weakref
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
@@ -14,26 +12,20 @@ from typing import Literal, Self
 from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import TracerProvider
 
-from . import engine, guarded, validity
-from .auditing import Auditor
+from . import auditing, engine, guarded, validity
 from .cascade import Stage
 from .engine import Setup, WhenCold
-from .errors import InvalidRequest, Overloaded, RerankError
-from .guard import Score
+from .errors import Overloaded
 from .passages import Fold
 from .policy import Policy
-from .readiness import Readiness
-from .records import Budget, Candidate, Code, Request, Result
+from .readiness import Readiness, once_warm
+from .records import Candidate, Code, Request, Result
 from .scorers import cores
 from .scorers.files import EMBEDDED, Precision
-from .scorers.jobs import wait
 from .scorers.pairs import Long
 from .scorers.scheduler import Scheduler
 from .scorers.session import Provider
 from .telemetry import Redact, Telemetry, Trace
-
-# A pair of no request may wait this long for a worker.
-_APART_S = 30.0
 
 
 class Reranker:
@@ -128,16 +120,11 @@ class Reranker:
             guard=self.setup.guard,
             clock=clock,
         )
-        self._auditor: Auditor | None = None
-        if self.setup.exit_audit is not None:
-            self._auditor = Auditor(
-                self.setup, self.setup.exit_audit, told=self._telemetry.audited, clock=clock
-            )
+        self._auditor = auditing.made(self.setup, told=self._telemetry.audited, clock=clock)
         # Worker threads must not outlive a reranker that nobody closed.
         self._finalizer = weakref.finalize(self, self._scheduler.close)
         if self.setup.guard is not None:
-            if not self.setup.sends:
-                self.setup.guard.attach(_apart(self.setup, self._scheduler))
+            self.setup.guard.attach(guarded.apart(self.setup, self._scheduler))
             weakref.finalize(self, self.setup.guard.close)
 
     @property
@@ -153,11 +140,7 @@ class Reranker:
     def warm_up(self) -> None:
         """Run short and long, single and full batches on every stage; later calls do nothing."""
         self._readiness.warm_up()
-        if self.setup.guard is not None and self.setup.guard.wants_canaries:
-            # A model that cannot score them will say so in requests.
-            with contextlib.suppress(RerankError):
-                scores = guarded.canaries(self.setup, clock=self._clock)
-                self.setup.guard.check(self._scheduler.submit(scores).result())
+        guarded.recognise(self.setup, self._scheduler)
 
     def feedback(self, request_id: str, score: float) -> None:
         """Tell how good the answer built on a result was, in [0, 1], 1 being best.
@@ -166,9 +149,7 @@ class Reranker:
         it comes from; it becomes a metric and, where there is a guard, moves it. Costs
         microseconds. Raises `InvalidRequest`.
         """
-        if not 0.0 <= score <= 1.0:
-            message = f"feedback is {score!r}; expected a number from 0 (bad) to 1 (good)"
-            raise InvalidRequest(message)
+        validity.feedback(score)
         self._telemetry.feedback(score)
         if self.setup.guard is not None:
             self.setup.guard.feedback(request_id, score)
@@ -187,7 +168,7 @@ class Reranker:
         Give `Candidate`s where the first stage has scores. Raises `InvalidRequest`; anything else
         degrades the result visibly, unless strict.
         """
-        request = _request(query, passages, top_k=top_k, budget_ms=budget_ms, strict=strict)
+        request = validity.request(query, passages, top_k=top_k, budget_ms=budget_ms, strict=strict)
         return self.submit(request).result()
 
     async def arerank(
@@ -202,7 +183,7 @@ class Reranker:
         """Do what `rerank` does without blocking the event loop; cancelling drops the work."""
         import asyncio
 
-        request = _request(query, passages, top_k=top_k, budget_ms=budget_ms, strict=strict)
+        request = validity.request(query, passages, top_k=top_k, budget_ms=budget_ms, strict=strict)
         return await asyncio.wrap_future(self.submit(request))
 
     def submit(self, request: Request) -> Future[Result]:
@@ -237,7 +218,7 @@ class Reranker:
         warming = self._readiness.under_way if deadline_s is None else None
         claim = self._scheduler.claim(deadline_s)
         answer = trace.observe(
-            lambda: _once_warm(
+            lambda: once_warm(
                 warming,
                 lambda: guarded.rerank(
                     self.setup,
@@ -271,9 +252,10 @@ class Reranker:
             except Overloaded as error:
                 detail = str(error)
         seconds = self._clock() - now_s
-        return _done(
-            engine.pass_through(self.setup, request, outage, seconds=seconds, detail=detail)
-        )
+        result = engine.pass_through(self.setup, request, outage, seconds=seconds, detail=detail)
+        done: Future[Result] = Future()
+        done.set_result(result)
+        return done
 
     def close(self) -> None:
         """End the workers and release the models; requests under way fail with `ClosedError`."""
@@ -312,49 +294,3 @@ def load(
         meter_provider=meter_provider,
         redact=redact,
     )
-
-
-def _request(
-    query: str,
-    passages: Iterable[str | Candidate | None],
-    *,
-    top_k: int | None,
-    budget_ms: float | None,
-    strict: bool | None,
-) -> Request:
-    if isinstance(passages, str | bytes) or not isinstance(passages, Iterable):
-        message = f"passages is {repr(passages)[:40]}; expected a list of texts"
-        raise InvalidRequest(message)
-    candidates = tuple(one if isinstance(one, Candidate) else Candidate(one) for one in passages)
-    budget = Budget(None if budget_ms is None else budget_ms / 1e3)
-    return Request(query, candidates, top_k=top_k, budget=budget, strict=strict)
-
-
-def _apart(setup: Setup, scheduler: Scheduler) -> Score:
-    """Give what scores one pair outside of any request; nan where it cannot."""
-
-    def score(query: str, text: str) -> float:
-        try:
-            answer = guarded.scored(setup, query, [text])
-            found = scheduler.submit(answer).result(timeout=_APART_S)
-        except (RerankError, TimeoutError):
-            return math.nan
-        return found[0] if found else math.nan
-
-    return score
-
-
-async def _once_warm(
-    warming: Future[None] | None, answer: Callable[[], Coroutine[object, object, Result]]
-) -> Result:
-    if warming is not None:
-        # Where it fails, so will the stage, which says so in the result.
-        with contextlib.suppress(Exception):
-            await wait(warming)
-    return await answer()
-
-
-def _done(result: Result) -> Future[Result]:
-    future: Future[Result] = Future()
-    future.set_result(result)
-    return future

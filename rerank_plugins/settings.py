@@ -184,8 +184,8 @@ class GuardSettings(_Table):
     )
     snapshot: Path | None = Field(
         default=None,
-        description="what requests should look like, from `rerank-plugins drift --save`; None: the "
-        "first `learn` requests",
+        description="what requests should look like, from `rerank-plugins drift snapshot`; "
+        "None: the first `learn` requests",
     )
     action: Action = Field(
         default="first_stage",
@@ -213,7 +213,8 @@ class GuardSettings(_Table):
     null_every: Annotated[int, Field(ge=0)] = Field(
         default=4,
         description="for one request in this many, a passage of an earlier one is scored too, off "
-        "the path and never where text is sent; 0: none",
+        "the path and never where text is sent; up to 32 passages are kept in memory for that; 0: "
+        "none, and nothing is kept",
     )
     log: Path | None = Field(
         default=None, description="JSON lines of numbers, per request and window; None: none"

@@ -1,13 +1,31 @@
 """What a request must be before anything is done for it."""
 
 import math
+from collections.abc import Iterable
 from numbers import Integral, Real
 
 from .errors import InvalidRequest
-from .records import Request
+from .records import Budget, Candidate, Request
 
 # How much of the caller's own bad input an error shows.
 _SHOWN_CHARS = 40
+
+
+def request(
+    query: str,
+    passages: Iterable[str | Candidate | None],
+    *,
+    top_k: int | None,
+    budget_ms: float | None,
+    strict: bool | None,
+) -> Request:
+    """Put a caller's arguments into a request; `check` judges them. Raises `InvalidRequest`."""
+    if isinstance(passages, str | bytes) or not isinstance(passages, Iterable):
+        message = f"passages is {repr(passages)[:_SHOWN_CHARS]}; expected a list of texts"
+        raise InvalidRequest(message)
+    candidates = tuple(one if isinstance(one, Candidate) else Candidate(one) for one in passages)
+    budget = Budget(None if budget_ms is None else budget_ms / 1e3)
+    return Request(query, candidates, top_k=top_k, budget=budget, strict=strict)
 
 
 def check(request: Request) -> None:
@@ -31,6 +49,13 @@ def check(request: Request) -> None:
                 "None where the first stage gives no scores"
             )
             raise InvalidRequest(message)
+
+
+def feedback(score: float) -> None:
+    """Refuse what is no share of the best. Raises `InvalidRequest`."""
+    if not 0.0 <= score <= 1.0:
+        message = f"feedback is {score!r}; expected a number from 0 (bad) to 1 (good)"
+        raise InvalidRequest(message)
 
 
 def _is_finite(value: object) -> bool:

@@ -83,6 +83,7 @@ def promised(block: str) -> str:
     [
         "README.md",
         "docs/quickstart.md",
+        "docs/drift.md",
         "docs/evaluation.md",
         "docs/llama-index.md",
         "docs/langchain.md",

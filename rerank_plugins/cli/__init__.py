@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import typer
 
 from ..errors import RerankError
+from . import drift
 from .bench import bench
 from .calibrate import calibrate_exits
 from .capacity import capacity
@@ -34,6 +35,9 @@ def application() -> typer.Typer:
     app.command("bench")(bench)
     app.command("capacity")(capacity)
     app.command("calibrate")(calibrate_exits)
+    app.add_typer(
+        drift.group(), name="drift", help="Watch for requests that are not what they were."
+    )
     app.command("export")(export)
     app.command("serve")(serve)
     app.command("doctor")(doctor)

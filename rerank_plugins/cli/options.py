@@ -59,12 +59,17 @@ def open_one(
     model: str | None, config: Path | None, *, tracer_provider: TracerProvider | None = None
 ) -> Reranker:
     """Open the reranker that one command works with. Raises `ConfigError`, `ModelError`."""
-    if model is not None and config is not None:
-        message = "both --model and --config were given; the file names its models: give one"
-        raise ConfigError(message)
+    one_of(model, config)
     if config is not None:
         return load(config, tracer_provider=tracer_provider)
     return Reranker(model or EMBEDDED, tracer_provider=tracer_provider)
+
+
+def one_of(model: str | None, config: Path | None) -> None:
+    """Refuse a model beside a file of settings. Raises `ConfigError`."""
+    if model is not None and config is not None:
+        message = "both --model and --config were given; the file names its models: give one"
+        raise ConfigError(message)
 
 
 def open_several(models: list[str], configs: list[Path]) -> dict[str, Reranker]:

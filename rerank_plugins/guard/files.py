@@ -23,7 +23,7 @@ def load(path: Path) -> Snapshot:
     except (OSError, ValueError) as error:
         message = (
             f"{path} holds no drift snapshot ({error}); make one with: "
-            "rerank-plugins drift --dataset DIR --save FILE"
+            "rerank-plugins drift snapshot --dataset DIR --save FILE"
         )
         raise ModelError(message) from error
 
@@ -34,7 +34,7 @@ def require(found: Snapshot, subject: str, path: Path) -> None:
         message = (
             f"the snapshot {path} was taken of {found.model} ({found.subject[:_SHOWN]}), and what "
             f"runs here is {subject[:_SHOWN]}: other weights, tokenizer, limits or stages. Its "
-            "numbers do not hold here; make another with: rerank-plugins drift --dataset DIR "
-            "--save FILE"
+            "numbers do not hold here; make another with: rerank-plugins drift snapshot "
+            "--dataset DIR --save FILE"
         )
         raise ModelError(message)

@@ -3,11 +3,26 @@
 import json
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from ..drift import FEATURES, Observation, Report
 from ..errors import ConfigError, InvalidRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line: what was observed of a request, or what the guard found and did.
+
+    `kind` is "request", "window", "canaries" or "feedback"; `at_s` counts from the epoch.
+    """
+
+    kind: str
+    at_s: float
+    observation: Observation | None = None
+    harmful: bool = False
+    acting: bool = False
 
 
 def open_log(path: Path) -> TextIO:
@@ -61,8 +76,8 @@ def note_line(cause: str, value: float, *, harmful: bool, at_s: float) -> str:
     return _line(facts)
 
 
-def read(path: Path) -> Iterator[Observation]:
-    """Read the requests of a log. Raises `InvalidRequest`."""
+def read(path: Path) -> Iterator[Entry]:
+    """Read a log, line by line. Raises `InvalidRequest`."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -70,15 +85,22 @@ def read(path: Path) -> Iterator[Observation]:
         raise InvalidRequest(message) from error
     for number, line in enumerate(lines, start=1):
         try:
-            facts = json.loads(line)
-            if facts["kind"] == "request":
-                yield Observation(tuple(float(facts.get(name, math.nan)) for name in FEATURES))
+            yield _entry(json.loads(line))
         except (ValueError, KeyError, TypeError) as error:
             message = (
                 f"{path}, line {number} is none of a guard's log ({type(error).__name__}); "
                 "give the file that [guard] log names"
             )
             raise InvalidRequest(message) from error
+
+
+def _entry(facts: Mapping[str, Any]) -> Entry:
+    kind, at_s = str(facts["kind"]), float(facts["at_s"])
+    if kind == "request":
+        values = tuple(float(facts.get(name, math.nan)) for name in FEATURES)
+        return Entry(kind, at_s, Observation(values))
+    harmful = facts["verdict"] == "harmful" if kind == "window" else bool(facts["harmful"])
+    return Entry(kind, at_s, harmful=harmful, acting=bool(facts.get("acting", False)))
 
 
 def _line(facts: Mapping[str, object]) -> str:

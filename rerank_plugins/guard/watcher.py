@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import drift
-from ..drift import Observation, Report, Snapshot, Verdict, Window, canaries
+from ..drift import Observation, Report, Snapshot, Verdict, Window
+from ..drift.canaries import TOLERANCE, deviation
 from ..records import Candidate, Hit
 from . import log
 from .options import CONFIGURED, GuardOptions, Stance
@@ -126,6 +127,11 @@ class Guard:
         """Wait until all that was left has been thought about."""
         self._notes.join()
 
+    def learnt(self, *, subject: str, model: str, canaries: Sequence[float] = ()) -> Snapshot:
+        """Sum up the requests that no snapshot was there for."""
+        self.settle()
+        return drift.snapshot(self._learned, subject=subject, model=model, canaries=canaries)
+
     def close(self) -> None:
         """End the thread, after what is waiting, and close the log."""
         with self._starting:
@@ -226,8 +232,8 @@ class Guard:
     def _canaries(self, scores: Sequence[float]) -> None:
         if self.reference is None or not scores:
             return
-        value = canaries.deviation(self.reference.canaries, scores)
-        wrong = value > canaries.TOLERANCE
+        value = deviation(self.reference.canaries, scores)
+        wrong = value > TOLERANCE
         self._resolve.insist("canaries", on=wrong)
         self.state = replace(self.state, canaries=value)
         self._settle_on(self.state.report)
