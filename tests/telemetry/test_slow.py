@@ -26,7 +26,8 @@ def test_a_slow_request_is_logged_with_its_reasons(slow):
     facts = record.rerank
     assert record.levelno == logging.WARNING
     assert facts["request_id"] == result.request_id
-    assert facts["slowest"] in {"score embedded", "tokenise embedded", "queue"}
+    # Which step is the slowest is the machine's to say.
+    assert facts["slowest"].split()[0] in {"select", "queue", "tokenise", "score", "fold", "fuse"}
     assert 0.0 < facts["slowest_share"] <= 1.0
     assert "select:blank:1" in facts["decisions"]
     assert facts["candidates"] == 3
