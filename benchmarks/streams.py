@@ -1,0 +1,177 @@
+"""Streams of requests to find drift in: the judged sets as they are, and as they go wrong.
+
+Every stream is scored once; scores, priors and lengths are cached as JSON, and no text.
+"""
+
+import json
+import random
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from rerank_plugins import Candidate, Reranker
+from rerank_plugins.evaluation import datasets
+from rerank_plugins.evaluation.datasets import Dataset, Topic
+
+DEPTH = 50
+NULLS = 4
+MODEL = Path(__file__).parent.parent / "rerank_plugins/models/embedded"
+WEB = ("trec-dl19", "trec-dl22")
+SETS = {
+    "tatqa": 100,
+    "cosqa": 100,
+    "scifact": 100,
+    "cranfield": 60,
+    "cacm": 60,
+    "cisi": 60,
+    "lisa": 60,
+    "medline": 60,
+    "vaswani": 60,
+}
+# The letters of another script, one for one: BM25 sees the same terms, the model has never read it.
+_SCRIPT = str.maketrans(
+    "abcdefghijklmnopqrstuvwxyz",
+    "αβψδεφγηιξκλμνοπϟρστθωϛχυζ",
+)
+_QUERY_PREFIX = (
+    "<Instruct>: Given a web search query, retrieve relevant passages that answer the query\n"
+    "<Query>: "
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One request of a stream; lists are per candidate, in first-stage order."""
+
+    qid: str
+    query_chars: int
+    priors: list[float]
+    scores: list[float]
+    chars: list[int]
+    grades: list[int] | None
+    ideal: list[int] | None
+    nulls: list[float]
+
+
+Score: TypeAlias = Callable[[Path], list[Asked]]
+"""Scores the queries of a stream, given the folder of collections."""
+
+
+def streams(scratch: Path) -> Mapping[str, Score]:
+    """Name every stream and say how it is scored; damaged models are written to `scratch`."""
+    found: dict[str, Score] = {name: _plain(name, count) for name, count in SETS.items()}
+    found |= {name: _plain(name, 100) for name in WEB}
+    found |= {
+        "trec-dl19, tripled": _changed(passage=lambda text: " ".join([text] * 3)),
+        "trec-dl19, other script": _changed(query=_script, passage=_script),
+        "trec-dl19, wrong template": _changed(
+            query=lambda text: _QUERY_PREFIX + text, passage=lambda text: f"<Document>: {text}"
+        ),
+    }
+    for bits in (4, 3, 2):
+        found[f"trec-dl19, {bits} bits"] = _damaged(bits, scratch)
+    return found
+
+
+def load(name: str, data: Path, cache: Path) -> list[Asked]:
+    """Give a stream, scored now unless it was before."""
+    path = cache / f"{name.replace(', ', '-').replace(' ', '-')}.json"
+    if not path.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        asked = streams(cache)[name](data)
+        path.write_text(json.dumps([asdict(one) for one in asked]), encoding="utf-8")
+    return [Asked(**one) for one in json.loads(path.read_text(encoding="utf-8"))]
+
+
+def read(name: str, data: Path, count: int) -> Dataset:
+    """Read a set of requests as BM25 gives them."""
+    folder = data / name
+    run = folder / "rerank" / "BM25.jsonl" if name in WEB else None
+    found = datasets.shorten(datasets.read(folder, run=run), DEPTH)
+    return datasets.sample(found, count)
+
+
+def _plain(name: str, count: int) -> Score:
+    return lambda data: _score(Reranker(prior_weight=0.0), read(name, data, count))
+
+
+def _changed(
+    *,
+    query: Callable[[str], str] = lambda text: text,
+    passage: Callable[[str], str] = lambda text: text,
+) -> Score:
+    def scored(data: Path) -> list[Asked]:
+        found = read("trec-dl19", data, 100)
+        topics = [
+            replace(
+                topic,
+                query=query(topic.query),
+                candidates=tuple(
+                    Candidate(passage(one.text or ""), one.prior) for one in topic.candidates
+                ),
+            )
+            for topic in found.topics
+        ]
+        return _score(Reranker(prior_weight=0.0), replace(found, topics=tuple(topics)))
+
+    return scored
+
+
+def _damaged(bits: int, scratch: Path) -> Score:
+    """Score with weights that keep only `bits` of their 8: what a bad quantisation does."""
+
+    def scored(data: Path) -> list[Asked]:
+        folder = scratch / f"{bits}-bits"
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(MODEL / "tokenizer.json", folder)
+        graph = onnx.load(str(MODEL / "model.onnx"))
+        step = 2 ** (8 - bits)
+        for tensor in graph.graph.initializer:
+            if tensor.data_type == onnx.TensorProto.INT8:
+                values = numpy_helper.to_array(tensor).astype(np.int64)
+                coarse = np.clip(np.round(values / step) * step, -127, 127).astype(np.int8)
+                tensor.CopyFrom(numpy_helper.from_array(coarse, tensor.name))
+        onnx.save(graph, str(folder / "model.onnx"))
+        return _score(Reranker(folder, prior_weight=0.0), read("trec-dl19", data, 100))
+
+    return scored
+
+
+def _script(text: str) -> str:
+    return text.lower().translate(_SCRIPT)
+
+
+def _score(reranker: Reranker, dataset: Dataset) -> list[Asked]:
+    with reranker:
+        source = random.Random(0)
+        return [_one(reranker, topic, dataset, source) for topic in dataset.topics]
+
+
+def _one(reranker: Reranker, topic: Topic, dataset: Dataset, source: random.Random) -> Asked:
+    result = reranker.rerank(topic.query, topic.candidates)
+    scores = {hit.index: hit.score for hit in result.hits}
+    others = [one for one in dataset.topics if one.qid != topic.qid]
+    strangers = [source.choice(source.choice(others).candidates) for _ in range(NULLS)]
+    nulls = reranker.rerank(topic.query, strangers)
+    judged = dataset.qrels.get(topic.qid)
+    floor = min((one for one in scores.values() if one is not None), default=0.0)
+    return Asked(
+        topic.qid,
+        len(topic.query),
+        [one.prior or 0.0 for one in topic.candidates],
+        [_or(scores[i], floor) for i in range(len(topic.candidates))],
+        [len(one.text or "") for one in topic.candidates],
+        None if judged is None else [judged.get(one, 0) for one in topic.docids],
+        None if judged is None else sorted(judged.values(), reverse=True)[:10],
+        [hit.score for hit in nulls.hits if hit.score is not None],
+    )
+
+
+def _or(score: float | None, floor: float) -> float:
+    return floor if score is None else score
