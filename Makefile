@@ -81,7 +81,7 @@ $(VENV)/.docs: $(VENV)/.user
 	$(UV) sync --frozen --inexact --quiet --no-default-groups --extra eval --group docs
 	touch $@
 
-# The plots of docs/measured: what adaptive work saves and loses. Ten minutes on two cores.
+# The plots of docs/measured: what adaptive work saves and loses. Eleven minutes on two idle cores.
 plots: $(VENV)/.user
 	$(BIN)/python benchmarks/adaptive.py
 

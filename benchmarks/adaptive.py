@@ -2,8 +2,8 @@
 
 python benchmarks/adaptive.py [--quick], with the extras `eval` and `export` (for the random model
 of twelve layers; left out where torch is missing). Writes adaptive.json and adaptive.md into
-benchmarks/results and the plots into docs/measured. On two cores it takes about 15 minutes, quick
-about 3.
+benchmarks/results and the plots into docs/measured. On two idle cores it takes about 11 minutes,
+quick about 3.
 """
 
 import argparse
@@ -49,7 +49,7 @@ def main() -> None:
     how = _arguments()
     started = time.monotonic()
     files = find(how.model)
-    options = OnnxOptions(max_tokens=how.max_tokens)
+    options = OnnxOptions(max_tokens=how.max_tokens, long="truncate")
     made = Trunk(files, from_card(files.card), options)
     one = replay(made, how, started)
     with tempfile.TemporaryDirectory() as scratch:
@@ -57,8 +57,10 @@ def main() -> None:
         artefact.save(one.done.exits, folder / "exits")
         queries = replayed.asked(how.data, CLOCK_SET, made, sample=1000)
         clock = {
-            "the model": pairs(one, how, queries[: 4 if how.quick else 12]),
-            "MiniLM-L12, random weights": mechanics(folder / "L12", options, queries[:2], started),
+            "the model": pairs(one, how, queries[: 4 if how.quick else 8]),
+            "MiniLM-L12, random weights": mechanics(
+                folder / "L12", options, queries[: 1 if how.quick else 2], started
+            ),
         }
         say(started, "paired requests timed")
         kept = budgets(one, folder / "exits", how, queries, started)
@@ -129,7 +131,7 @@ def pairs(one: Replay, how: argparse.Namespace, queries: Sequence[Asked]) -> lis
     """Time the whole model beside exits and the cascade that calibration chose."""
     mass, keep = replayed.best_cascade(one)
     layers = [fitted.head.layer for fitted in one.done.fitted]
-    stage = {"scorer": how.model, "max_tokens": how.max_tokens}
+    stage = {"scorer": how.model, "max_tokens": how.max_tokens, "long": "truncate"}
     margins = replayed.margins_at(one, one.how.alpha)
     ways: dict[str, Mapping[str, object]] = {
         "whole model": {"stages": [stage]},
@@ -175,7 +177,12 @@ def budgets(
 ) -> list[Kept]:
     """Ask within budgets: the whole model on the first that fit, and the calibrated exits."""
     # Passages seen before would be read for nothing, which new ones are not.
-    stage = {"scorer": how.model, "max_tokens": how.max_tokens, "token_cache_bytes": 0}
+    stage = {
+        "scorer": how.model,
+        "max_tokens": how.max_tokens,
+        "long": "truncate",
+        "token_cache_bytes": 0,
+    }
     exiting = {**stage, "exits": str(folder), "exit_method": "crc", "keep": {"risk": _least(one)}}
     sets = {100: queries, 200: clocked.doubled(how.data, queries)}
     both = {"first k that fit, whole model": stage, "calibrated exits": exiting}
@@ -265,7 +272,9 @@ def _least(one: Replay) -> float:
 def _margined(one: Replay, how: argparse.Namespace, margins: Sequence[float]) -> Reranker:
     files = find(how.model)
     heads = [fitted.head for fitted in one.done.fitted]
-    scorers = stages_of(Trunk(files, heads, OnnxOptions(max_tokens=how.max_tokens)))
+    scorers = stages_of(
+        Trunk(files, heads, OnnxOptions(max_tokens=how.max_tokens, long="truncate"))
+    )
     keeps = [*(MarginKeep(m, one.how.top_k, min=one.how.top_k) for m in margins), None]
     stages = tuple(Stage(s, keep) for s, keep in zip(scorers, keeps, strict=True))
     return Reranker(Setup(stages, prior_weight=one.how.prior_weight))
@@ -285,9 +294,16 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--model", default="embedded")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
     parser.add_argument("--plots", type=Path, default=ROOT / "docs" / "measured")
-    parser.add_argument("--sample", type=int, default=26, help="queries of each set")
-    parser.add_argument("--requests", type=int, default=100, help="per cell of the budget table")
-    parser.add_argument("--max-tokens", type=int, default=160, help="tokens a pair")
+    parser.add_argument("--sample", type=int, default=16, help="queries of each set")
+    parser.add_argument(
+        "--requests",
+        type=int,
+        default=100,
+        help="per cell of the budget table; half as many of a lone caller",
+    )
+    parser.add_argument(
+        "--max-tokens", type=int, default=160, help="tokens a pair; what is over is cut"
+    )
     parser.add_argument("--quick", action="store_true")
     return parser.parse_args()
 
