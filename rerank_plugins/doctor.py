@@ -20,7 +20,7 @@ from .errors import RerankError
 from .policy import Policy
 from .registry import KNOWN
 from .reranker import Reranker
-from .scorers import Scorer, Sends
+from .scorers import Scorer, Sends, cores
 from .scorers.files import cpu_features, verify
 from .scorers.graphs.cache import directory
 from .scorers.lexical import LexicalScorer
@@ -62,6 +62,7 @@ def examine(settings: Settings) -> Iterator[Check]:
     for name in _LIBRARIES:
         yield _library(name)
     yield _cpu()
+    yield _workers(settings)
     providers = [name.removesuffix("ExecutionProvider") for name in ort.get_available_providers()]
     yield Check("providers", "ok", ", ".join(providers))
     yield _extras()
@@ -86,10 +87,18 @@ def _library(name: str) -> Check:
 
 def _cpu() -> Check:
     found = [name for name in _VECTOR if name in cpu_features()]
-    cores = f"{os.cpu_count()} cores"
+    count = f"{os.cpu_count()} cores"
     if not found:
-        return Check("cpu", "warn", f"{cores}, no known vector extension: models run slowly")
-    return Check("cpu", "ok", f"{cores}, {', '.join(found)}")
+        return Check("cpu", "warn", f"{count}, no known vector extension: models run slowly")
+    return Check("cpu", "ok", f"{count}, {', '.join(found)}")
+
+
+def _workers(settings: Settings) -> Check:
+    asked = settings.service.workers
+    why = "one per core that this process may use" if asked is None else "set by service.workers"
+    inside = ", ".join(str(one.intra_threads) for one in settings.stages)
+    found = f"{asked or cores.count()}, {why}; threads inside an operator: {inside}"
+    return Check("workers", "ok", found)
 
 
 def _extras() -> Check:

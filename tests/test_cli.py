@@ -256,6 +256,18 @@ def test_doctor_passes_on_the_embedded_model(capsys):
     assert {one["verdict"] for one in checks.values()} <= {"ok", "warn"}
 
 
+@pytest.mark.parametrize(("workers", "found"), [(None, "one per core"), (3, "3, set by")])
+def test_doctor_says_how_many_workers_there_are(workers, found, tmp_path, capsys):
+    """How many threads score, who said so, and how many compute inside an operator."""
+    config = tmp_path / "rerank.json"
+    stages = [{"scorer": "lexical", "intra_threads": 2}]
+    config.write_text(json.dumps({"stages": stages, "service": {"workers": workers}}))
+    assert run("doctor", "--config", config, "--json") == 0
+    checks = {one["name"]: one["found"] for one in json.loads(capsys.readouterr().out)}
+    assert found in checks["workers"]
+    assert checks["workers"].endswith("inside an operator: 2")
+
+
 def test_doctor_fails_on_a_model_that_does_not_load(tmp_path, capsys):
     """A folder without a model is one failed line, and exit code 1."""
     config = tmp_path / "rerank.toml"
