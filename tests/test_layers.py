@@ -64,6 +64,7 @@ ROWS = (
         "export",
         "otlp",
         "server",
+        "sharing",
         "testing",
         "triton",
     ),

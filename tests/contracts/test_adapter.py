@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from rerank_plugins import Candidate, Reranker, RerankError
-from rerank_plugins.adapting import SharedReranker, prior, settings, shown
+from rerank_plugins.adapting import prior, shown
+from rerank_plugins.sharing import SharedReranker, settings
 from tests import tiny
 
 os.environ["HAYSTACK_TELEMETRY_ENABLED"] = "false"

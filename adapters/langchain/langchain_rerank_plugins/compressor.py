@@ -10,7 +10,8 @@ from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
 from rerank_plugins import Candidate, Result
-from rerank_plugins.adapting import SharedReranker, facts, hit_facts, prior, settings, shown
+from rerank_plugins.adapting import facts, hit_facts, prior, shown
+from rerank_plugins.sharing import SharedReranker, kept
 
 from .runs import arun, run
 
@@ -166,20 +167,7 @@ class RerankPluginsCompressor(BaseDocumentCompressor):
         return RunnableLambda(compress, afunc=acompress, name="rerank")
 
     def _engine(self) -> SharedReranker:
-
-        source = settings(
-            model=self.model,
-            config=self.config,
-            max_tokens=self.max_tokens,
-            precision=self.precision,
-            provider=self.provider,
-            revision=self.revision,
-            local_files_only=self.local_files_only,
-            depth=self.depth,
-            prior_weight=self.prior_weight,
-        )
-        if self._shared is None or self._shared.source != source:
-            self._shared = SharedReranker(source)
+        self._shared = kept(self._shared, self)
         return self._shared
 
     def _candidates(self, documents: Sequence[Document]) -> list[Candidate]:

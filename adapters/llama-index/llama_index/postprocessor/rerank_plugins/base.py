@@ -13,15 +13,8 @@ from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, QueryBundle
 
 from rerank_plugins import Candidate, Hit, Result
-from rerank_plugins.adapting import (
-    SharedReranker,
-    counted,
-    facts,
-    hit_facts,
-    prior,
-    settings,
-    shown,
-)
+from rerank_plugins.adapting import counted, facts, hit_facts, prior, shown
+from rerank_plugins.sharing import SharedReranker, kept
 
 dispatcher = get_dispatcher(__name__)
 
@@ -163,20 +156,7 @@ class RerankPluginsRerank(BaseNodePostprocessor):
         return outcome.nodes
 
     def _engine(self) -> SharedReranker:
-
-        source = settings(
-            model=self.model,
-            config=self.config,
-            max_tokens=self.max_tokens,
-            precision=self.precision,
-            provider=self.provider,
-            revision=self.revision,
-            local_files_only=self.local_files_only,
-            depth=self.depth,
-            prior_weight=self.prior_weight,
-        )
-        if self._shared is None or self._shared.source != source:
-            self._shared = SharedReranker(source)
+        self._shared = kept(self._shared, self)
         return self._shared
 
     def _candidates(self, nodes: Sequence[NodeWithScore]) -> list[Candidate]:
