@@ -139,6 +139,7 @@ class Reranker:
 
     def warm_up(self) -> None:
         """Run short and long, single and full batches on every stage; later calls do nothing."""
+        self._scheduler.home.check()
         self._readiness.warm_up()
         guarded.recognise(self.setup, self._scheduler)
 
@@ -188,6 +189,7 @@ class Reranker:
 
     def submit(self, request: Request) -> Future[Result]:
         """Start a request and return its future; cancel the future to drop the work."""
+        self._scheduler.home.check()
         top_k = request.top_k or self.setup.top_k
         budget_s = request.budget.time_s or self.setup.budget.time_s
         with self._telemetry.request(request, top_k=top_k, budget_s=budget_s) as trace:

@@ -24,6 +24,7 @@ from typing import TypeAlias, TypeVar
 
 from ..errors import ClosedError, Overloaded
 from .claims import Claim, Share, share
+from .forks import Home
 from .jobs import Job, Jobs, Wait
 
 # How much longer than its bare work a request without a deadline may take before it goes first.
@@ -66,6 +67,7 @@ class Scheduler:
         max_requests: int = 1024,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.home = Home("the reranker")
         self.workers = workers
         self.max_requests = max_requests
         self._clock = clock
@@ -142,7 +144,9 @@ class Scheduler:
         return future  # type: ignore[return-value]
 
     def close(self) -> None:
-        """Fail what has not finished with `ClosedError` and end the workers."""
+        """Fail what has not finished with `ClosedError` and end the workers; nothing in a fork."""
+        if self.home.left:
+            return
         with self._changed:
             self._closed = True
             self._queue.clear()

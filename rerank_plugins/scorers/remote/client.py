@@ -17,6 +17,7 @@ import certifi
 import httpx
 
 from ...errors import ClosedError, ConfigError, RemoteError
+from ..forks import Home
 from .places import origin_of
 
 _REDIRECTS = frozenset({307, 308})
@@ -66,6 +67,7 @@ class Client:
         transport: Callable[[], httpx.AsyncBaseTransport] | None = None,
     ) -> None:
         self.options = options
+        self._home = Home("the remote scorer")
         self._transport = transport
         self._trust = _trust(options.ca_file)
         self._http2 = importlib.util.find_spec("h2") is not None
@@ -75,14 +77,17 @@ class Client:
         self._thread = threading.Thread(target=_turn, args=(self._loop,), daemon=True)
         self._thread.name = "rerank-remote"
         self._thread.start()
-        self._finalizer = weakref.finalize(self, _end, self._loop, self._free, self._thread)
+        self._finalizer = weakref.finalize(
+            self, _end, self._home, self._loop, self._free, self._thread
+        )
 
     def submit(self, coroutine: Coroutine[object, object, R]) -> Future[R]:
-        """Run a coroutine on the thread; cancelling the future cancels it."""
-        if not self._finalizer.alive:
+        """Run a coroutine on the thread; cancelling the future cancels it. Raises `ClosedError`."""
+        try:
+            self._check_open()
+        except ClosedError:
             coroutine.close()
-            message = "the remote scorer is closed; create a new one"
-            raise ClosedError(message)
+            raise
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
     async def send(
@@ -120,6 +125,12 @@ class Client:
     def close(self) -> None:
         """Cancel what is under way and close the connections."""
         self._finalizer()
+
+    def _check_open(self) -> None:
+        self._home.check()
+        if not self._finalizer.alive:
+            message = "the remote scorer is closed; create a new one"
+            raise ClosedError(message)
 
     def _connect(self) -> httpx.AsyncClient:
         return httpx.AsyncClient(
@@ -196,8 +207,14 @@ def _turn(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def _end(
-    loop: asyncio.AbstractEventLoop, free: list[httpx.AsyncClient], thread: threading.Thread
+    home: Home,
+    loop: asyncio.AbstractEventLoop,
+    free: list[httpx.AsyncClient],
+    thread: threading.Thread,
 ) -> None:
+    # A fork shares the loop's sockets and selector: to close them there would break them here.
+    if home.left:
+        return
     asyncio.run_coroutine_threadsafe(_wind_up(free), loop).add_done_callback(
         lambda _: loop.call_soon_threadsafe(loop.stop)
     )
