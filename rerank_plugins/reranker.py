@@ -12,7 +12,7 @@ from typing import Literal, Self
 from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import TracerProvider
 
-from . import auditing, engine, guarded, validity
+from . import auditing, beside, engine, guarded, validity
 from .cascade import Stage
 from .engine import Setup, WhenCold
 from .errors import Overloaded
@@ -76,6 +76,7 @@ class Reranker:
     ) -> None:
         from . import config  # pydantic is a third of the import time
 
+        beside.check(locals(), Reranker.__init__.__kwdefaults__ or {})
         common: dict[str, object] = {
             "budget": {"time_ms": budget_ms},
             "selection": {"depth": depth, "top_k": top_k},

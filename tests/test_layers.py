@@ -47,7 +47,7 @@ ROWS = (
     ("answer",),
     ("engine",),
     ("guarded",),
-    ("destinations", "rules", "staging"),  # L4
+    ("beside", "destinations", "rules", "staging"),  # L4
     ("settings",),
     ("guarding",),
     ("config",),
