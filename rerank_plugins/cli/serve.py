@@ -24,8 +24,13 @@ def serve(
         typer.Option(help="Bearer tokens that may call, one a line; or RERANK_PLUGINS_TOKENS."),
     ] = None,
     max_requests: Annotated[
-        int, typer.Option(min=1, help="Requests under way in a process before one gets 429.")
-    ] = 256,
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Requests under way in a process before one gets 429; else the file's, or 256.",
+        ),
+    ] = None,
 ) -> None:
     """Serve the routes that Cohere, Jina, vLLM, Infinity and TEI clients speak.
 

@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -13,8 +13,9 @@ import uvicorn
 from starlette.applications import Starlette
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from .. import config
 from ..errors import ConfigError
-from ..reranker import Reranker, load
+from ..reranker import Reranker
 from . import observing
 from .app import Serving, build
 from .limits import Limits
@@ -22,6 +23,7 @@ from .limits import Limits
 # How a parent tells its workers what to serve; they are fresh interpreters.
 _ENVIRONMENT = "RERANK_PLUGINS_SERVE"
 _HEADER_TIMEOUT_S = 10.0
+_MOST_REQUESTS = 256
 TOKENS_VARIABLE = "RERANK_PLUGINS_TOKENS"
 
 
@@ -29,7 +31,8 @@ TOKENS_VARIABLE = "RERANK_PLUGINS_TOKENS"
 class ServeOptions:
     """How the server runs.
 
-    `config` is a settings file, `model` what to serve without one. `threads` is per worker process.
+    `config` is a settings file, `model` what to serve without one. `threads` and `max_requests` are
+    per worker process, None: what the file says, or else a share of the cores and 256.
     `tokens_file` holds one bearer token a line; the variable RERANK_PLUGINS_TOKENS, comma
     separated, adds to it.
     """
@@ -40,7 +43,7 @@ class ServeOptions:
     config: str | None = None
     model: str = "embedded"
     threads: int | None = None
-    max_requests: int = 256
+    max_requests: int | None = None
     tokens_file: str | None = None
     max_body_bytes: int = Limits().max_body_bytes
     max_candidates: int = Limits().max_candidates
@@ -116,11 +119,19 @@ def application() -> Starlette:
 
 def open_reranker(options: ServeOptions) -> Reranker:
     """Load what is served, with this worker's share of the cores unless told otherwise."""
-    if options.config is not None:
-        return load(options.config)
+    source = options.config or {
+        "stages": [{"scorer": options.model}],
+        "service": {"max_requests": _MOST_REQUESTS},
+    }
+    setup = config.build(config.read(source))
     share = max(1, (os.cpu_count() or 1) // options.workers)
-    service = {"workers": options.threads or share, "max_requests": options.max_requests}
-    return load({"stages": [{"scorer": options.model}], "service": service})
+    return Reranker(
+        replace(
+            setup,
+            workers=options.threads or setup.workers or share,
+            max_requests=options.max_requests or setup.max_requests,
+        )
+    )
 
 
 def open_tokens(options: ServeOptions) -> Sequence[str]:
