@@ -1,68 +1,88 @@
 """A rerank API behind TLS that offers HTTP/2, as gateways do."""
 
 import asyncio
-import json
-import socket
-import threading
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Self
+import ssl
 
-from hypercorn.asyncio import serve
-from hypercorn.config import Config
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.events import DataReceived, Event, RequestReceived, StreamEnded
 
-from rerank_plugins.testing.server import overlap
+from rerank_plugins.testing import FakeRerankServer
+from rerank_plugins.testing.server import Received
 
 
-class H2Server:
-    """Answers as Cohere does, in HTTP/2 or 1.1 as the client likes. `pem` is key and certificates.
+class H2Server(FakeRerankServer):
+    """Answers as Cohere does, in HTTP/2 or 1.1 as the client likes.
 
-    `versions` holds the protocol of each request, `clients` the address each came from.
+    `versions` holds the protocol of each connection. After `most` requests the next one on a
+    connection is answered by a goodbye.
     """
 
-    def __init__(self, pem: Path, *, requests_a_connection: int = 1000) -> None:
+    def __init__(self, tls: ssl.SSLContext, *, most: int = 1000) -> None:
         self.versions: list[str] = []
-        self.clients: set[tuple[str, int]] = set()
-        listening = socket.create_server(("127.0.0.1", 0))
-        self.url = f"https://127.0.0.1:{listening.getsockname()[1]}"
-        self._config = Config()
-        self._config.bind = [f"fd://{listening.detach()}"]
-        self._config.certfile = self._config.keyfile = str(pem)
-        self._config.keep_alive_max_requests = requests_a_connection
-        self._config.graceful_timeout = 0.1
-        self._config.errorlog = self._config.accesslog = None
-        self._loop = asyncio.new_event_loop()
-        self._stop = asyncio.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._most = most
+        tls.set_alpn_protocols(["h2", "http/1.1"])
+        super().__init__("cohere", tls=tls)
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join()
-
-    def _run(self) -> None:
-        self._loop.run_until_complete(
-            serve(self._answer, self._config, shutdown_trigger=self._stop.wait)
-        )
-        self._loop.close()
-
-    async def _answer(self, scope: Mapping[str, object], receive, send) -> None:
-        if scope["type"] != "http":
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if writer.get_extra_info("ssl_object").selected_alpn_protocol() != "h2":
+            self.versions.append("1.1")
+            await super()._connected(reader, writer)
             return
-        self.versions.append(scope["http_version"])
-        self.clients.add(scope["client"])
-        body, more = b"", True
-        while more:
-            event = await receive()
-            body, more = body + event.get("body", b""), event.get("more_body", False)
-        asked = json.loads(body)
-        rows = [
-            {"index": i, "relevance_score": overlap(asked["query"], text)}
-            for i, text in enumerate(asked["documents"])
-        ]
-        headers = [(b"content-type", b"application/json")]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": json.dumps({"results": rows}).encode()})
+        self.versions.append("2")
+        task = asyncio.current_task()
+        self._connections.add(task)
+        try:
+            await self._converse(reader, writer)
+        except (ConnectionError, asyncio.CancelledError):
+            return
+        finally:
+            self._connections.discard(task)
+            writer.close()
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = H2Connection(H2Configuration(client_side=False, header_encoding="utf-8"))
+        connection.initiate_connection()
+        heads: dict[int, dict[str, str]] = {}
+        bodies: dict[int, bytes] = {}
+        answered = 0
+        while True:
+            writer.write(connection.data_to_send())
+            await writer.drain()
+            data = await reader.read(2**16)
+            if not data or answered > self._most:
+                return
+            for event in connection.receive_data(data):
+                _take(event, connection, heads, bodies)
+                if isinstance(event, StreamEnded):
+                    answered += 1
+                    if answered > self._most:
+                        connection.close_connection()
+                        break
+                    number = event.stream_id
+                    self._reply(connection, number, heads.pop(number), bodies.pop(number))
+
+    def _reply(
+        self, connection: H2Connection, number: int, head: dict[str, str], body: bytes
+    ) -> None:
+        received = Received(head[":method"], head[":path"], head, body)
+        self.requests.append(received)
+        answer = self._answer(received, self._read(received, received.path), None)
+        headers = [(":status", str(answer.status)), ("content-type", "application/json")]
+        connection.send_headers(number, headers)
+        connection.send_data(number, answer.body, end_stream=True)
+
+
+def _take(
+    event: Event,
+    connection: H2Connection,
+    heads: dict[int, dict[str, str]],
+    bodies: dict[int, bytes],
+) -> None:
+    """Collect the parts of requests, by the number of their stream."""
+    if isinstance(event, RequestReceived):
+        heads[event.stream_id] = dict(event.headers)
+        bodies[event.stream_id] = b""
+    elif isinstance(event, DataReceived):
+        bodies[event.stream_id] += event.data
+        connection.acknowledge_received_data(event.flow_controlled_length, event.stream_id)

@@ -2,7 +2,6 @@
 
 import ssl
 import sys
-from contextlib import contextmanager
 
 import pytest
 import trustme
@@ -35,14 +34,6 @@ def identity(authority, name):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert(name).configure_cert(context)
     return context
-
-
-@contextmanager
-def offering_h2(authority, name="127.0.0.1", **options):
-    """Serve HTTP/2 as `name`."""
-    pem = authority.issue_cert(name).private_key_and_cert_chain_pem
-    with pem.tempfile() as path, H2Server(path, **options) as server:
-        yield server
 
 
 def trusting(ca_file):
@@ -131,31 +122,31 @@ def test_a_redirect_from_https_to_plain_http_is_refused(authority, ca_file):
 def test_http_2_is_spoken_where_the_destination_offers_it(authority, ca_file):
     """One connection in HTTP/2 carries request after request."""
     with (
-        offering_h2(authority) as server,
+        H2Server(identity(authority, "127.0.0.1")) as server,
         remote_first(server, "cohere", **trusting(ca_file)) as reranker,
     ):
         for _ in range(3):
             assert reranker.rerank(QUERY, PASSAGES, strict=True).order[0] == BEST_FIRST
-    assert server.versions == ["2"] * 3
-    assert len(server.clients) == 1
+    assert server.versions == ["2"]
+    assert len(server.requests) == 3
 
 
 def test_an_http_2_connection_that_the_server_ends_costs_no_request(authority, ca_file):
     """A goodbye in the middle of a request: it is asked again over a new connection."""
     with (
-        offering_h2(authority, requests_a_connection=1) as server,
+        H2Server(identity(authority, "127.0.0.1"), most=1) as server,
         remote_first(server, "cohere", **trusting(ca_file)) as reranker,
     ):
         for _ in range(3):
             assert reranker.rerank(QUERY, PASSAGES, strict=True).order[0] == BEST_FIRST
-    assert set(server.versions) == {"2"}
-    assert len(server.clients) > 1
+    assert server.versions == ["2"] * 3
+    assert len(server.requests) == 3
 
 
 def test_http_2_too_asks_nobody_who_cannot_prove_who_it_is(authority, ca_file):
     """The protocol is agreed on inside TLS, behind the certificate."""
     with (
-        offering_h2(authority, "rerank.example") as server,
+        H2Server(identity(authority, "rerank.example")) as server,
         remote_first(server, "cohere", retries=0, **trusting(ca_file)) as reranker,
     ):
         assert reranker.rerank(QUERY, PASSAGES).degraded
@@ -166,7 +157,7 @@ def test_without_the_extra_http_1_1_is_spoken(authority, ca_file, monkeypatch):
     """HTTP/2 is an option: where h2 is not installed, all goes on in the older protocol."""
     monkeypatch.setitem(sys.modules, "h2", None)
     with (
-        offering_h2(authority) as server,
+        H2Server(identity(authority, "127.0.0.1")) as server,
         remote_first(server, "cohere", **trusting(ca_file)) as reranker,
     ):
         assert reranker.rerank(QUERY, PASSAGES, strict=True).order[0] == BEST_FIRST
