@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -11,14 +12,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 
-from . import card, encoder, evaluate, export, mining, sources, train
-from .model import CrossEncoder
+from . import altered, card, encoder, evaluate, export, mining, sources, train
+from .model import HIDDEN, CrossEncoder
 from .pairs import Mined
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+# Queries, and as many passages, from which the exits' maps to the last layer are fitted.
+BRIDGE_TEXTS = 3_000
 STEPS = ("download", "prepare", "embed", "mine", "train", "measure", "package")
 
 
@@ -46,19 +50,35 @@ def prepare(options: argparse.Namespace) -> None:
         options.build / "data",
         seed=0,
     )
+    counts |= altered.extend(options.build / "data")
     sys.stdout.write(json.dumps(counts) + "\n")
 
 
 def _texts(options: argparse.Namespace, name: str, key: str) -> list[str]:
     with (options.build / "data" / f"{name}.jsonl").open(encoding="utf-8") as file:
-        return [json.loads(line)[key] for line in file]
+        # Altered passages stand last; mined for other queries they would be neither right nor wrong.
+        rows = [row for row in map(json.loads, file) if not row.get("altered") or name == "queries"]
+    return [row[key] for row in rows]
 
 
 def embed(options: argparse.Namespace) -> None:
-    """Embed queries and passages with the starting encoder."""
+    """Embed the queries and passages that have no vectors yet with the starting encoder."""
     for name, key, cap in (("passages", "text", 128), ("queries", "query", 64)):
-        rows = encoder.embed(_texts(options, name, key), max_tokens=cap, device=options.device)
-        np.save(options.build / "data" / f"minilm-{name}.npy", rows)
+        path = options.build / "data" / f"minilm-{name}.npy"
+        known = np.load(path) if path.exists() else np.zeros((0, HIDDEN), np.float16)
+        texts = _texts(options, name, key)[len(known) :]
+        if texts:
+            rows = encoder.embed(texts, max_tokens=cap, device=options.device)
+            np.save(path, np.concatenate([known, rows]))
+    rng = random.Random(0)
+    chosen = [
+        text
+        for name, key in (("queries", "query"), ("passages", "text"))
+        for text in rng.sample(_texts(options, name, key), BRIDGE_TEXTS)
+    ]
+    save_file(
+        encoder.bridges(chosen, device=options.device), options.build / "data/bridges.safetensors"
+    )
 
 
 def mine(options: argparse.Namespace) -> None:
@@ -79,7 +99,7 @@ def mine(options: argparse.Namespace) -> None:
 def _recipe(options: argparse.Namespace) -> train.Recipe:
     given = {
         key: getattr(options, key)
-        for key in ("head", "start", "seed", "steps")
+        for key in ("head", "start", "seed", "steps", "decay_from")
         if getattr(options, key) is not None
     }
     return train.Recipe(**given)
@@ -97,6 +117,7 @@ def train_model(options: argparse.Namespace) -> None:
         _recipe(options),
         options.build / "runs" / options.name,
         device=options.device,
+        bridges=options.build / "data" / "bridges.safetensors",
         evaluate=(lambda model, _: evaluate.quick(model, watched)) if watched else None,
         evaluate_every=options.evaluate_every,
         stop_at=options.stop_at,
@@ -173,6 +194,9 @@ def main() -> None:
     )
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--steps", type=int, default=None)
+    parser.add_argument(
+        "--decay-from", type=int, default=None, help="the rate falls from this step to the last"
+    )
     parser.add_argument(
         "--stop-at", type=int, default=None, help="pause after this step; resumable"
     )

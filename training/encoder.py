@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from tokenizers import Tokenizer
+from tokenizers.processors import TemplateProcessing
 from torch import nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from .model import LAYERS, Embeddings, Layer
+from .model import CLS, EXITS, HIDDEN, SEP, LAYERS, Embeddings, Layer, attention_masks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,6 +32,21 @@ def tokenizer() -> Tokenizer:
     loaded = Tokenizer.from_file(str(folder() / "tokenizer.json"))
     loaded.no_truncation()
     loaded.no_padding()
+    return loaded
+
+
+def pair_tokenizer() -> Tokenizer:
+    """Return the tokenizer that ships: pairs as [CLS] query [SEP] [CLS] passage [SEP].
+
+    The passage's own [CLS] keeps the query's type, as tokenizers give it to what stands between two
+    texts; the model moves it over (`model.halves`).
+    """
+    loaded = tokenizer()
+    loaded.post_processor = TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] [CLS] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", CLS), ("[SEP]", SEP)],
+    )
     return loaded
 
 
@@ -98,17 +114,71 @@ class Encoder(nn.Module):
         super().__init__()
         self.embeddings = Embeddings()
         self.layers = nn.ModuleList(Layer() for _ in range(LAYERS))
-        self.load_state_dict(trunk_state())
+        self.load_state_dict(trunk_state(), strict=False)
+
+    def states(self, input_ids: Tensor, attention_mask: Tensor) -> list[Tensor]:
+        """Two int64 inputs [batch, length] -> the rows [batch, length, hidden] after every layer."""
+        x = self.embeddings(input_ids, torch.zeros_like(input_ids))
+        on = attention_mask.to(x.dtype)
+        sides, mask = attention_masks(on, torch.zeros_like(on))
+        states = []
+        for layer in self.layers:
+            x = layer(x, sides, mask)
+            states.append(x)
+        return states
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Two int64 inputs [batch, length] -> unit rows [batch, hidden]."""
-        x = self.embeddings(input_ids, torch.zeros_like(input_ids))
-        on = attention_mask.to(x.dtype)
-        bias = ((1 - on) * -1e4)[:, None, None, :]
-        for layer in self.layers:
-            x = layer(x, bias)
-        x, on = x.float(), on.float()
+        x = self.states(input_ids, attention_mask)[-1].float()
+        on = attention_mask.float()
         return F.normalize((x * on[..., None]).sum(1) / on.sum(1, keepdim=True), dim=-1)
+
+
+@torch.no_grad()
+def bridges(
+    texts: Sequence[str],
+    *,
+    max_tokens: int = 64,
+    batch: int = 64,
+    ridge: float = 1e-3,
+    device: str = "cpu",
+) -> dict[str, Tensor]:
+    """Return `bridges.*` weights: least-squares maps of the rows of layers 2 and 4 to the last layer's.
+
+    Every text counts by its mean row, which carries the cosine, and a fifth by its single rows,
+    which carry MaxSim.
+    """
+    model = Encoder().to(device, torch.bfloat16).eval()
+    reader = tokenizer()
+    reader.enable_truncation(max_tokens)
+    lines = sorted((line.ids for line in reader.encode_batch(list(texts))), key=len)
+    size = HIDDEN + 1
+    grams = [torch.zeros(size, size, dtype=torch.float64) for _ in EXITS[:-1]]
+    targets = [torch.zeros(size, HIDDEN, dtype=torch.float64) for _ in EXITS[:-1]]
+    for start in tqdm(range(0, len(lines), batch), desc="bridges", unit="batch", mininterval=10):
+        picked = lines[start : start + batch]
+        ids = torch.zeros(len(picked), max(map(len, picked)), dtype=torch.long, device=device)
+        for row, line in enumerate(picked):
+            ids[row, : len(line)] = torch.tensor(line)
+        on = ids != 0
+        states = [one.float() for one in model.states(ids, on.long())]
+        count = on.sum(1, keepdim=True)
+        means = [(one * on[..., None]).sum(1) / count for one in states]
+        for place, layer in enumerate(EXITS[:-1]):
+            for share, source, goal in (
+                (1.0, means[layer - 1], means[-1]),
+                (0.2 * len(picked) / float(on.sum()), states[layer - 1][on], states[-1][on]),
+            ):
+                rows = F.pad(source, (0, 1), value=1.0)
+                grams[place] += share * (rows.T @ rows).double().cpu()
+                targets[place] += share * (rows.T @ goal).double().cpu()
+    state = {}
+    for place in range(len(grams)):
+        shrink = ridge * grams[place].diagonal().mean() * torch.eye(size, dtype=torch.float64)
+        found = torch.linalg.solve(grams[place] + shrink, targets[place]).float()
+        state[f"bridges.{place}.weight"] = found[:-1].T.contiguous()
+        state[f"bridges.{place}.bias"] = found[-1].contiguous()
+    return state
 
 
 @torch.no_grad()

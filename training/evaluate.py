@@ -11,8 +11,8 @@ import torch
 from tqdm import tqdm
 
 from . import judged
-from .model import EXITS, CrossEncoder
-from .pairs import QUERY_TOKENS, collate, ragged
+from .model import EXITS, MAX_TOKENS, CrossEncoder
+from .pairs import SPECIALS, collate, ragged
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,39 +27,34 @@ def score(
     queries: Sequence[str],
     passages: Sequence[Sequence[str]],
     *,
-    max_tokens: int = 512,
+    max_tokens: int = 256,
     batch_tokens: int = 8_192,
     dtype: torch.dtype = torch.bfloat16,
     device: str = "cpu",
     quiet: bool = True,
 ) -> list[np.ndarray]:
-    """Return scores [candidates, exits] per query; pairs are scored in batches of similar length."""
+    """Return scores [candidates, exits] per query; pairs are scored in batches of similar length.
+
+    Passages are cut at `max_tokens`; queries are not, short of half the model's window.
+    """
     running = copy.deepcopy(model).to(device).eval()
     running.embeddings.to(dtype)
     running.layers.to(dtype)
+    running.bridges.to(dtype)
     texts = sorted({text for group in passages for text in group})
     place = {text: i for i, text in enumerate(texts)}
-    ids_q, ids_p = ragged(queries, max_tokens), ragged(texts, max_tokens)
+    ids_q = ragged(queries, MAX_TOKENS // 2 - SPECIALS)
+    ids_p = ragged(texts, min(max_tokens, MAX_TOKENS // 2))
     pairs = [(i, place[text]) for i, group in enumerate(passages) for text in group]
-    lengths = np.array(
-        [
-            min(ids_q.starts[q + 1] - ids_q.starts[q], QUERY_TOKENS)
-            + ids_p.starts[p + 1]
-            - ids_p.starts[p]
-            + 3
-            for q, p in pairs
-        ]
-    ).clip(max=max_tokens)
+    sizes_q, sizes_p = np.diff(ids_q.starts), np.diff(ids_p.starts)
+    lengths = np.array([sizes_q[q] + sizes_p[p] + SPECIALS for q, p in pairs])
     order = np.argsort(-lengths, kind="stable")
     scores = np.zeros((len(pairs), len(EXITS)), np.float32)
     start, bar = 0, tqdm(total=len(pairs), desc="score", unit="pair", disable=quiet, mininterval=15)
     while start < len(order):
         picked = order[start : start + max(1, batch_tokens // int(lengths[order[start]]))]
-        lines_q = [ids_q.line(pairs[i][0], QUERY_TOKENS) for i in picked]
-        lines_p = [
-            ids_p.line(pairs[i][1], max_tokens - 3 - len(q))
-            for i, q in zip(picked, lines_q, strict=True)
-        ]
+        lines_q = [ids_q.line(pairs[i][0], MAX_TOKENS) for i in picked]
+        lines_p = [ids_p.line(pairs[i][1], MAX_TOKENS) for i in picked]
         inputs = (part.to(device) for part in collate(lines_q, lines_p))
         scores[picked] = running(*inputs).float().cpu().numpy()
         bar.update(len(picked))

@@ -13,8 +13,8 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from .encoder import tokenizer
-from .model import EXITS, CrossEncoder, head_masks
+from .encoder import pair_tokenizer
+from .model import EXITS, LAYERS, CrossEncoder, attention_masks, halves, head_masks
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,15 +39,18 @@ class Graph(nn.Module):
     ) -> tuple[Tensor, ...]:
         """Return logits, exit_2, exit_4, hidden_2, hidden_4."""
         model = self.model
+        token_type_ids = halves(token_type_ids)
         x = model.embeddings(input_ids, token_type_ids)
         masks = head_masks(input_ids, attention_mask, token_type_ids)
-        bias = ((1 - attention_mask.to(x.dtype)) * -1e4)[:, None, None, :]
+        sides, mask = attention_masks(attention_mask.to(x.dtype), token_type_ids.to(x.dtype))
         scores, states = {}, {}
         for i, layer in enumerate(model.layers, start=1):
-            x = layer(x, bias)
+            x = layer(x, sides, mask)
             if i in EXITS:
                 states[i] = x
-                scores[i] = model.heads[EXITS.index(i)](x, masks)
+                place = EXITS.index(i)
+                rows = x if i == LAYERS else model.bridges[place](x)
+                scores[i] = model.heads[place](rows, masks)
         last = scores[6] + scores[4] if model.residual else scores[6]
         return last[:, None], scores[2][:, None], scores[4][:, None], states[2], states[4]
 
@@ -153,7 +156,7 @@ def package(model: CrossEncoder, folder: Path, scratch: Path) -> dict[str, float
     scratch.mkdir(parents=True, exist_ok=True)
     to_onnx(model, scratch / "fp32.onnx")
     quantise(scratch / "fp32.onnx", folder / "model.onnx")
-    tokenizer().save(str(folder / "tokenizer.json"), pretty=False)
+    pair_tokenizer().save(str(folder / "tokenizer.json"), pretty=False)
     return {
         "fp32": difference(model, scratch / "fp32.onnx"),
         "int8 against rounded torch": difference(rounded_copy(model), folder / "model.onnx"),

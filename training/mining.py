@@ -38,7 +38,7 @@ class Weights:
     """The teacher: weights of the standardised signals, and the bonus of the labelled positive."""
 
     dense: float = 1.0
-    lexical: float = 0.5
+    lexical: float = 0.25
     label: float = 1.5
 
 

@@ -29,7 +29,10 @@ class Embeddings(nn.Module):
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
         """Two int64 inputs [batch, length] -> hidden state [batch, length, hidden]."""
+        # Each segment counts from 0, as if it stood alone: so the encoder knows it.
         place = torch.arange(input_ids.shape[1], device=input_ids.device)[None]
+        before = (1 - token_type_ids).cumsum(1)
+        place = place - token_type_ids * before
         summed = self.word(input_ids) + self.segment(token_type_ids) + self.position(place)
         return self.norm(summed)
 
@@ -43,9 +46,23 @@ class Layer(nn.Module):
         self.attended = nn.Linear(HIDDEN, HIDDEN)
         self.wide, self.narrow = nn.Linear(HIDDEN, WIDE), nn.Linear(WIDE, HIDDEN)
         self.norm_1, self.norm_2 = (nn.LayerNorm(HIDDEN, eps=1e-12) for _ in range(2))
+        # Per head, what a look from segment i to segment j adds to the attention score. Looks
+        # across start nearly closed: then the encoder's own embeddings, side by side.
+        self.gate = nn.Parameter(torch.zeros(HEADS, 2, 2))
 
-    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
-        """X [batch, length, hidden], bias [batch, 1, 1, length] (0 or -1e4) -> the shape of x."""
+    def bias(self, sides: Tensor, mask: Tensor) -> Tensor:
+        """Segments [batch, length, 2] one-hot and mask [batch, 1, length] -> [batch, heads, length, length].
+
+        One product of inner size 3: a row's own segment's gates, and 1 for the mask.
+        """
+        rows = sides[:, None] @ self.gate
+        rows = torch.cat([rows, torch.ones_like(rows[..., :1])], -1)
+        columns = torch.cat([sides.transpose(1, 2), mask], 1)
+        return rows @ columns[:, None]
+
+    def forward(self, x: Tensor, sides: Tensor, mask: Tensor) -> Tensor:
+        """X [batch, length, hidden], one-hot segments, mask [batch, 1, length] (0 or -1e4) -> as x."""
+        bias = self.bias(sides, mask)
         b, n, _ = x.shape
         q, k, v = (
             part(x).reshape(b, n, HEADS, HIDDEN // HEADS).transpose(1, 2)
@@ -58,9 +75,8 @@ class Layer(nn.Module):
             # On CPUs the fused attention's backward pass takes a third of a step; this passes over
             # the length x length products as rarely as plain operations can.
             flat = (b * HEADS, n, HIDDEN // HEADS)
-            spread = bias.expand(b, HEADS, 1, n).reshape(b * HEADS, 1, n)
             products = torch.baddbmm(
-                spread,
+                bias.reshape(b * HEADS, n, n),
                 q.reshape(flat),
                 k.reshape(flat).transpose(1, 2),
                 alpha=(HIDDEN // HEADS) ** -0.5,
@@ -131,24 +147,40 @@ class CrossEncoder(nn.Module):
         super().__init__()
         self.embeddings = Embeddings()
         self.layers = nn.ModuleList(Layer() for _ in range(LAYERS))
+        # Maps of the rows at exits 2 and 4 into the space of the last layer's rows.
+        self.bridges = nn.ModuleList(nn.Linear(HIDDEN, HIDDEN) for _ in EXITS[:-1])
         self.heads = nn.ModuleList(kind() for kind in HEADS_BY_NAME[head])
         self.residual = head == "mixed"
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
         """Three int64 inputs [batch, length] -> scores [batch, 3]; the last column is the model's."""
+        token_type_ids = halves(token_type_ids)
         x = self.embeddings(input_ids, token_type_ids)
         masks = head_masks(input_ids, attention_mask, token_type_ids)
-        bias = ((1 - attention_mask.to(x.dtype)) * -1e4)[:, None, None, :]
+        sides, mask = attention_masks(attention_mask.to(x.dtype), token_type_ids.to(x.dtype))
         scores = []
         for i, layer in enumerate(self.layers, start=1):
-            x = layer(x, bias)
+            x = layer(x, sides, mask)
             if i in EXITS:
                 # Heads stay in fp32: they are small, and scores near each other decide the order.
-                scores.append(self.heads[EXITS.index(i)](x.float(), masks))
+                place = EXITS.index(i)
+                rows = x if i == LAYERS else self.bridges[place](x)
+                scores.append(self.heads[place](rows.float(), masks))
         if self.residual:
             # The last score is a [CLS] correction of exit 4, so training starts at a ranking, not at noise.
             scores[-1] = scores[-1] + scores[-2]
         return torch.stack(scores, -1)
+
+
+def halves(token_type_ids: Tensor) -> Tensor:
+    """Return 1 for the passage with its own [CLS], to which tokenizers give the query's type."""
+    following = F.pad(token_type_ids[:, 1:], (0, 1))
+    return torch.maximum(token_type_ids, following)
+
+
+def attention_masks(on: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """Masks [batch, length] -> one-hot segments [batch, length, 2], key mask [batch, 1, length]."""
+    return torch.stack([1 - second, second], -1), ((1 - on) * -1e4)[:, None]
 
 
 def head_masks(

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 QUERY_TOKENS = 48
+# [CLS] query [SEP] [CLS] passage [SEP]: each half looks as the encoder knows it.
+SPECIALS = 4
+# How often a query's altered passage is in its group, and how far below the right one it is taught.
+ALTERED_SHARE, ALTERED_GAP = 0.6, 2.0
 CAPS, CAP_SHARES = (40, 64, 96, 168), (0.38, 0.34, 0.2, 0.08)
 
 
@@ -49,14 +53,14 @@ def ragged(texts: Sequence[str], max_tokens: int) -> Ragged:
 def collate(
     queries: Sequence[np.ndarray], passages: Sequence[np.ndarray]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return input_ids, attention_mask, token_type_ids [pairs, longest] of [CLS] q [SEP] p [SEP]."""
-    longest = max(len(q) + len(p) for q, p in zip(queries, passages, strict=True)) + 3
+    """Return input_ids, attention_mask, token_type_ids [pairs, longest] of [CLS] q [SEP] [CLS] p [SEP]."""
+    longest = max(len(q) + len(p) for q, p in zip(queries, passages, strict=True)) + SPECIALS
     ids, on, kind = (np.zeros((len(queries), longest), np.int64) for _ in range(3))
     for row, (q, p) in enumerate(zip(queries, passages, strict=True)):
-        end = len(q) + len(p) + 3
-        ids[row, :end] = np.concatenate([[CLS], q, [SEP], p, [SEP]])
+        end = len(q) + len(p) + SPECIALS
+        ids[row, :end] = np.concatenate([[CLS], q, [SEP, CLS], p, [SEP]])
         on[row, :end] = 1
-        kind[row, len(q) + 2 : end] = 1
+        kind[row, len(q) + 3 : end] = 1
     return torch.from_numpy(ids), torch.from_numpy(on), torch.from_numpy(kind)
 
 
@@ -70,6 +74,7 @@ class Mined:
     teacher: np.ndarray
     dropped: np.ndarray
     held_out: np.ndarray
+    altered: np.ndarray
     sources: tuple[str, ...]
 
     @classmethod
@@ -88,6 +93,7 @@ class Mined:
             teacher_scores(mined, weights),
             false_negatives(mined),
             np.array([row["held_out"] for row in rows]),
+            np.array([row.get("altered", -1) for row in rows]),
             tuple(row["source"] for row in rows),
         )
 
@@ -153,5 +159,8 @@ def _group(
 ) -> tuple[np.ndarray, list[np.ndarray], np.ndarray]:
     columns = _pick(data, query, size, rng)
     cap = int(rng.choice(CAPS, p=CAP_SHARES))
-    passages = [data.passages.line(int(i), cap) for i in data.candidates[query, columns]]
-    return data.queries.line(query, QUERY_TOKENS), passages, data.teacher[query, columns]
+    chosen, teacher = data.candidates[query, columns], data.teacher[query, columns]
+    if data.altered[query] >= 0 and rng.random() < ALTERED_SHARE:
+        chosen[-1], teacher[-1] = data.altered[query], teacher[0] - ALTERED_GAP
+    passages = [data.passages.line(int(i), cap) for i in chosen]
+    return data.queries.line(query, QUERY_TOKENS), passages, teacher

@@ -178,15 +178,15 @@ def _code_pairs(function: str, doc: str, code: str, rng: random.Random) -> Itera
         header, _, body = code.partition("\n")
         yield Pair(f"python {words}", f'{header}\n    """{doc}"""\n{body}', "code")
     else:
-        yield Pair(_keywords("python " + head), f"{code}", "code")
+        yield Pair(content_words("python " + head), f"{code}", "code")
     if len(rest) > 200:
         yield Pair(head, " ".join(rest.split()), "docs")
 
 
-def _keywords(question: str) -> str:
+def content_words(question: str) -> str:
     """Return a question's content words, as people type them into a search box.
 
-    >>> _keywords("What is the capital of France?")
+    >>> content_words("What is the capital of France?")
     'capital france'
     """
     words = re.findall(r"[\w'-]+", question.lower())
@@ -207,9 +207,9 @@ def _derived(pairs: list[Pair], rng: random.Random) -> Iterator[Pair]:
     for pair in rng.sample(pairs, min(len(pairs), 9_000)):
         if (
             pair.source in {"ares", "medquad", "nqg", "squad", "nq"}
-            and len(_keywords(pair.query).split()) >= 3
+            and len(content_words(pair.query).split()) >= 3
         ):
-            yield Pair(_keywords(pair.query), pair.positive, "keywords")
+            yield Pair(content_words(pair.query), pair.positive, "keywords")
 
 
 def _fingerprint(text: str) -> str:

@@ -14,7 +14,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from .model import Layer
+from .model import Layer, attention_masks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -97,7 +97,7 @@ def _layer(get, i: int, hidden: int, wide: int) -> Layer:  # noqa: ANN001 a loca
     for ours, theirs in (("norm_1", "aln"), ("norm_2", "oln")):
         state[f"{ours}.weight"] = get(f"l{i}.{theirs}.w", hidden)
         state[f"{ours}.bias"] = get(f"l{i}.{theirs}.b", hidden)
-    layer.load_state_dict(state)
+    layer.load_state_dict(state, strict=False)
     return layer
 
 
@@ -148,9 +148,9 @@ def embed(
             ids[row, : len(lines[i])] = torch.tensor(lines[i])
             on[row, : len(lines[i])] = 1
         x = F.layer_norm(word[ids] + place[None, :length], word.shape[1:], *norm, eps=1e-12)
-        bias = ((1 - on) * -1e4)[:, None, None, :].to(torch.bfloat16)
+        sides, mask = attention_masks(on.bfloat16(), torch.zeros_like(on).bfloat16())
         for layer in layers:
-            x = layer(x, bias)
+            x = layer(x, sides, mask)
         mean = (x.float() * on[..., None]).sum(1) / on.sum(1, keepdim=True)
         rows[picked] = F.normalize(mean, dim=-1).half().numpy()
         bar.update(len(picked))

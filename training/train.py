@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from safetensors.torch import load_file
 from torch import distributed, nn
 from torch.nn import functional as F
 from tqdm import tqdm
@@ -35,29 +36,41 @@ class Recipe:
     steps: int = 4_000
     groups: int = 8
     size: int = 8
-    rate_trunk: float = 1e-4
+    rate_trunk: float = 5e-5
     rate_head: float = 5e-4
     rate_scalar: float = 2e-2
-    decay_share: float = 0.4
-    warm_up: int = 50
+    rate_gate: float = 3e-2
+    gate_query: float = -5.0
+    gate_passage: float = -3.0
+    decay_from: int | None = None
+    warm_up: int = 20
     temperature: float = 0.5
     exit_weights: tuple[float, float, float] = (0.5, 0.5, 1.0)
     self_distillation: float = 0.5
     pointwise: float = 0.1
-    average: float = 0.998
+    average: float = 0.99
 
 
 class Student(nn.Module):
     """The model in fp32, with a scale and shift that make its score a logit for the pointwise loss."""
 
-    def __init__(self, head: str, start: str = "") -> None:
-        """Start from embedded-v0's weights in the file `start`, or else from the encoder."""
+    def __init__(self, recipe: Recipe, bridges: Path | None = None) -> None:
+        """Start from embedded-v0's weights in the file `recipe.start`, or else from the encoder.
+
+        `bridges` names the file of the maps that lead from exits 2 and 4 to the last layer.
+        """
         super().__init__()
-        self.model = CrossEncoder(head)
-        state = v0_state(Path(start)) if start else trunk_state()
-        if head != "rows":
+        self.model = CrossEncoder(recipe.head)
+        state = v0_state(Path(recipe.start)) if recipe.start else trunk_state()
+        if recipe.head != "rows":
             state = {name: weight for name, weight in state.items() if not name.startswith("heads")}
+        if bridges is not None:
+            state |= load_file(str(bridges))
         self.model.load_state_dict(state, strict=False)
+        with torch.no_grad():
+            for layer in self.model.layers:
+                layer.gate[:, 0, 1] = recipe.gate_query  # type: ignore[index]
+                layer.gate[:, 1, 0] = recipe.gate_passage  # type: ignore[index]
         self.scale = nn.Parameter(torch.tensor(1.0))
         self.shift = nn.Parameter(torch.tensor(-12.0))
 
@@ -81,8 +94,13 @@ def loss_of(scores: Tensor, teacher: Tensor, student: Student, recipe: Recipe) -
 
 
 def _rate(step: int, recipe: Recipe) -> float:
-    """Return the share of the peak rate: warm up, hold, fall to zero over the last share of steps."""
-    left = (recipe.steps - step) / max(1.0, recipe.decay_share * recipe.steps)
+    """Return the share of the peak rate: warm up, hold, fall to zero from `decay_from` to the last step.
+
+    >>> [_rate(step, Recipe(steps=100, decay_from=60, warm_up=10)) for step in (0, 59, 80, 99)]
+    [0.1, 1.0, 0.5, 0.025]
+    """
+    start = recipe.steps * 3 // 5 if recipe.decay_from is None else recipe.decay_from
+    left = (recipe.steps - step) / max(1, recipe.steps - start)
     return max(0.0, min(1.0, (step + 1) / recipe.warm_up, left))
 
 
@@ -93,12 +111,19 @@ def _optimiser(student: Student, recipe: Recipe) -> torch.optim.AdamW:
     heads = [p for p in student.model.heads.parameters() if id(p) not in scalars]
     for table in (student.model.embeddings.word, student.model.embeddings.position):
         table.requires_grad_(False)
-    trunk = [p for n, p in student.model.named_parameters() if p.requires_grad and "heads" not in n]
+    gates = [layer.gate for layer in student.model.layers]
+    scalars |= {id(gate) for gate in gates}
+    trunk = [
+        p
+        for n, p in student.model.named_parameters()
+        if p.requires_grad and "heads" not in n and id(p) not in scalars
+    ]
     groups = [
         {"params": trunk, "lr": recipe.rate_trunk},
+        {"params": gates, "lr": recipe.rate_gate, "weight_decay": 0.0},
         {"params": heads, "lr": recipe.rate_head},
         {
-            "params": [p for p in student.parameters() if id(p) in scalars],
+            "params": [p for p in student.parameters() if p.ndim == 0],
             "lr": recipe.rate_scalar,
             "weight_decay": 0.0,
         },
@@ -119,6 +144,7 @@ class HalfStep:
         self.copy = copy.deepcopy(student.model)
         self.copy.embeddings.to(torch.bfloat16)
         self.copy.layers.to(torch.bfloat16)
+        self.copy.bridges.to(torch.bfloat16)
         self.pairs = [
             (ours, theirs)
             for ours, theirs in zip(student.model.parameters(), self.copy.parameters(), strict=True)
@@ -165,9 +191,10 @@ def run(
     folder: Path,
     *,
     device: str = "cpu",
+    bridges: Path | None = None,
     evaluate: Callable[[CrossEncoder, int], dict[str, float]] | None = None,
     evaluate_every: int = 1_000,
-    save_every: int = 250,
+    save_every: int = 100,
     stop_at: int | None = None,
 ) -> CrossEncoder:
     """Train (or go on from the folder's checkpoint) and return the averaged model."""
@@ -175,7 +202,7 @@ def run(
     torch.manual_seed(recipe.seed)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "recipe.json").write_text(json.dumps(asdict(recipe), indent=1))
-    student = Student(recipe.head, recipe.start).to(device)
+    student = Student(recipe, bridges).to(device)
     optimiser = _optimiser(student, recipe)
     half = HalfStep(student)
     average = copy.deepcopy(student.model)

@@ -16,7 +16,7 @@ def fuse(emitter: Emitter, layer: Layer, mask: str) -> None:
             layer.source,
             emitter.tensor(np.concatenate([part.weight for part in parts], axis=1)),
             emitter.tensor(np.concatenate([part.bias for part in parts])),
-            mask,
+            *(["", "", attention.bias] if attention.bias else [mask]),
         ],
         domain=MICROSOFT,
         settings={"num_heads": attention.heads},

@@ -22,13 +22,18 @@ _GELU = frozenset({"Mul", "Add", "Div", "Erf", "Tanh", "Pow"})
 
 @dataclass(frozen=True, slots=True)
 class Attention:
-    """Multi-head self-attention over the value named `source`, before its output projection."""
+    """Multi-head self-attention over the value named `source`, before its output projection.
+
+    `bias` names what scores get added where that is more than a mask of keys: it then holds the
+    mask as well, [batch, heads, length, length]. "" where it is the mask alone.
+    """
 
     source: str
     query: Linear
     key: Linear
     value: Linear
     heads: int
+    bias: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,18 +141,42 @@ def _attention(reading: Reading, context: str, source: str) -> Attention | None:
     if mixing is None:
         return None
     softmax = _above(reading, mixing.input[0], "Softmax", through=frozenset({"Where"}))
-    scoring = _scoring(reading, softmax.input[0]) if softmax is not None else None
-    if scoring is None:
+    if softmax is None:
         return None
-    traced = [_projection(reading, name, source) for name in (*scoring.input, mixing.input[1])]
-    query, key, value = (linear for linear, _ in traced)
-    if query is None or key is None or value is None:
-        return None
-    sizes = {size for _, size in traced if size}
-    width = query.weight.shape[1]
-    if len(sizes) != 1 or width % (size := sizes.pop()) or key.weight.shape[1] != width:
-        return None
-    return Attention(source, query, key, value, heads=width // size)
+    for scoring in _products(reading, softmax.input[0]):
+        traced = [_projection(reading, name, source) for name in (*scoring.input, mixing.input[1])]
+        query, key, value = (linear for linear, _ in traced)
+        if query is None or key is None or value is None:
+            continue
+        sizes = {size for _, size in traced if size}
+        width = query.weight.shape[1]
+        if len(sizes) != 1 or width % (size := sizes.pop()) or key.weight.shape[1] != width:
+            return None
+        bias = _bias(reading, softmax.input[0], scoring)
+        return Attention(source, query, key, value, heads=width // size, bias=bias)
+    return None
+
+
+def _bias(reading: Reading, value: str, scoring: NodeProto) -> str:
+    """Name what is added to the product of queries and keys, if it looks at the segments."""
+    node = reading.maker(value, "Add")
+    for name in node.input if node is not None else ():
+        makers = _makers(reading, name)
+        if scoring.output[0] not in makers and "token_type_ids" in makers:
+            return name
+    return ""
+
+
+def _makers(reading: Reading, value: str) -> set[str]:
+    """Collect the names of all values whose content a value is made from, its own included."""
+    waiting, seen = [value], set[str]()
+    while waiting:
+        name = waiting.pop()
+        node = reading.producers.get(name)
+        if name not in seen and node is not None and node.op_type not in {"Shape", "Size"}:
+            waiting += node.input
+        seen.add(name)
+    return seen
 
 
 def _above(reading: Reading, value: str, kind: str, *, through: frozenset[str]) -> NodeProto | None:
@@ -161,8 +190,8 @@ def _above(reading: Reading, value: str, kind: str, *, through: frozenset[str]) 
     return node
 
 
-def _scoring(reading: Reading, value: str) -> NodeProto | None:
-    """Find the product of queries and keys above a softmax, past the scale and the mask."""
+def _products(reading: Reading, value: str) -> Iterator[NodeProto]:
+    """Find the products above a softmax, past scale and mask: that of queries and keys is one."""
     waiting, seen = [reading.origin(value)], set[str]()
     while waiting:
         name = waiting.pop(0)
@@ -171,10 +200,9 @@ def _scoring(reading: Reading, value: str) -> NodeProto | None:
             continue
         seen.add(name)
         if node.op_type == "MatMul" and not any(map(reading.is_constant, node.input)):
-            return node
-        if node.op_type in {"Add", "Where", "Mul", "Div", "Sub", "Cast"}:
+            yield node
+        elif node.op_type in {"Add", "Where", "Mul", "Div", "Sub", "Cast"}:
             waiting += [reading.origin(one) for one in node.input]
-    return None
 
 
 def _projection(reading: Reading, value: str, source: str) -> tuple[Linear | None, int]:

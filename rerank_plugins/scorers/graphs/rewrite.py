@@ -35,7 +35,11 @@ def rewrite(model: ModelProto, outputs: Sequence[str]) -> Rewritten:
     dequantised = dequantise(model)
     reading = Reading.of(model)
     layers = find(reading) if "attention_mask" in {one.name for one in model.graph.input} else ()
-    absorbed = bool(layers) and reads_only_first_row(reading, layers[-1].output, outputs)
+    absorbed = (
+        bool(layers)
+        and not layers[-1].attention.bias
+        and reads_only_first_row(reading, layers[-1].output, outputs)
+    )
     emitter = Emitter()
     if layers:
         mask = emitter.node("Cast", ["attention_mask"], settings={"to": TensorProto.INT32})

@@ -3,9 +3,11 @@
 import onnx
 import pytest
 
+from rerank_plugins.scorers.files import find
 from rerank_plugins.scorers.graphs.rewrite import rewrite
-from rerank_plugins.scorers.graphs.verify import compare
+from rerank_plugins.scorers.graphs.verify import compare, probes
 from rerank_plugins.scorers.session import open_graph
+from rerank_plugins.scorers.tokens import PairTokenizer
 
 from .exported import FOLDER, POST_NORM, batches
 
@@ -73,4 +75,18 @@ def test_a_head_that_reads_every_row_keeps_the_whole_last_layer():
     done = rewrite(model, ["logits"])
     assert (done.layers, done.absorbed) == (2, False)
     parity = compare(original, open_graph(done.model.SerializeToString()), batches())
+    assert parity.equal, parity
+
+
+def test_attention_that_looks_at_the_segments_keeps_its_bias():
+    """The embedded model's gates between query and passage reach the fused operator, per head."""
+    files = find("embedded")
+    done = rewrite(onnx.load(files.graph), ["logits"])
+    fused = [node for node in done.model.graph.node if node.op_type == "Attention"]
+    assert (done.layers, done.absorbed) == (6, False)
+    assert [len(node.input) for node in fused] == [6] * 6
+    pairs = probes(PairTokenizer(files.tokenizer), 128)
+    parity = compare(
+        open_graph(files.graph, literal=True), open_graph(done.model.SerializeToString()), pairs
+    )
     assert parity.equal, parity
