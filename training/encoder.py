@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from .model import CLS, EXITS, HIDDEN, SEP, LAYERS, Embeddings, Layer, attention_masks
+from .model import CLS, EXITS, HIDDEN, LAYERS, SEP, Embeddings, Layer, attention_masks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -163,7 +163,7 @@ def _bias(reading: Reading, value: str, scoring: NodeProto) -> str:
     for name in node.input if node is not None else ():
         makers = _makers(reading, name)
         if scoring.output[0] not in makers and "token_type_ids" in makers:
-            return name
+            return str(name)
     return ""
 
 
