@@ -99,10 +99,10 @@ def mine(options: argparse.Namespace) -> None:
 def _recipe(options: argparse.Namespace) -> train.Recipe:
     given = {
         key: getattr(options, key)
-        for key in ("head", "start", "seed", "steps", "decay_from")
+        for key in ("head", "start", "seed", "steps", "decay_from", "blended", "share")
         if getattr(options, key) is not None
     }
-    return train.Recipe(**given)
+    return train.Recipe(**(train.EXITS_ONLY if options.blended else {}) | given)
 
 
 def train_model(options: argparse.Namespace) -> None:
@@ -192,6 +192,12 @@ def main() -> None:
         default=None,
         help="weights-fp16.safetensors of embedded-v0 to start from",
     )
+    parser.add_argument(
+        "--blended",
+        default=None,
+        help="last.pt of a run that ended: begin between its start and its end, train exits only",
+    )
+    parser.add_argument("--share", type=float, default=None, help="how far towards its end")
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--steps", type=int, default=None)
     parser.add_argument(

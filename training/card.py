@@ -260,6 +260,7 @@ def write(
     recipe = json.loads((run / "recipe.json").read_text())
     # Where the starting weights lay is this machine's affair.
     recipe["start"] = Path(recipe["start"]).name
+    recipe["blended"] = Path(recipe["blended"]).parent.name
     card = STATIC | {
         "recipe": recipe,
         "export_checks": {name: float(f"{value:.2g}") for name, value in export_checks.items()},

@@ -28,7 +28,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What a run is made of; the run's folder keeps it as recipe.json."""
+    """What a run is made of; the run's folder keeps it as recipe.json.
+
+    With `blended`, the checkpoint of a run that ended, this run begins `share` of the way from that
+    run's start to its end, and only the exits learn: to follow the last layer of the blend.
+    """
 
     head: str = "rows"
     start: str = ""
@@ -49,6 +53,12 @@ class Recipe:
     self_distillation: float = 0.5
     pointwise: float = 0.1
     average: float = 0.99
+    blended: str = ""
+    share: float = 0.5
+
+
+# With `blended`: the exits learn the last layer's order and nothing else.
+EXITS_ONLY = {"exit_weights": (0.0, 0.0, 1.0), "self_distillation": 1.0, "rate_trunk": 5e-4}
 
 
 class Student(nn.Module):
@@ -71,8 +81,26 @@ class Student(nn.Module):
             for layer in self.model.layers:
                 layer.gate[:, 0, 1] = recipe.gate_query  # type: ignore[index]
                 layer.gate[:, 1, 0] = recipe.gate_passage  # type: ignore[index]
+        if recipe.blended:
+            _blend_with(self.model, Path(recipe.blended), recipe.share)
         self.scale = nn.Parameter(torch.tensor(1.0))
         self.shift = nn.Parameter(torch.tensor(-12.0))
+
+
+@torch.no_grad()
+def _blend_with(model: CrossEncoder, checkpoint: Path, share: float) -> None:
+    """Move all weights towards a checkpoint's, then leave to training what belongs to the exits.
+
+    What fine-tuning forgets and what it learns lie on one line in weight space (WiSE-FT, Wortsman
+    et al., CVPR 2022): a point between the two ranks foreign text better than either end.
+    """
+    end = torch.load(checkpoint, map_location="cpu", weights_only=True)["average"]
+    for name, ours in model.state_dict().items():
+        if ours.is_floating_point():
+            ours.lerp_(end[name], share)
+    model.requires_grad_(False)  # noqa: FBT003 torch's own signature
+    for part in (model.bridges, model.heads[:-1]):
+        part.requires_grad_(True)  # noqa: FBT003
 
 
 def loss_of(scores: Tensor, teacher: Tensor, student: Student, recipe: Recipe) -> Tensor:
