@@ -260,7 +260,9 @@ def write(
     recipe = json.loads((run / "recipe.json").read_text())
     # Where the starting weights lay is this machine's affair.
     recipe["start"] = Path(recipe["start"]).name
-    recipe["blended"] = Path(recipe["blended"]).parent.name
+    if recipe["blended"]:
+        begun = Path(recipe["blended"]).with_name("recipe.json")
+        recipe["blended"] = json.loads(begun.read_text())
     card = STATIC | {
         "recipe": recipe,
         "export_checks": {name: float(f"{value:.2g}") for name, value in export_checks.items()},
