@@ -7,6 +7,7 @@ import json
 import random
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 # Queries, and as many passages, from which the exits' maps to the last layer are fitted.
 BRIDGE_TEXTS = 3_000
-STEPS = ("download", "prepare", "embed", "mine", "train", "measure", "package")
+STEPS = ("download", "prepare", "embed", "mine", "train", "blend", "measure", "package")
 
 
 def download(options: argparse.Namespace) -> None:
@@ -99,14 +100,29 @@ def mine(options: argparse.Namespace) -> None:
 def _recipe(options: argparse.Namespace) -> train.Recipe:
     given = {
         key: getattr(options, key)
-        for key in ("head", "start", "seed", "steps", "decay_from", "blended", "share")
+        for key in ("head", "start", "seed", "steps", "decay_from")
         if getattr(options, key) is not None
     }
-    return train.Recipe(**(train.EXITS_ONLY if options.blended else {}) | given)
+    return train.Recipe(**given)
 
 
 def train_model(options: argparse.Namespace) -> None:
     """Train, or go on from the run's last checkpoint."""
+    _run(options, _recipe(options), options.name)
+
+
+def blend(options: argparse.Namespace) -> None:
+    """Write the run NAME-blend: between the start and the end of NAME, its exits trained anew."""
+    ended = options.build / "runs" / options.name / "last.pt"
+    recipe = replace(_recipe(options), blended=str(ended), share=options.share, **train.EXITS_ONLY)
+    _run(options, recipe, _blended(options.name))
+
+
+def _blended(name: str) -> str:
+    return f"{name}-blend"
+
+
+def _run(options: argparse.Namespace, recipe: train.Recipe, name: str) -> None:
     watched = (
         evaluate.sample(options.data / "ir", queries=options.watch, depth=40)
         if options.watch
@@ -114,8 +130,8 @@ def train_model(options: argparse.Namespace) -> None:
     )
     train.run(
         Mined.read(options.build / "data", mining.Weights()),
-        _recipe(options),
-        options.build / "runs" / options.name,
+        recipe,
+        options.build / "runs" / name,
         device=options.device,
         bridges=options.build / "data" / "bridges.safetensors",
         evaluate=(lambda model, _: evaluate.quick(model, watched)) if watched else None,
@@ -167,7 +183,7 @@ def package(options: argparse.Namespace) -> None:
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "download": download, "prepare": prepare, "embed": embed, "mine": mine,
-    "train": train_model, "measure": measure, "package": package,
+    "train": train_model, "blend": blend, "measure": measure, "package": package,
 }  # fmt: skip
 
 
@@ -193,11 +209,8 @@ def main() -> None:
         help="weights-fp16.safetensors of embedded-v0 to start from",
     )
     parser.add_argument(
-        "--blended",
-        default=None,
-        help="last.pt of a run that ended: begin between its start and its end, train exits only",
+        "--share", type=float, default=0.5, help="blend: how far from a run's start to its end"
     )
-    parser.add_argument("--share", type=float, default=None, help="how far towards its end")
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--steps", type=int, default=None)
     parser.add_argument(
@@ -221,6 +234,8 @@ def main() -> None:
         torch.set_num_threads(options.threads)
     for step in STEPS if options.step == "all" else (options.step,):
         COMMANDS[step](options)
+        if step == "blend":
+            options.name = _blended(options.name)
 
 
 if __name__ == "__main__":

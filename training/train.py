@@ -37,7 +37,7 @@ class Recipe:
     head: str = "rows"
     start: str = ""
     seed: int = 0
-    steps: int = 4_000
+    steps: int = 5_600
     groups: int = 8
     size: int = 8
     rate_trunk: float = 5e-5
@@ -46,7 +46,7 @@ class Recipe:
     rate_gate: float = 3e-2
     gate_query: float = -5.0
     gate_passage: float = -3.0
-    decay_from: int | None = None
+    decay_from: int | None = 5_000
     warm_up: int = 20
     temperature: float = 0.5
     exit_weights: tuple[float, float, float] = (0.5, 0.5, 1.0)
@@ -58,7 +58,13 @@ class Recipe:
 
 
 # With `blended`: the exits learn the last layer's order and nothing else.
-EXITS_ONLY = {"exit_weights": (0.0, 0.0, 1.0), "self_distillation": 1.0, "rate_trunk": 5e-4}
+EXITS_ONLY = {
+    "steps": 300,
+    "decay_from": None,
+    "exit_weights": (0.0, 0.0, 1.0),
+    "self_distillation": 1.0,
+    "rate_trunk": 5e-4,
+}
 
 
 class Student(nn.Module):
@@ -98,9 +104,9 @@ def _blend_with(model: CrossEncoder, checkpoint: Path, share: float) -> None:
     for name, ours in model.state_dict().items():
         if ours.is_floating_point():
             ours.lerp_(end[name], share)
-    model.requires_grad_(False)  # noqa: FBT003 torch's own signature
+    model.requires_grad_(False)
     for part in (model.bridges, model.heads[:-1]):
-        part.requires_grad_(True)  # noqa: FBT003
+        part.requires_grad_(True)
 
 
 def loss_of(scores: Tensor, teacher: Tensor, student: Student, recipe: Recipe) -> Tensor:
