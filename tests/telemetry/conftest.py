@@ -64,9 +64,10 @@ def make(observed: Observed) -> Iterator[Callable[..., Reranker]]:
     """Build rerankers that report to `observed`, closed at the end."""
     made: list[Reranker] = []
 
-    def build(model: object = "lexical", **options: object) -> Reranker:
+    def build(model: object = None, **options: object) -> Reranker:
+        given = () if model is None and "stages" in options else (model or "lexical",)
         reranker = Reranker(
-            model,
+            *given,
             tracer_provider=observed.tracer_provider,
             meter_provider=observed.meter_provider,
             **options,
