@@ -4,6 +4,7 @@ Serve: `serve run rerank_plugins.ray_app:app model=embedded max_replicas=8`. Ray
 off, because the engine's scheduler already does better. Needs `pip install 'rerank-plugins[ray]'`.
 """
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -16,8 +17,9 @@ from ray.data.expressions import col
 from ray.serve import Application
 from starlette.applications import Starlette
 
+from . import config
 from .errors import ConfigError
-from .reranker import Reranker, load
+from .reranker import Reranker
 from .server.app import Serving, build
 
 
@@ -77,10 +79,9 @@ def app(args: RayOptions) -> Application:
 
 
 def open_reranker(options: RayOptions) -> Reranker:
-    """Load what a replica or an actor serves."""
-    if options.config is not None:
-        return load(options.config)
-    return load({"stages": [{"scorer": options.model}], "service": {"workers": options.cpus}})
+    """Load what a replica or an actor serves, on its `cpus` unless the settings say otherwise."""
+    setup = config.build(config.read(options.config or {"stages": [{"scorer": options.model}]}))
+    return Reranker(replace(setup, workers=setup.workers or options.cpus))
 
 
 class _Actor:

@@ -13,7 +13,7 @@ import ray
 from ray import serve
 from ray.util.state import list_actors
 
-from rerank_plugins.ray_app import RayOptions, app, rerank_dataset
+from rerank_plugins.ray_app import RayOptions, app, open_reranker, rerank_dataset
 
 QUERY = "red fox"
 TEXTS = ["a hen in the yard", "", "the red fox sleeps", "a red barn"]
@@ -49,6 +49,14 @@ def kill_one() -> None:
     os.kill(actor.pid, signal.SIGKILL)
 
 
+def workers(settings: str, folder: Path) -> int | None:
+    """Open what a replica with three processors opens, and tell its worker threads."""
+    file = folder / "rerank.toml"
+    file.write_text(settings)
+    with open_reranker(RayOptions(config=str(file), cpus=3)) as reranker:
+        return reranker.setup.workers
+
+
 def main(output: Path) -> None:
     """Print what happened as JSON."""
     # Ray gives its proxy 5 s to start, which a busy machine needs for its imports alone.
@@ -68,6 +76,11 @@ def main(output: Path) -> None:
         time.sleep(0.5)
     facts["after"] = len(replicas())
     serve.shutdown()
+    stage = '[[stages]]\nscorer = "lexical"\n'
+    facts["workers"] = [
+        workers(stage, output.parent),
+        workers(f"[service]\nworkers = 2\n{stage}", output.parent),
+    ]
     rows = [{"id": str(i), "query": QUERY, "passages": TEXTS[: 2 + i % 3]} for i in range(40)]
     lexical = RayOptions(model="lexical")
     rerank_dataset(ray.data.from_items(rows[:20]), output, options=lexical, rows_per_batch=5)

@@ -31,6 +31,7 @@ def test_a_cluster_answers_as_one_process_does(tmp_path: Path) -> None:
         assert facts["first"] == expected
         assert facts["answers"] == [expected] * 80
         assert (facts["before"], facts["after"]) == (2, 2)
+        assert facts["workers"] == [3, 2], "the replica's processors, or what its file says"
         assert [row["id"] for row in facts["rows"]] == [str(i) for i in range(40)]
         assert facts["kept"]
         for row in facts["rows"]:

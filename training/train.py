@@ -251,7 +251,7 @@ def run(
         disable=rank > 0,
     )
     started, recent, pairs = time.time(), 0.0, 0
-    while step < (stop_at or recipe.steps):
+    while step < (recipe.steps if stop_at is None else stop_at):
         batch = next(stream).part(rank, world)
         for group in optimiser.param_groups:
             group["lr"] = group["peak"] * _rate(step, recipe)
