@@ -56,6 +56,7 @@ def budgets(rows: Sequence[Kept], lines: Mapping[str, float], path: Path, title:
         axes.annotate(name, (BUDGETS_MS[0], value), fontsize=7, va="bottom")
     axes.set_xscale("log")
     axes.set_xticks(BUDGETS_MS, [str(one) for one in BUDGETS_MS])
+    axes.minorticks_off()
     axes.set_xlabel("budget, ms")
     _finish(figure, axes, path, title)
 
