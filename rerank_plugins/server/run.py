@@ -99,8 +99,9 @@ def serve(options: ServeOptions) -> None:
         server_header=False,
         proxy_headers=False,
         timeout_graceful_shutdown=options.drain_s,
-        # A worker loads and warms a model before it answers the parent's health checks.
-        timeout_worker_healthcheck=120,
+        # Time for a new interpreter on a busy machine; models load beside the answers. A worker that
+        # is killed within a check is missed when this is over.
+        timeout_worker_healthcheck=30,
     )
 
 
