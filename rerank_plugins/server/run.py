@@ -99,8 +99,8 @@ def serve(options: ServeOptions) -> None:
         server_header=False,
         proxy_headers=False,
         timeout_graceful_shutdown=options.drain_s,
-        # Time for a new interpreter on a busy machine; models load beside the answers. A worker that
-        # is killed within a check is missed when this is over.
+        # Time for a new interpreter on a busy machine; models load beside the answers. A worker
+        # that is killed within a check is missed when this is over.
         timeout_worker_healthcheck=30,
     )
 

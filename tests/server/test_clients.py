@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import cohere
+import httpx
 import pytest
 from haystack import Document
 from haystack.utils import Secret
@@ -62,9 +63,10 @@ def expected() -> list[int]:
 @pytest.mark.parametrize("client", [cohere.ClientV2, cohere.Client])
 def test_the_cohere_sdk_gets_the_engines_order(server, expected, client) -> None:
     """Both generations of the official SDK parse the answer and its billing."""
-    answer = client(api_key="any", base_url=server.url).rerank(
-        model="lexical", query=QUERY, documents=TEXTS, top_n=4
-    )
+    with httpx.Client() as wire:
+        answer = client(api_key="any", base_url=server.url, httpx_client=wire).rerank(
+            model="lexical", query=QUERY, documents=TEXTS, top_n=4
+        )
     assert [one.index for one in answer.results] == expected
     assert answer.meta.billed_units.search_units == 1
 
