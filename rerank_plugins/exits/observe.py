@@ -63,13 +63,11 @@ def observe(
 
 def _observe(trunk: Trunk, question: Question) -> Observed:
     tokenizer = trunk.tokenizer
-    ids, _ = tokenizer.passages(question.passages)
-    query = tokenizer.query(question.query)
-    laid = pairs.lay_out(
-        query,
-        ids,
-        room_tokens=trunk.room(query),
-        special_tokens=tokenizer.template.special_tokens,
+    laid, _ = pairs.read(
+        tokenizer,
+        question.query,
+        question.passages,
+        room=trunk.room,
         windowing=trunk.options.windowing,
     )
     if laid.refused.any():
@@ -82,7 +80,7 @@ def _observe(trunk: Trunk, question: Question) -> Observed:
     final = np.zeros(count, dtype=np.float32)
     for batch in plan(laid.lengths, max_batch_tokens=_BATCH_TOKENS):
         chosen = list(batch.pairs)
-        arrays = tokenizer.assemble(query, [laid.ids[i] for i in chosen], batch.length_tokens)
+        arrays = tokenizer.assemble(laid.query, [laid.ids[i] for i in chosen], batch.length_tokens)
         hidden: Floats | None = None
         for place in range(len(trunk)):
             step = trunk.run(place, arrays, hidden)

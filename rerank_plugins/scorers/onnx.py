@@ -118,7 +118,13 @@ class OnnxScorer:
         self, query: str, passages: Sequence[str], deadline_s: float | None
     ) -> Scored:
         started = self._clock()
-        laid, hits = self._lay_out(query, passages)
+        laid, hits = pairs.read(
+            self.tokenizer,
+            query,
+            passages,
+            room=lambda asked: self.tokenizer.room(asked, self.max_tokens),
+            windowing=self.options.windowing,
+        )
         tokenised = self._clock()
         self.pace.observe_reading(sum(map(len, passages)), laid, tokenised - started)
         batches = self.pace.batches(
@@ -147,19 +153,6 @@ class OnnxScorer:
             decisions=(*pairs.decisions(laid, done), *self._rewrite_decision(len(passages))),
             usage=replace(pairs.usage(laid, ran), token_cache_hits=hits),
         )
-
-    def _lay_out(self, query_text: str, passages: Sequence[str]) -> tuple[Pairs, int]:
-        """Tokenise and lay out a request; also tell how many passages the cache knew."""
-        ids, hits = self.tokenizer.passages(passages)
-        query = self.tokenizer.query(query_text)
-        laid = pairs.lay_out(
-            query,
-            ids,
-            room_tokens=self.tokenizer.room(query, self.max_tokens),
-            special_tokens=self.tokenizer.template.special_tokens,
-            windowing=self.options.windowing,
-        )
-        return laid, hits
 
     def _check_finite(self, scores: NDArray[np.float32]) -> None:
         if not np.isfinite(scores).all():

@@ -1,6 +1,6 @@
 """The pairs of a request: laid out from token ids, and their logits brought back to candidates."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ..batching import Batch
 from ..passages import Fold, fold, windows
 from ..records import Code, Decision, Usage
-from .tokens import Ids
+from .tokens import Ids, PairTokenizer
 
 Long: TypeAlias = Literal["window", "truncate", "error"]
 
@@ -46,6 +46,31 @@ class Pairs:
     def tokens(self) -> int:
         """Tokens of all pairs, without padding."""
         return int(self.lengths.sum())
+
+
+def read(
+    tokenizer: PairTokenizer,
+    query: str,
+    passages: Sequence[str],
+    *,
+    room: Callable[[Ids], int],
+    windowing: Windowing,
+) -> tuple[Pairs, int]:
+    """Tokenise and lay out a request; also tell how many passages the token cache knew.
+
+    `room` counts the passage tokens that fit beside a query. Raises `InvalidRequest` for a query
+    that leaves none.
+    """
+    ids, hits = tokenizer.passages(passages)
+    asked = tokenizer.query(query)
+    laid = lay_out(
+        asked,
+        ids,
+        room_tokens=room(asked),
+        special_tokens=tokenizer.template.special_tokens,
+        windowing=windowing,
+    )
+    return laid, hits
 
 
 def lay_out(

@@ -72,7 +72,13 @@ class ExitScorer:
         if known is not None:
             laid = known.laid
         else:
-            laid, hits = self._lay_out(query, passages)
+            laid, hits = pairs.read(
+                self.trunk.tokenizer,
+                query,
+                passages,
+                room=self.trunk.room,
+                windowing=self.trunk.options.windowing,
+            )
         tokenised = self._clock()
         if known is None:
             self.pace.observe_reading(
@@ -143,19 +149,6 @@ class ExitScorer:
 
     def _continues(self, state: Hidden) -> bool:
         return state.origin == self.trunk.origin and state.place == self.place
-
-    def _lay_out(self, query_text: str, passages: Sequence[str]) -> tuple[Pairs, int]:
-        tokenizer = self.trunk.tokenizer
-        ids, hits = tokenizer.passages(passages)
-        query = tokenizer.query(query_text)
-        laid = pairs.lay_out(
-            query,
-            ids,
-            room_tokens=self.trunk.room(query),
-            special_tokens=tokenizer.template.special_tokens,
-            windowing=self.trunk.options.windowing,
-        )
-        return laid, hits
 
     def _job(
         self, laid: Pairs, batch: Batch, ranks: NDArray[np.int64], state: Hidden | None

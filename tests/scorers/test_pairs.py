@@ -5,7 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rerank_plugins.batching import plan
-from rerank_plugins.scorers.pairs import Windowing, bring_back, lay_out
+from rerank_plugins.scorers.pairs import Windowing, bring_back, lay_out, read
+from rerank_plugins.scorers.tokens import PairTokenizer
+from tests import tiny
 
 lengths = st.lists(st.integers(min_value=1, max_value=120), min_size=1, max_size=30)
 
@@ -49,3 +51,21 @@ def test_tokens_are_read_or_counted_as_cut(sizes):
     pairs = made(sizes, "truncate")
     read = np.bincount(pairs.owners, [len(one) for one in pairs.ids], minlength=len(sizes))
     assert (read + pairs.truncated == np.array(sizes)).all()
+
+
+def test_reading_lays_out_texts_and_tells_what_was_read_before(tmp_path):
+    """Of two texts, one of them seen before, both become pairs, and one is a hit."""
+    tiny.tokenizer().save(str(tmp_path / "tokenizer.json"))
+    tokenizer = PairTokenizer(tmp_path / "tokenizer.json")
+    tokenizer.passages(["a red fox"])
+    pairs, hits = read(
+        tokenizer,
+        "what is a fox",
+        ["a red fox", "the blue hen in the tree"],
+        room=lambda query: tokenizer.room(query, 10),
+        windowing=Windowing("truncate", 0.5, 1),
+    )
+    room = 10 - len(tokenizer.query("what is a fox")) - tokenizer.template.special_tokens
+    assert hits == 1
+    assert [len(one) for one in pairs.ids] == [3, room]
+    assert pairs.truncated.tolist() == [0, 6 - room]

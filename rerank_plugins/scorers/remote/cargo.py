@@ -130,13 +130,11 @@ class Reader:
 
     def read(self, query: str, texts: Sequence[str]) -> "Tensors":
         """Tokenise and lay out a request. Raises `InvalidRequest` for too long a query."""
-        ids, _ = self.tokenizer.passages(texts)
-        asked = self.tokenizer.query(query)
-        laid = pairs.lay_out(
-            asked,
-            ids,
-            room_tokens=self.tokenizer.room(asked, self.max_tokens),
-            special_tokens=self.tokenizer.template.special_tokens,
+        laid, _ = pairs.read(
+            self.tokenizer,
+            query,
+            texts,
+            room=lambda asked: self.tokenizer.room(asked, self.max_tokens),
             windowing=self.how.windowing,
         )
         order = np.argsort(-laid.lengths, kind="stable").tolist()
