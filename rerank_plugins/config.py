@@ -24,7 +24,7 @@ from .planning import Planner
 from .policy import Policy
 from .records import Budget
 from .rules import DepthSettings
-from .scorers import Scorer
+from .scorers import Scorer, kernels
 from .scorers.files import ModelFiles, find
 from .scorers.hub import Hub
 from .scorers.lexical import LexicalScorer
@@ -122,7 +122,11 @@ def scorer(settings: StageSettings) -> Scorer:
         if settings.instruction is not None:
             raise ConfigError('scorer = "lexical" takes no instruction; leave it out')
         return LexicalScorer()
-    return OnnxScorer(_files(settings), _options(settings))
+    files, options = _files(settings), _options(settings)
+    if settings.precision == "auto":
+        int8 = settings.model_copy(update={"precision": "int8"})
+        files = kernels.choose(files, options, lambda: _files(int8))
+    return OnnxScorer(files, options)
 
 
 def _files(settings: StageSettings) -> ModelFiles:

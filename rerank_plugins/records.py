@@ -33,6 +33,10 @@ class Code(Enum):
     CONTROL = ("control", "Answered in first-stage order, for the guard to compare feedback with.")
     DRIFT = ("drift", "Requests moved away from the guard's snapshot; nothing was changed.")
     GRAPH = ("graph", "A graph rewrite was not used; the model runs as it was exported.")
+    KERNELS = (
+        "kernels",
+        "The model's card vouches for int8 kernels; which ones run here, and why.",
+    )
 
     def __init__(self, code: str, meaning: str) -> None:
         self.code = code

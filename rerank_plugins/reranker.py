@@ -57,7 +57,7 @@ class Reranker:
         long: Long = "window",
         fold: Fold = "max",
         instruction: str | None = None,
-        precision: Precision = "fp32",
+        precision: Precision = "auto",
         provider: Provider = "cpu",
         revision: str | None = None,
         local_files_only: bool = False,

@@ -65,7 +65,11 @@ class StageSettings(_Table):
     fold: Fold = Field(default="max", description="how window scores become one")
     window_overlap: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.5
     max_windows: Positive = Field(default=8, description="windows a passage is read in, at most")
-    precision: Precision = Field(default="fp32", description="which of a model's graphs to prefer")
+    precision: Precision = Field(
+        default="auto",
+        description="which of a model's graphs to prefer; auto: int8 where the model's card "
+        "vouches for it and it is faster here, else fp32",
+    )
     provider: Provider = Field(default="cpu", description="ONNX Runtime execution provider")
     intra_threads: Annotated[int, Field(ge=0)] = Field(
         default=1, description="threads inside an operator"
@@ -92,7 +96,9 @@ class StageSettings(_Table):
         default=True, description="rewrite the graph where that is proved to change no score"
     )
     graph_cache: bool = Field(
-        default=True, description="keep rewritten graphs in the platform's cache folder"
+        default=True,
+        description="keep rewritten graphs, and what was measured of them, in the platform's "
+        "cache folder",
     )
     revision: str | None = Field(default=None, description="hub revision; pin a commit")
     local_files_only: bool = Field(default=False, description="never ask the hub")

@@ -12,7 +12,8 @@ from typing import Literal, TypeAlias
 from ..errors import ModelError
 from .hub import Hub, snapshot
 
-Precision: TypeAlias = Literal["fp32", "int8"]
+Precision: TypeAlias = Literal["auto", "fp32", "int8"]
+"""Which of a model's graphs to prefer; "auto" finds what "fp32" does, for `kernels.choose`."""
 
 EMBEDDED = "embedded"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
@@ -41,7 +42,8 @@ class ModelFiles:
     """A model's files, found and, where a manifest came along, verified.
 
     `config` and `tokenizer_config` are the parsed Hugging Face files, `card` the parsed card.json;
-    each is empty where there is none.
+    each is empty where there is none. `choice` says why this graph was taken, where its card left a
+    choice of kernels.
     """
 
     name: str
@@ -51,6 +53,7 @@ class ModelFiles:
     tokenizer_config: Mapping[str, object]
     card: Mapping[str, object]
     revision: str | None = None
+    choice: str = ""
 
 
 def find(

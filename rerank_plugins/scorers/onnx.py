@@ -104,12 +104,19 @@ class OnnxScorer:
                 for count in sorted({1, max(1, min(64, self.batch_tokens // length))})
             ]
             self._probe(1, min(self.max_tokens, 2048))
-            self.pace.calibrate(sizes, self._timed)
+            self.pace.calibrate(sizes, self.timed)
             self._warm = True
 
     def price_s(self, chars: Sequence[int]) -> float:
         """Predict worker seconds per pair for passages of so many characters; 0.0: unknown."""
         return self.pace.price_s(chars, batch_tokens=self.batch_tokens)
+
+    def timed(self, count: int, length_tokens: int) -> float:
+        """Time a batch of filler in seconds, the second of two runs: the first pays for shapes."""
+        self._probe(count, length_tokens)
+        started = self._clock()
+        self._probe(count, length_tokens)
+        return self._clock() - started
 
     def close(self) -> None:
         """Do nothing: the session ends with the last reference to it."""
@@ -150,7 +157,7 @@ class OnnxScorer:
             done,
             laid.truncated,
             timings=timings,
-            decisions=(*pairs.decisions(laid, done), *self._rewrite_decision(len(passages))),
+            decisions=(*pairs.decisions(laid, done), *self._graph_decisions(len(passages))),
             usage=replace(pairs.usage(laid, ran), token_cache_hits=hits),
         )
 
@@ -163,8 +170,9 @@ class OnnxScorer:
             )
             raise ModelError(message)
 
-    def _rewrite_decision(self, candidates: int) -> tuple[Decision, ...]:
-        return (Decision("score", Code.GRAPH, candidates, self._note),) if self._note else ()
+    def _graph_decisions(self, candidates: int) -> tuple[Decision, ...]:
+        said = {Code.KERNELS: self.files.choice, Code.GRAPH: self._note}
+        return tuple(Decision("score", code, candidates, why) for code, why in said.items() if why)
 
     def _open(self) -> tuple[Graph | Decoder, str]:
         """Open the graph in its fastest form; also say why it is not rewritten, if that failed."""
@@ -187,13 +195,6 @@ class OnnxScorer:
     def _run_about(self, tokens: int) -> None:
         length = min(_TUNING_LENGTH_TOKENS, self.max_tokens)
         self._probe(max(1, tokens // length), length)
-
-    def _timed(self, count: int, length_tokens: int) -> float:
-        """Time a batch of filler, the second of two runs: the first pays for its shapes."""
-        self._probe(count, length_tokens)
-        started = self._clock()
-        self._probe(count, length_tokens)
-        return self._clock() - started
 
     def _probe(self, count: int, length_tokens: int) -> NDArray[np.float32]:
         """Run pairs of padding-free filler, timed; give the raw output columns."""

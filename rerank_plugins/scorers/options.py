@@ -33,8 +33,9 @@ class OnnxOptions:
     over the cap, `fold` how windows become one score. Batches hold up to `max_batch_tokens` padded
     tokens (None: measured at warm-up). `score_column` picks the relevant output column of a head
     with more than two. `rewrite` allows rewrites of the graph that are proved to change no score,
-    `graph_cache` keeps their result on disk for the next process. `template` says how a decoder is
-    asked (None: as its card or the registry says), `instruction` what it is to look for.
+    `graph_cache` keeps their result, and what was measured, on disk for the next process.
+    `template` says how a decoder is asked (None: as its card or the registry says), `instruction`
+    what it is to look for.
     `score_cache_bytes` bounds the memory for scores of pairs seen before; 0 switches that off.
     """
 

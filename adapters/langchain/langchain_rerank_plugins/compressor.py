@@ -72,7 +72,7 @@ class RerankPluginsCompressor(BaseDocumentCompressor):
     max_tokens: int | None = Field(
         default=None, ge=1, description="tokens a pair; None: what the model takes"
     )
-    precision: Literal["fp32", "int8"] | None = Field(
+    precision: Literal["auto", "fp32", "int8"] | None = Field(
         default=None, description="which of a model's graphs to prefer"
     )
     provider: str | None = Field(default=None, description="ONNX Runtime execution provider")

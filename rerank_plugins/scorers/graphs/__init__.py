@@ -44,7 +44,7 @@ def prepare(
     size = sum(one.stat().st_size for one in path.parent.glob(f"{path.name}*") if one.is_file())
     if size > _MAX_BYTES:
         return Prepared(opened(path), f"{size >> 20} MB are too many to rewrite at load")
-    name = cache.key(path, _runtime(provider)) if folder is not None else ""
+    name = cache.key(path, runtime(provider)) if folder is not None else ""
     if folder is not None:
         known = _known(folder, name, opened)
         if known is not None:
@@ -61,7 +61,8 @@ def prepare(
     return prepared
 
 
-def _runtime(provider: Provider) -> str:
+def runtime(provider: Provider) -> str:
+    """Name what runs graphs, its version included."""
     import onnxruntime as ort
 
     return f"onnxruntime {ort.__version__} {provider}"

@@ -1,9 +1,10 @@
-"""Rewritten graphs on disk, named by what they were made from.
+"""Rewritten graphs on disk, and what was measured of them, named by what they were made from.
 
 Writing is atomic and optional: a cache that cannot be read or written costs time, never an answer.
 """
 
 import hashlib
+import math
 import os
 import platform
 import sys
@@ -43,6 +44,15 @@ def note(folder: Path, name: str) -> str | None:
         return (folder / f"{name}.txt").read_text(encoding="utf-8")
     except (OSError, ValueError):
         return None
+
+
+def number(path: Path) -> float | None:
+    """Read a measured number, None where there is none, or something else."""
+    try:
+        value = float(path.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
+    return value if math.isfinite(value) else None
 
 
 def touch(path: Path) -> bool:

@@ -55,7 +55,7 @@ class RerankPluginsRanker:
         prior_weight: float | None = None,
         depth: int | None = None,
         max_tokens: int | None = None,
-        precision: Literal["fp32", "int8"] | None = None,
+        precision: Literal["auto", "fp32", "int8"] | None = None,
         provider: str | None = None,
         revision: str | None = None,
         local_files_only: bool = False,
