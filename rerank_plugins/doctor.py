@@ -14,7 +14,7 @@ from typing import Literal, TypeAlias
 import onnxruntime as ort
 from huggingface_hub import constants
 
-from . import config
+from . import config, splits
 from .cascade import Stage
 from .errors import RerankError
 from .policy import Policy
@@ -56,8 +56,11 @@ class Check:
     found: str
 
 
-def examine(settings: Settings) -> Iterator[Check]:
-    """Look at the installation, then load and try every model that `settings` names."""
+def examine(settings: Settings, *, threads: bool = False) -> Iterator[Check]:
+    """Look at the installation, then load and try every model that `settings` names.
+
+    `threads` also times how else the cores could be shared out, which takes seconds a model.
+    """
     yield _python()
     for name in _LIBRARIES:
         yield _library(name)
@@ -70,7 +73,7 @@ def examine(settings: Settings) -> Iterator[Check]:
     yield _graphs()
     policy = settings.policy.policy()
     for place, stage in enumerate(settings.stages):
-        yield from _model(f"stage {place + 1}", stage, policy)
+        yield from _model(f"stage {place + 1}", stage, policy, threads=threads)
 
 
 def _python() -> Check:
@@ -133,7 +136,7 @@ def _called(settings: StageSettings) -> str:
     return named if isinstance(named, str) else f"{named.provider} {named.model or ''}".strip()
 
 
-def _model(name: str, settings: StageSettings, policy: Policy) -> Iterator[Check]:
+def _model(name: str, settings: StageSettings, policy: Policy, *, threads: bool) -> Iterator[Check]:
     label = f"{name}: {_called(settings)}"
     try:
         scorer = config.scorer(settings)
@@ -145,6 +148,8 @@ def _model(name: str, settings: StageSettings, policy: Policy) -> Iterator[Check
         yield from _files(name, settings, scorer)
     if isinstance(scorer, OnnxScorer | LexicalScorer):
         yield _try(name, scorer)
+    if isinstance(scorer, OnnxScorer) and threads:
+        yield _threads(name, settings)
     if isinstance(scorer, Sends):
         yield _destination(name, scorer, policy)
         yield Check(f"{name}: trial", "ok", "not tried: it would send text to its destination")
@@ -188,6 +193,24 @@ def _licence(name: str, settings: StageSettings, card: Mapping[str, object]) -> 
     if isinstance(licence, str):
         return Check(label, "warn" if "NC" in licence.split("-") else "ok", licence)
     return Check(label, "warn", "unknown: read the model's page before you ship it")
+
+
+def _threads(name: str, settings: StageSettings) -> Check:
+    """Time how else the cores could be shared out: the formula stands unless clearly beaten."""
+    made = splits.compare(settings, cores.count())
+    times = "; ".join(
+        f"{one.split}: {splits.SMALL} passages in {one.small_s * 1e3:.1f} ms, "
+        f"{splits.LARGE} in {one.large_s * 1e3:.1f} ms"
+        for one in (made.formula, *made.others)
+    )
+    found = f"workers x threads inside an operator: {times}"
+    if not made.trusted:
+        busy = f"other programs took {1 - made.free:.0%} of the cores: compare again without them"
+        return Check(f"{name}: threads", "warn", f"{found}; {busy}")
+    if made.better is not None:
+        advice = f"workers = {made.better.workers}, intra_threads = {made.better.inside}"
+        return Check(f"{name}: threads", "warn", f"{found}; set {advice}")
+    return Check(f"{name}: threads", "ok", f"{found}; the default stands")
 
 
 def _try(name: str, scorer: Scorer) -> Check:

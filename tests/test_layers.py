@@ -53,7 +53,7 @@ ROWS = (
     ("config",),
     ("auditing",),
     ("reranker",),  # L5
-    ("decoders", "evaluation", "parity"),
+    ("decoders", "evaluation", "parity", "splits"),
     ("splitting",),
     (
         "adapting",

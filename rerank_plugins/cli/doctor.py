@@ -1,5 +1,7 @@
 """`rerank-plugins doctor`: versions, models and places, with one verdict a line."""
 
+from typing import Annotated, TypeAlias
+
 import typer
 from rich.markup import escape
 from rich.table import Table
@@ -10,10 +12,15 @@ from ..settings import Settings
 from . import console
 from .options import Config, Json
 
+Threads: TypeAlias = Annotated[
+    bool,
+    typer.Option("--threads", help="Also time how else the cores could be shared out."),
+]
+
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
-def doctor(*, config: Config = None, as_json: Json = False) -> None:
+def doctor(*, config: Config = None, threads: Threads = False, as_json: Json = False) -> None:
     """Check the installation and every configured model; exit 1 if one does not work.
 
     For example:
@@ -23,7 +30,7 @@ def doctor(*, config: Config = None, as_json: Json = False) -> None:
         rerank-plugins doctor --config rerank.toml --json
     """
     read = Settings() if config is None else settings.read(config)
-    checks = list(examination.examine(read))
+    checks = list(examination.examine(read, threads=threads))
     if as_json:
         console.print_json(checks)
     else:

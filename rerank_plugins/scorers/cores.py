@@ -16,3 +16,8 @@ def count() -> int:
     except (OSError, ValueError):
         return max(1, cores)
     return max(1, min(cores, round(limit)))
+
+
+def workers(inside: int) -> int:
+    """Count the workers that keep every core busy, each with `inside` threads (0: all cores)."""
+    return max(1, count() // inside) if inside else 1

@@ -67,7 +67,7 @@ class OnnxScorer:
             self._fixed_tokens = min(self._fixed_tokens or MOST_BATCH_TOKENS, MOST_BATCH_TOKENS)
         self.batch_tokens = self._fixed_tokens or tuning.DEFAULT_BATCH_TOKENS
         self._clock = clock
-        self.pace = Pace(max_tokens=self.max_tokens)
+        self.pace = Pace(max_tokens=self.max_tokens, intra_threads=self.options.intra_threads)
         self._warm = False
         self._lock = threading.Lock()
         # Two pairs: a graph exported for one has a fixed axis, and its user should know now.

@@ -26,11 +26,12 @@ _SMOOTHING = 0.1
 class Pace:
     """What one model's work costs, learnt as it runs. Thread-safe.
 
-    Reading is tokenisation; computing is what `meter` knows.
+    Reading is tokenisation; computing is what `meter` knows, with `intra_threads` a batch.
     """
 
-    def __init__(self, *, max_tokens: int) -> None:
+    def __init__(self, *, max_tokens: int, intra_threads: int = 1) -> None:
         self.meter = Meter()
+        self._intra_threads = intra_threads
         self._max_tokens = max_tokens
         self._chars_per_token = _CHARS_PER_TOKEN
         self._char_s = 0.0
@@ -40,8 +41,8 @@ class Pace:
     def calibrate(
         self, sizes: Sequence[tuple[int, int]], timed: Callable[[int, int], float]
     ) -> None:
-        """Time batches (pairs, length) as they will run: on every core at once."""
-        workers = cores.count()
+        """Time batches (pairs, length) as they will run: on every worker at once."""
+        workers = cores.workers(self._intra_threads)
         with ThreadPoolExecutor(workers) as pool:
             runs = list(pool.map(lambda _: [timed(*size) for size in sizes], range(workers)))
         self.meter.calibrate(sizes, np.median(runs, axis=0).tolist())
@@ -96,7 +97,7 @@ class Pace:
         if left_s is None:
             return spread(
                 lengths,
-                workers=cores.count(),
+                workers=cores.workers(self._intra_threads),
                 max_batch_tokens=max_batch_tokens,
                 max_padding=_MAX_PADDING,
                 overhead_tokens=self.meter.overhead_tokens,

@@ -51,7 +51,7 @@ class ExitScorer:
         self.files = trunk.files
         last = place == len(trunk.heads)
         self.name = trunk.files.name if last else f"{trunk.files.name}@{trunk.heads[place].layer}"
-        self.pace = Pace(max_tokens=trunk.max_tokens)
+        self.pace = Pace(max_tokens=trunk.max_tokens, intra_threads=trunk.options.intra_threads)
         self.batch_tokens = trunk.options.max_batch_tokens or _BATCH_TOKENS
         self._clock = clock
         self._warm = False
