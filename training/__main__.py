@@ -114,7 +114,7 @@ def train_model(options: argparse.Namespace) -> None:
 def blend(options: argparse.Namespace) -> None:
     """Write the run NAME-blend: between the start and the end of NAME, its exits trained anew."""
     ended = options.build / "runs" / options.name / "last.pt"
-    recipe = replace(_recipe(options), blended=str(ended), share=options.share, **train.EXITS_ONLY)
+    recipe = replace(_recipe(options), blended=str(ended), share=options.share, **train.FOLLOW)
     _run(options, recipe, _blended(options.name))
 
 

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 import torch
 from safetensors.torch import load_file
 from torch import distributed, nn
-from torch.nn import functional as F
 from tqdm import tqdm
 
+from . import losses
+from .copies import Fixed, HalfStep
 from .encoder import trunk_state, v0_state
-from .model import EXITS, CrossEncoder
-from .pairs import Mined, batches
+from .model import CrossEncoder
+from .pairs import Batch, Mined, batches
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,7 +32,7 @@ class Recipe:
     """What a run is made of; the run's folder keeps it as recipe.json.
 
     With `blended`, the checkpoint of a run that ended, this run begins `share` of the way from that
-    run's start to its end, and only the exits learn: to follow the last layer of the blend.
+    run's start to its end, and every exit learns to rank as the last layer of that blend does.
     """
 
     head: str = "rows"
@@ -55,15 +56,17 @@ class Recipe:
     average: float = 0.99
     blended: str = ""
     share: float = 0.5
+    differences: float = 0.3
+    rounds: int = 1
 
 
-# With `blended`: the exits learn the last layer's order and nothing else.
-EXITS_ONLY = {
-    "steps": 300,
-    "decay_from": None,
-    "exit_weights": (0.0, 0.0, 1.0),
-    "self_distillation": 1.0,
-    "rate_trunk": 5e-4,
+# With `blended`: the trunk bends only as far as the exits need, and the last layer is held in place.
+FOLLOW = {
+    "steps": 1_600,
+    "rounds": 2,
+    "decay_from": 400,
+    "rate_trunk": 3e-5,
+    "rate_gate": 3e-3,
 }
 
 
@@ -95,7 +98,7 @@ class Student(nn.Module):
 
 @torch.no_grad()
 def _blend_with(model: CrossEncoder, checkpoint: Path, share: float) -> None:
-    """Move all weights towards a checkpoint's, then leave to training what belongs to the exits.
+    """Move all weights towards a checkpoint's.
 
     What fine-tuning forgets and what it learns lie on one line in weight space (WiSE-FT, Wortsman
     et al., CVPR 2022): a point between the two ranks foreign text better than either end.
@@ -104,45 +107,29 @@ def _blend_with(model: CrossEncoder, checkpoint: Path, share: float) -> None:
     for name, ours in model.state_dict().items():
         if ours.is_floating_point():
             ours.lerp_(end[name], share)
-    model.requires_grad_(False)
-    for part in (model.bridges, model.heads[:-1]):
-        part.requires_grad_(True)
-
-
-def loss_of(scores: Tensor, teacher: Tensor, student: Student, recipe: Recipe) -> Tensor:
-    """Scores [groups, size, exits], teacher [groups, size] -> scalar loss."""
-    target = torch.softmax(teacher / recipe.temperature, -1)
-    logs = torch.log_softmax(scores, 1)
-    total = scores.new_zeros(())
-    last = torch.softmax(scores[..., -1].detach(), -1)
-    for i, weight in enumerate(recipe.exit_weights):
-        total = total + weight * F.kl_div(logs[..., i], target, reduction="batchmean")
-        if i < len(EXITS) - 1:
-            total = total + recipe.self_distillation * F.kl_div(
-                logs[..., i], last, reduction="batchmean"
-            )
-    logits = scores[..., -1] * student.scale + student.shift
-    relevant = torch.zeros_like(logits)
-    relevant[:, 0] = 1
-    return total + recipe.pointwise * F.binary_cross_entropy_with_logits(logits, relevant)
 
 
 def _rate(step: int, recipe: Recipe) -> float:
     """Return the share of the peak rate: warm up, hold, fall to zero from `decay_from` to the last step.
 
+    All of it happens once in every round.
+
     >>> [_rate(step, Recipe(steps=100, decay_from=60, warm_up=10)) for step in (0, 59, 80, 99)]
     [0.1, 1.0, 0.5, 0.025]
     """
-    start = recipe.steps * 3 // 5 if recipe.decay_from is None else recipe.decay_from
-    left = (recipe.steps - step) / max(1, recipe.steps - start)
-    return max(0.0, min(1.0, (step + 1) / recipe.warm_up, left))
+    steps = recipe.steps // recipe.rounds
+    place = step % steps
+    start = steps * 3 // 5 if recipe.decay_from is None else recipe.decay_from
+    left = (steps - place) / max(1, steps - start)
+    return max(0.0, min(1.0, (place + 1) / recipe.warm_up, left))
 
 
 def _optimiser(student: Student, recipe: Recipe) -> torch.optim.AdamW:
     scalars = {id(student.scale), id(student.shift)}
     for head in student.model.heads:
         scalars |= {id(p) for p in head.parameters() if p.ndim == 0}
-    heads = [p for p in student.model.heads.parameters() if id(p) not in scalars]
+    small = nn.ModuleList([student.model.heads, student.model.bridges])
+    heads = [p for p in small.parameters() if id(p) not in scalars]
     for table in (student.model.embeddings.word, student.model.embeddings.position):
         table.requires_grad_(False)
     gates = [layer.gate for layer in student.model.layers]
@@ -150,7 +137,7 @@ def _optimiser(student: Student, recipe: Recipe) -> torch.optim.AdamW:
     trunk = [
         p
         for n, p in student.model.named_parameters()
-        if p.requires_grad and "heads" not in n and id(p) not in scalars
+        if p.requires_grad and not n.startswith(("heads", "bridges")) and id(p) not in scalars
     ]
     groups = [
         {"params": trunk, "lr": recipe.rate_trunk},
@@ -167,36 +154,13 @@ def _optimiser(student: Student, recipe: Recipe) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.01)
 
 
-class HalfStep:
-    """Runs the layers in bf16 on a copy of the fp32 weights and brings the gradients back.
-
-    Autocast converts every weight and activation again and again; a copy is 1.5 times as fast on CPUs.
-    """
-
-    def __init__(self, student: Student) -> None:
-        self.student = student
-        self.copy = copy.deepcopy(student.model)
-        self.copy.embeddings.to(torch.bfloat16)
-        self.copy.layers.to(torch.bfloat16)
-        self.copy.bridges.to(torch.bfloat16)
-        self.pairs = [
-            (ours, theirs)
-            for ours, theirs in zip(student.model.parameters(), self.copy.parameters(), strict=True)
-            if ours.requires_grad
-        ]
-
-    def scores(self, inputs: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-        """Return scores [pairs, exits] of the current weights."""
-        with torch.no_grad():
-            for ours, theirs in self.pairs:
-                theirs.copy_(ours)
-        return self.copy(*inputs)
-
-    def collect(self) -> None:
-        """Move the gradients to the fp32 weights."""
-        for ours, theirs in self.pairs:
-            ours.grad = None if theirs.grad is None else theirs.grad.float()
-            theirs.grad = None
+def _loss(batch: Batch, half: HalfStep, blend: Fixed | None, recipe: Recipe, device: str) -> Tensor:
+    inputs = tuple(part.to(device) for part in batch.inputs)
+    teacher = batch.teacher.to(device).float()
+    scores = half.scores(inputs).reshape(*teacher.shape, -1)  # type: ignore[arg-type]
+    if blend is None:
+        return losses.of(scores, teacher, half.student, recipe)
+    return losses.following(scores, blend(inputs).view_as(teacher), recipe.differences)
 
 
 def _share(student: Student, world: int) -> None:
@@ -239,6 +203,7 @@ def run(
     student = Student(recipe, bridges).to(device)
     optimiser = _optimiser(student, recipe)
     half = HalfStep(student)
+    blend = Fixed(half.copy) if recipe.blended else None
     average = copy.deepcopy(student.model)
     step = _resume(folder / "last.pt", student, average, optimiser)
     stream = batches(data, groups=recipe.groups, size=recipe.size, seed=recipe.seed, start=step)
@@ -255,9 +220,7 @@ def run(
         batch = next(stream).part(rank, world)
         for group in optimiser.param_groups:
             group["lr"] = group["peak"] * _rate(step, recipe)
-        scores = half.scores(tuple(part.to(device) for part in batch.inputs))  # type: ignore[arg-type]
-        teacher = batch.teacher.to(device).float()
-        loss = loss_of(scores.reshape(*teacher.shape, -1), teacher, student, recipe)
+        loss = _loss(batch, half, blend, recipe, device)
         loss.backward()
         half.collect()
         if world > 1:
@@ -270,7 +233,7 @@ def run(
             continue
         _blend(average, student.model, min(recipe.average, step / (step + 10)))
         recent = 0.98 * recent + 0.02 * float(loss.detach()) if recent else float(loss.detach())
-        pairs += teacher.numel() * world
+        pairs += batch.teacher.numel() * world
         bar.update()
         if step % 50 == 0:
             speed = pairs / (time.time() - started)
