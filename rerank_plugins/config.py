@@ -143,6 +143,7 @@ def _options(settings: StageSettings) -> OnnxOptions:
         max_tokens=settings.max_tokens,
         long=settings.long,
         fold=settings.fold,
+        window_tokens=settings.window_tokens,
         window_overlap=settings.window_overlap,
         max_windows=settings.max_windows,
         provider=settings.provider,

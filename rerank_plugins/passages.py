@@ -1,5 +1,7 @@
 """Long candidates: cut their tokens into windows, fold the windows' scores into one."""
 
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -10,17 +12,26 @@ FOLDS: tuple[Fold, ...] = ("max", "first", "log_mean_exp")
 
 
 def windows(
-    length_tokens: int, size_tokens: int, *, overlap: float = 0.5, limit: int = 8
+    length_tokens: int,
+    size_tokens: int,
+    *,
+    overlap: float = 0.5,
+    limit: int = 8,
+    ends: Sequence[int] = (),
 ) -> tuple[tuple[int, int], ...]:
     """Cut a passage into at most `limit` windows `(start, stop)` of at most `size_tokens` each.
 
-    Windows overlap by the given share; the last one ends at the passage's end where the limit
-    allows. Tokens behind the last window are the caller's to report.
+    Windows overlap by about the given share. `ends`, ascending, are the places behind sentences: a
+    window starts at the one nearest to where it would start without them, if that leaves no gap.
+    The last window ends at the passage's end where the limit allows, and is at least half a window
+    then. Tokens behind the last window are the caller's to report.
 
     >>> windows(10, 4)
     ((0, 4), (2, 6), (4, 8), (6, 10))
     >>> windows(3, 4)
     ((0, 3),)
+    >>> windows(30, 10, ends=[3, 12])
+    ((0, 10), (3, 13), (12, 22), (15, 25), (20, 30))
     """
     if size_tokens < 1 or limit < 1 or not 0.0 <= overlap < 1.0:
         message = (
@@ -29,12 +40,30 @@ def windows(
         )
         raise ValueError(message)
     stride = max(1, round(size_tokens * (1.0 - overlap)))
+    # By so much two neighbours may both move: the first stays first, and no token is skipped.
+    slack = max(0, (min(stride, size_tokens - stride) - 1) // 2)
+    last, half = length_tokens - size_tokens, length_tokens - (size_tokens + 1) // 2
     spans = [(0, min(size_tokens, length_tokens))]
     while spans[-1][1] < length_tokens and len(spans) < limit:
-        start = spans[-1][0] + stride
-        stop = min(start + size_tokens, length_tokens)
-        spans.append((max(0, stop - size_tokens) if stop == length_tokens else start, stop))
+        place = len(spans) * stride
+        low, high = place - slack, place + slack
+        if place >= last:
+            low, high = last, min(high, half)
+        near = ends[bisect_left(ends, low) : bisect_right(ends, high)]
+        start = min(near, key=lambda end: abs(end - place), default=min(place, last))
+        spans.append((start, min(start + size_tokens, length_tokens)))
     return tuple(spans)
+
+
+def reaching(size_tokens: int, *, full_tokens: int, count: int, overlap: float) -> int:
+    """Count the windows that reach as far into a passage as `count` larger ones of `full_tokens`.
+
+    >>> reaching(4, full_tokens=10, count=8, overlap=0.5)
+    22
+    """
+    full_stride, stride = (max(1, round(n * (1.0 - overlap))) for n in (full_tokens, size_tokens))
+    reach = full_tokens + (count - 1) * full_stride
+    return 1 + max(0, -((size_tokens - reach) // stride))
 
 
 def fold(

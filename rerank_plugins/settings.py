@@ -63,8 +63,16 @@ class StageSettings(_Table):
     )
     long: Long = Field(default="window", description="what happens to passages over max_tokens")
     fold: Fold = Field(default="max", description="how window scores become one")
-    window_overlap: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.5
-    max_windows: Positive = Field(default=8, description="windows a passage is read in, at most")
+    window_tokens: Positive | None = Field(
+        default=None, description="passage tokens a window; None: as the model's card says, or all"
+    )
+    window_overlap: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
+        default=0.5, description="what a window shares with the next"
+    )
+    max_windows: Positive | None = Field(
+        default=None,
+        description="windows a passage is read in, at most; None: what 8 of max_tokens would reach",
+    )
     precision: Precision = Field(
         default="auto",
         description="which of a model's graphs to prefer; auto: int8 where the model's card "

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rerank_plugins.passages import FOLDS, fold, windows
+from rerank_plugins.passages import FOLDS, fold, reaching, windows
 
 OVERLAP = st.floats(0.0, 0.95)
 
@@ -37,6 +37,61 @@ def test_what_the_limit_leaves_out_is_the_tail(length, size, overlap, limit):
     few = windows(length, size, overlap=overlap, limit=limit)
     many = windows(length, size, overlap=overlap, limit=10**6)
     assert [stop for _, stop in few] == [stop for _, stop in many][: len(few)]
+
+
+@st.composite
+def sentences(draw):
+    """A passage's length, a window's size, an overlap, and the places behind sentences."""
+    length = draw(st.integers(1, 3000))
+    ends = draw(st.lists(st.integers(1, length), unique=True, max_size=200))
+    return length, draw(st.integers(1, 300)), draw(OVERLAP), sorted(ends)
+
+
+@given(sentences())
+def test_sentences_move_windows_and_leave_no_gap(passage):
+    """Windows behind sentences move on, skip nothing, and are no more than without sentences."""
+    length, size, overlap, ends = passage
+    spans = windows(length, size, overlap=overlap, limit=10**6, ends=ends)
+    assert spans[0][0] == 0
+    assert spans[-1][1] == length
+    assert all(0 < stop - start <= size for start, stop in spans)
+    assert all(one[0] < two[0] <= one[1] < two[1] for one, two in itertools.pairwise(spans))
+    assert len(spans) <= len(windows(length, size, overlap=overlap, limit=10**6))
+
+
+@given(sentences())
+def test_windows_start_behind_sentences_or_where_none_ends_near(passage):
+    """A window starts behind a sentence, or at its own place, or ends with the passage."""
+    length, size, overlap, ends = passage
+    places = {start for start, _ in windows(10**4, size, overlap=overlap, limit=10**6)}
+    spans = windows(length, size, overlap=overlap, limit=10**6, ends=ends)
+    assert all(
+        start in ends or start in places or stop - start == size == length - start
+        for start, stop in spans
+    )
+
+
+@given(sentences())
+def test_no_window_but_a_whole_passage_is_less_than_half_of_one(passage):
+    """Each window is worth a model run, the last one included."""
+    length, size, overlap, ends = passage
+    spans = windows(length, size, overlap=overlap, limit=10**6, ends=ends)
+    assert all(2 * (stop - start) >= min(size, length) for start, stop in spans)
+
+
+def test_an_answer_behind_a_sentence_is_a_window_of_its_own():
+    """The window that would start amid the second sentence starts with the third."""
+    assert windows(40, 20, ends=[8, 14, 40]) == ((0, 20), (8, 28), (20, 40))
+
+
+@given(st.integers(1, 300), st.integers(0, 300), st.integers(1, 10), OVERLAP)
+def test_small_windows_reach_as_far_as_a_few_large_ones(size, more, count, overlap):
+    """As many small windows are allowed as it takes to leave no more out, and not one more."""
+    full = size + more
+    stop = windows(10**6, full, overlap=overlap, limit=count)[-1][1]
+    limit = reaching(size, full_tokens=full, count=count, overlap=overlap)
+    assert windows(stop, size, overlap=overlap, limit=limit)[-1][1] == stop
+    assert limit == 1 or windows(stop, size, overlap=overlap, limit=limit - 1)[-1][1] < stop
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """How an ONNX model is run, checked against what its files say it can take."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..errors import ConfigError
 from ..passages import Fold
@@ -30,7 +30,9 @@ class OnnxOptions:
     """How a model is run.
 
     `max_tokens` caps a pair (None: what the model can take). `long` says what happens to passages
-    over the cap, `fold` how windows become one score. Batches hold up to `max_batch_tokens` padded
+    over the cap, `fold` how windows become one score. A window has `window_tokens` of the passage
+    (None: as the model's card says, else all that fit), and there are `max_windows` at most (None:
+    as many as reach as far as 8 of all that fit). Batches hold up to `max_batch_tokens` padded
     tokens (None: measured at warm-up). `score_column` picks the relevant output column of a head
     with more than two. `rewrite` allows rewrites of the graph that are proved to change no score,
     `graph_cache` keeps their result, and what was measured, on disk for the next process.
@@ -42,8 +44,9 @@ class OnnxOptions:
     max_tokens: int | None = None
     long: Long = "window"
     fold: Fold = "max"
+    window_tokens: int | None = None
     window_overlap: float = 0.5
-    max_windows: int = 8
+    max_windows: int | None = None
     provider: Provider = "cpu"
     intra_threads: int = 1
     max_batch_tokens: int | None = None
@@ -60,7 +63,7 @@ class OnnxOptions:
         """What happens to passages that do not fit."""
         # FirstP reads the first window alone; what lies behind it is cut, and reported as cut.
         limit = 1 if self.fold == "first" else self.max_windows
-        return Windowing(self.long, self.window_overlap, limit)
+        return Windowing(self.long, self.window_overlap, limit, self.window_tokens)
 
 
 def usable_tokens(files: ModelFiles) -> int:
@@ -84,7 +87,10 @@ def usable_tokens(files: ModelFiles) -> int:
 
 
 def checked(options: OnnxOptions, files: ModelFiles) -> OnnxOptions:
-    """Refuse options that the model cannot follow. Raises `ConfigError`."""
+    """Refuse options that the model cannot follow, and take its card's window where none is given.
+
+    Raises `ConfigError`.
+    """
     limit = usable_tokens(files)
     if options.max_tokens is not None and not MIN_WINDOW_TOKENS <= options.max_tokens <= limit:
         message = (
@@ -92,14 +98,23 @@ def checked(options: OnnxOptions, files: ModelFiles) -> OnnxOptions:
             f"{MIN_WINDOW_TOKENS} to {limit} tokens a pair"
         )
         raise ConfigError(message)
-    sizes = (options.max_batch_tokens or 1, options.max_windows, options.intra_threads + 1)
-    if options.max_batch_tokens == 0 or min(sizes) < 1 or options.score_cache_bytes < 0:
-        message = (
-            f"{options}: max_batch_tokens and max_windows must be at least 1, intra_threads and "
-            "score_cache_bytes at least 0"
-        )
-        raise ConfigError(message)
-    return options
+    counts = {
+        "max_batch_tokens": (options.max_batch_tokens, 1),
+        "max_windows": (options.max_windows, 1),
+        "window_tokens": (options.window_tokens, MIN_WINDOW_TOKENS),
+        "intra_threads": (options.intra_threads, 0),
+        "score_cache_bytes": (options.score_cache_bytes, 0),
+    }
+    for name, (value, least) in counts.items():
+        if value is not None and value < least:
+            raise ConfigError(f"{name} is {value}; expected at least {least}")
+    return replace(options, window_tokens=options.window_tokens or _card_window(files))
+
+
+def _card_window(files: ModelFiles) -> int | None:
+    """Read the best size of windows off a model's card: how many tokens of a passage."""
+    value = files.card.get("window_tokens")
+    return value if isinstance(value, int) and value >= MIN_WINDOW_TOKENS else None
 
 
 def score_column(options: OnnxOptions, files: ModelFiles) -> int | None:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..batching import Batch
-from ..passages import Fold, fold, windows
+from ..passages import Fold, fold, reaching, windows
 from ..records import Code, Decision, Usage
 from .tokens import Ids, PairTokenizer
 
@@ -16,15 +16,39 @@ Long: TypeAlias = Literal["window", "truncate", "error"]
 
 # A window must hold enough of the passage to be worth a model run.
 MIN_WINDOW_TOKENS = 16
+# How far into a passage windows reach unless told otherwise, counted in windows of all the room.
+_FULL_WINDOWS = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Windowing:
-    """What happens to passages that do not fit beside the query."""
+    """What happens to passages that do not fit beside the query.
+
+    They are read in windows of `size_tokens` (None: all there is room for), at most `limit` of them
+    (None: enough to reach as far as eight of those that fill the room would).
+    """
 
     long: Long
     overlap: float
-    limit: int
+    limit: int | None
+    size_tokens: int | None = None
+
+    def spans(
+        self, passage: Ids, room_tokens: int, ends: Sequence[int]
+    ) -> tuple[tuple[int, int], ...]:
+        """Name the windows of a passage; `ends` are the tokens that sentences end with.
+
+        One window takes all the room, for there is no other one to read the rest.
+        """
+        split = self.long == "window" and room_tokens >= MIN_WINDOW_TOKENS and self.limit != 1
+        if not split or len(passage) <= room_tokens:
+            return windows(len(passage), room_tokens, limit=1)
+        size = min(room_tokens, self.size_tokens or room_tokens)
+        limit = self.limit or reaching(
+            size, full_tokens=room_tokens, count=_FULL_WINDOWS, overlap=self.overlap
+        )
+        places = np.flatnonzero(np.isin(passage, ends)) + 1
+        return windows(len(passage), size, overlap=self.overlap, limit=limit, ends=places.tolist())
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +93,7 @@ def read(
         room_tokens=room(asked),
         special_tokens=tokenizer.template.special_tokens,
         windowing=windowing,
+        ends=tokenizer.ends,
     )
     return laid, hits
 
@@ -80,12 +105,9 @@ def lay_out(
     room_tokens: int,
     special_tokens: int,
     windowing: Windowing,
+    ends: Sequence[int] = (),
 ) -> Pairs:
     """Make one pair per passage, or one per window where a passage takes more than the room."""
-    long = windowing.long
-    if long == "window" and room_tokens < MIN_WINDOW_TOKENS:
-        long = "truncate"
-    limit = windowing.limit if long == "window" else 1
     sizes = np.array([len(one) for one in passages], dtype=np.int64)
     truncated = np.zeros(len(passages), dtype=np.int64)
     refused = np.zeros(len(passages), dtype=np.bool_)
@@ -94,9 +116,9 @@ def lay_out(
     if (sizes > room_tokens).any():
         ids, owners = [], []
         for i, passage in enumerate(passages):
-            spans = windows(len(passage), room_tokens, overlap=windowing.overlap, limit=limit)
+            spans = windowing.spans(passage, room_tokens, ends)
             truncated[i] = len(passage) - spans[-1][1]
-            if truncated[i] and long == "error":
+            if truncated[i] and windowing.long == "error":
                 refused[i] = True
                 continue
             windowed += len(spans) > 1

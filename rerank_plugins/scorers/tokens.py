@@ -21,6 +21,7 @@ Ids: TypeAlias = NDArray[np.int32]
 
 # Longer texts are tokenised piece by piece, so that memory stays bounded by the ids alone.
 _PIECE_CHARS = 50_000
+_SENTENCE_ENDS = (".", "!", "?", "\u3002", "\uff01", "\uff1f", "\u0964", "\u061f", "\n")
 # What is tokenised at once.
 _GROUP_CHARS = 400_000
 _ENTRY_OVERHEAD_BYTES = 200
@@ -59,7 +60,8 @@ class PairTokenizer:
     a special token, such as "[SEP]", is text: a passage cannot forge the end of itself.
     `cache_bytes` bounds the memory of cached passage ids; 0 switches the cache off. `pad` is the
     padding id or token of the model (None: the tokenizer's own). `prompt` is how a decoder is
-    asked; without one, the tokenizer's own pair template is read.
+    asked; without one, the tokenizer's own pair template is read. `ends` are the tokens that
+    sentences end with.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class PairTokenizer:
             _template(self._tokenizer) if prompt is None else _prompted(self._tokenizer, prompt)
         )
         self._tokenizer.encode_special_tokens = True
+        self.ends = _ends(self._tokenizer)
         self._cache = TokenCache(cache_bytes)
 
     def query(self, text: str) -> Ids:
@@ -255,6 +258,20 @@ def _template(tokenizer: "Tokenizer") -> Template:
         query_type=types[first],
         passage_type=types[second],
     )
+
+
+def _ends(tokenizer: "Tokenizer") -> tuple[int, ...]:
+    """Name the tokens that sentences and lines end with, as they stand behind a word.
+
+    Marks that a vocabulary lacks or writes in pieces are left out, and so are line ends where the
+    tokenizer drops white space.
+    """
+    found: set[int] = set()
+    for mark in _SENTENCE_ENDS:
+        ids = tokenizer.encode("a" + mark, add_special_tokens=False).ids
+        if tokenizer.decode(ids[-1:]) == mark:
+            found.add(ids[-1])
+    return tuple(sorted(found))
 
 
 def _prompted(tokenizer: "Tokenizer", prompt: Prompt) -> Template:

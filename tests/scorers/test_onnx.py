@@ -132,6 +132,23 @@ class TestLong:
         assert windowed[0].truncated_tokens < cut[0].truncated_tokens
         assert cut[0].truncated_tokens == 480 - (128 - 3 - 2)
 
+    def test_the_card_says_how_large_windows_are(self, tmp_path, tiny_model):
+        """Windows are as the card says unless an option does; what fits is read as ever."""
+        folder = tiny.build(tmp_path / "m")
+        (folder / "card.json").write_text(json.dumps({"window_tokens": 40}))
+        small, whole = rank(folder, [self.TEXT]), rank(tiny_model, [self.TEXT])
+        assert small.usage.pairs > whole.usage.pairs
+        assert small[0].truncated_tokens == whole[0].truncated_tokens == 0
+        assert scores(rank(folder)) == scores(rank(tiny_model))
+        with load({"stages": [{"scorer": str(folder), "window_tokens": 123}]}) as reranker:
+            assert reranker.rerank("red fox", [self.TEXT]).usage.pairs == whole.usage.pairs
+
+    @pytest.mark.parametrize("wrong", [{"window_tokens": 15}, {"max_windows": 0}])
+    def test_windows_too_small_or_none_are_refused(self, tiny_model, wrong):
+        """A window holds some of the passage, and there is one; the error says the least."""
+        with pytest.raises(ConfigError, match=r"at least|greater than"):
+            load({"stages": [{"scorer": str(tiny_model), **wrong}]})
+
     def test_the_first_window_alone_counts_under_first(self, tiny_model):
         """FirstP scores what truncation scores, runs no more, and reports what it did not read."""
         with load({"stages": [{"scorer": str(tiny_model), "fold": "first"}]}) as reranker:

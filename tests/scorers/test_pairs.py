@@ -69,3 +69,48 @@ def test_reading_lays_out_texts_and_tells_what_was_read_before(tmp_path):
     assert hits == 1
     assert [len(one) for one in pairs.ids] == [3, room]
     assert pairs.truncated.tolist() == [0, 6 - room]
+
+
+@given(lengths, st.integers(16, 60))
+def test_small_windows_are_for_passages_that_do_not_fit(sizes, window):
+    """What fits is one pair, whatever a window's size; what does not has windows of that size."""
+    passages = [np.full(size, i, dtype=np.int32) for i, size in enumerate(sizes)]
+    windowing = Windowing("window", 0.5, None, window)
+    query = np.zeros(4, dtype=np.int32)
+    pairs = lay_out(query, passages, room_tokens=40, special_tokens=3, windowing=windowing)
+    for owner, ids in zip(pairs.owners, pairs.ids, strict=True):
+        assert len(ids) == sizes[owner] if sizes[owner] <= 40 else len(ids) <= min(window, 40)
+    assert not pairs.truncated.any()
+
+
+def test_windows_start_behind_the_tokens_that_end_sentences():
+    """Of a passage whose 17th and 30th tokens end sentences, windows start with the next ones."""
+    passage = np.arange(60, dtype=np.int32)
+    pairs = lay_out(
+        np.zeros(4, dtype=np.int32),
+        [passage],
+        room_tokens=40,
+        special_tokens=3,
+        windowing=Windowing("window", 0.5, None, 32),
+        ends=(16, 29),
+    )
+    assert [(int(one[0]), int(one[-1])) for one in pairs.ids] == [(0, 31), (17, 48), (30, 59)]
+
+
+def test_as_many_small_windows_as_reach_as_far_as_eight_large_ones():
+    """Eight windows of 40 end at token 180; what lies behind is reported as cut, however small."""
+    passage = np.zeros(200, dtype=np.int32)
+    for window in (None, 16, 32):
+        windowing = Windowing("window", 0.5, None, window)
+        query = np.zeros(4, dtype=np.int32)
+        pairs = lay_out(query, [passage], room_tokens=40, special_tokens=3, windowing=windowing)
+        assert 0 <= 20 - pairs.truncated[0] < (window or 40) / 2
+
+
+def test_one_window_takes_all_the_room():
+    """Where only one window is read, it reads as much as a pair can hold."""
+    passage = np.zeros(200, dtype=np.int32)
+    windowing = Windowing("window", 0.5, 1, 16)
+    query = np.zeros(4, dtype=np.int32)
+    pairs = lay_out(query, [passage], room_tokens=40, special_tokens=3, windowing=windowing)
+    assert pairs.truncated.tolist() == [160]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
 from rerank_plugins import Reranker
 from rerank_plugins.errors import InvalidRequest, ModelError
@@ -112,6 +112,33 @@ def test_a_foreign_tokenizer_is_refused(tmp_path):
     bare.save(str(path))
     with pytest.raises(ModelError, match="does not mark pairs"):
         PairTokenizer(path)
+
+
+def wordpiece():
+    """Make a tokenizer of few words, and the marks that end sentences in them."""
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "b", ".", "?", ",", "\u3002"]
+    made = Tokenizer(models.WordPiece({one: i for i, one in enumerate(words)}, unk_token="[UNK]"))
+    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    return made, {".", "?", "\u3002"}
+
+
+def bytes_alone():
+    """Make a tokenizer of bytes, which writes other scripts' marks in pieces but keeps lines."""
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    made = Tokenizer(models.BPE({one: i for i, one in enumerate(words)}, []))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    return made, {".", "!", "?", "\n"}
+
+
+@pytest.mark.parametrize("make", [wordpiece, bytes_alone])
+def test_the_tokens_that_end_sentences_are_known(tmp_path, make):
+    """Full stops, question marks and ends of lines are found, as far as they are tokens."""
+    made, marks = make()
+    made.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    made.save(str(tmp_path / "tokenizer.json"))
+    tokenizer = PairTokenizer(tmp_path / "tokenizer.json")
+    assert {made.decode([one]) for one in tokenizer.ends} == marks
 
 
 @pytest.mark.parametrize(
