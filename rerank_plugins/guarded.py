@@ -14,12 +14,13 @@ from .engine import DEGRADING, Setup
 from .errors import RerankError
 from .guard import Guard, Note, Score, Stance
 from .records import Candidate, Hit, Request, Result
+from .scorers.claims import Claim
 from .scorers.scheduler import Scheduler
 
 Answer: TypeAlias = Callable[[Setup, Request], Awaitable[Result]]
 """Answers a request by a setup."""
 
-# A pair of no request may wait this long for a worker.
+# A pair of no request may wait this long for a worker, and so may all the fixed pairs together.
 _APART_S = 30.0
 
 
@@ -56,13 +57,29 @@ def recognise(setup: Setup, scheduler: Scheduler) -> None:
 
 def canaries(setup: Setup, scheduler: Scheduler) -> list[float]:
     """Score the fixed pairs; none where text is sent. Raises `RerankError`."""
-    if setup.sends:
+    return [] if setup.sends else scheduler.submit(_fixed(setup)).result()
+
+
+def at_leisure(setup: Setup, scheduler: Scheduler) -> Callable[[], list[float]]:
+    """Give what has the fixed pairs scored by workers with nothing else to do.
+
+    It gives none where text is sent, where they cannot be scored, or while no worker is idle.
+    """
+
+    def score() -> list[float]:
+        if setup.sends:
+            return []
+        claim = Claim(math.inf, time.monotonic())
+        # A model that cannot score them will say so in requests.
+        with contextlib.suppress(Exception):
+            under_way = scheduler.submit(_fixed(setup), claim=claim)
+            try:
+                return under_way.result(timeout=_APART_S)
+            finally:
+                under_way.cancel()
         return []
-    return [
-        score
-        for query, texts in CANARIES
-        for score in scheduler.submit(_scored(setup, query, texts)).result()
-    ]
+
+    return score
 
 
 def apart(setup: Setup, scheduler: Scheduler) -> Score | None:
@@ -81,6 +98,10 @@ def apart(setup: Setup, scheduler: Scheduler) -> Score | None:
         return found[0] if found else math.nan
 
     return score
+
+
+async def _fixed(setup: Setup) -> list[float]:
+    return [score for query, texts in CANARIES for score in await _scored(setup, query, texts)]
 
 
 async def _scored(setup: Setup, query: str, texts: Sequence[str]) -> list[float]:

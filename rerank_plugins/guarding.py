@@ -46,6 +46,7 @@ def made(settings: GuardSettings | None, stages: Sequence[Stage]) -> Guard | Non
         probe_every=settings.probe_every,
         control_share=settings.control_share,
         null_every=settings.null_every,
+        canary_every=settings.canary_every,
         watch=Watch(alpha=settings.alpha),
         log=settings.log,
     )

@@ -125,7 +125,10 @@ class Reranker:
         # Worker threads must not outlive a reranker that nobody closed.
         self._finalizer = weakref.finalize(self, self._scheduler.close)
         if self.setup.guard is not None:
-            self.setup.guard.attach(guarded.apart(self.setup, self._scheduler))
+            self.setup.guard.attach(
+                guarded.apart(self.setup, self._scheduler),
+                canaries=guarded.at_leisure(self.setup, self._scheduler),
+            )
             weakref.finalize(self, self.setup.guard.close)
 
     @property
@@ -151,6 +154,7 @@ class Reranker:
         it comes from; it becomes a metric and, where there is a guard, moves it. Costs
         microseconds. Raises `InvalidRequest`.
         """
+        self._scheduler.home.check()
         validity.feedback(score)
         self._telemetry.feedback(score)
         if self.setup.guard is not None:

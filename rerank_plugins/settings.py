@@ -230,6 +230,11 @@ class GuardSettings(_Table):
         "the path and never where text is sent; up to 32 passages are kept in memory for that; 0: "
         "none, and nothing is kept",
     )
+    canary_every: Annotated[int, Field(ge=0)] = Field(
+        default=10,
+        description="windows after which the sixteen fixed pairs are scored again, in spare time "
+        "and never where text is sent; 0: only at warm-up",
+    )
     log: Path | None = Field(
         default=None, description="JSON lines of numbers, per request and window; None: none"
     )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rerank_plugins import Candidate, cli, load
-from rerank_plugins.drift import snapshot
+from rerank_plugins.drift import FEATURES, snapshot
 from rerank_plugins.guard import save
 from rerank_plugins.guard.log import note_line, request_line
 from tests import tiny
@@ -111,7 +111,7 @@ def test_a_report_is_data_for_machines(logged, capsys):
     assert run("drift", "report", *logged(100), "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert found["windows"][0]["report"]["verdict"] == "ok"
-    assert len(found["windows"][0]["report"]["findings"]) == 16
+    assert len(found["windows"][0]["report"]["findings"]) == 2 * len(FEATURES)
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def run(program: str) -> None:
     assert not done.stderr
 
 
-@pytest.mark.parametrize("call", ["rerank('red fox', TEXTS)", "warm_up()"])
+@pytest.mark.parametrize("call", ["rerank('red fox', TEXTS)", "warm_up()", "feedback('id', 1.0)"])
 def test_a_reranker_from_before_a_fork_refuses_at_once(call):
     """Its workers are in the parent: it says so instead of waiting for ever; the parent goes on."""
     run(
@@ -108,5 +108,44 @@ def test_what_adapters_share_is_made_again_after_a_fork():
         texts = [Candidate(one) for one in TEXTS]
         in_a_fork(lambda: shared.rerank("red fox", texts).order == (1, 0) or sys.exit(1))
         assert shared.rerank("red fox", texts).order == (1, 0)
+        """
+    )
+
+
+def test_a_guard_from_before_a_fork_neither_waits_nor_writes_in_it(tmp_path):
+    """Its thread, its log and whoever holds its locks are the parent's, and they go on."""
+    run(
+        f"""
+        import threading
+        from dataclasses import replace
+        from pathlib import Path
+        from rerank_plugins.engine import Setup
+        from rerank_plugins.guard import Guard, GuardOptions
+
+        log = Path({str(tmp_path / "guard.jsonl")!r})
+        guard = Guard(GuardOptions(null_every=0, log=log))
+        setup = Setup((Stage(LexicalScorer()),), guard=guard)
+        parents = Reranker(setup)
+        asked = parents.rerank("red fox", TEXTS)
+        guard.settle()
+        held = guard._notes.mutex
+
+        def end():
+            refused(lambda: parents.feedback(asked.request_id, 1.0))
+            refused(lambda: Reranker(setup))
+            guard.feedback(asked.request_id, 1.0)
+            guard.settle()
+            parents.close()
+            with Reranker(replace(setup, guard=Guard(GuardOptions(null_every=0)))) as own:
+                assert own.rerank("red fox", TEXTS).order == (1, 0)
+                own.setup.guard.settle()
+
+        with held:
+            in_a_fork(end)
+        parents.rerank("red fox", TEXTS)
+        guard.settle()
+        parents.feedback(asked.request_id, 1.0)
+        parents.close()
+        assert len(log.read_text().splitlines()) == 2, log.read_text()
         """
     )

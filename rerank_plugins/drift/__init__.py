@@ -1,8 +1,8 @@
 """Drift: what requests look like now against what they looked like when all was well."""
 
-from .observing import FEATURES, Feature, Observation, observe
+from .observing import FEATURES, Feature, Observation, common_start, observe
 from .snapshot import Snapshot, from_json, snapshot, to_json
-from .verdict import Finding, Report, Verdict, Watch, judge
+from .verdict import Finding, Report, Verdict, Watch, again, judge
 from .window import Window
 
 __all__ = [
@@ -15,6 +15,8 @@ __all__ = [
     "Verdict",
     "Watch",
     "Window",
+    "again",
+    "common_start",
     "from_json",
     "judge",
     "observe",

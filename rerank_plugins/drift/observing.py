@@ -1,7 +1,7 @@
 """What is noted of one request: a few numbers, independent between requests, and no text."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -19,6 +19,7 @@ Feature: TypeAlias = Literal[
     "separation",
     "passage_length",
     "query_length",
+    "boilerplate",
 ]
 
 FEATURES: Mapping[Feature, str] = {
@@ -30,6 +31,7 @@ FEATURES: Mapping[Feature, str] = {
     "separation": "the best score minus that of a random passage",
     "passage_length": "logarithm of the median passage length in characters",
     "query_length": "logarithm of the query's length in characters",
+    "boilerplate": "logarithm of the number of characters that all passages begin with",
 }
 """What each number means. Scores within a request depend on each other; requests do not."""
 
@@ -55,14 +57,16 @@ def observe(
     *,
     chars: NDArray[np.float64],
     query_chars: int,
+    common: int | None = None,
     null: float = math.nan,
     top_k: int = 10,
 ) -> Observation:
     """Note one request, its scored candidates in first-stage order.
 
     `scores` are those of the deepest stage, for the candidates it scored; `keys` order all
-    candidates by the model alone, higher first; `chars` [as keys] are passage lengths. `null` is
-    the score of a passage that has nothing to do with the query.
+    candidates by the model alone, higher first; `chars` [as keys] are passage lengths and
+    `common` what `common_start` gives. `null` is the score of a passage that has nothing to do with
+    the query.
     """
     if scores.size == 0:
         return Observation((math.nan,) * len(FEATURES))
@@ -78,6 +82,23 @@ def observe(
         best - null,
         math.log(max(1.0, float(np.median(chars)))),
         math.log(max(1, query_chars)),
+        math.nan if common is None else math.log1p(common),
     )
     # As a snapshot keeps them: values that many requests share have to stay the same ones.
     return Observation(tuple(round(one, DECIMALS) for one in values))
+
+
+def common_start(texts: Sequence[str]) -> int | None:
+    """Count the characters that all texts begin with; None for fewer than three texts.
+
+    Passages found for one query have little reason to begin alike: where they do, something was put
+    before each of them.
+
+    >>> common_start(["<Document>: a hen", "<Document>: foxes", "<Document>: the sea"])
+    12
+    """
+    if len(texts) < 3:  # noqa: PLR2004 - two may begin alike by chance
+        return None
+    first, last = min(texts), max(texts)
+    pairs = enumerate(zip(first, last, strict=False))
+    return next((place for place, (a, b) in pairs if a != b), len(first))

@@ -81,13 +81,16 @@ def from_json(data: Mapping[str, object]) -> Snapshot:
         message = f"format is {data.get('format')!r}, expected {FORMAT}"
         raise ValueError(message)
     found = data.get("values")
-    values = found if isinstance(found, Mapping) else {}
+    if not isinstance(found, Mapping) or not found:
+        message = f"{found!r:.40} is no table of samples"
+        raise ValueError(message)
     return Snapshot(
         str(data.get("subject")),
         str(data.get("model")),
         _count(data.get("requests")),
         _count(data.get("top_k")),
-        {name: _numbers(values.get(name)) for name in FEATURES},
+        # A snapshot from before a feature was watched says nothing about it.
+        {name: _numbers(found.get(name, [])) for name in FEATURES},
         _numbers(data.get("canaries")),
     )
 

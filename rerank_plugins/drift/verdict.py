@@ -30,19 +30,23 @@ class Watch:
     together (holm1979). A feature counts as moved only from `least` on, a KS distance: with large
     samples everything is significant. `harm` is the share of the snapshot's mean, of agreement and
     of separation, that still has to be there: other domains take up to two thirds, and rank well.
+    `length` is the mean rank correlation with the passages' lengths, either way, from which on
+    scores are length and little else: at 0.7 it is half of their ranks' variance. It counts where
+    the snapshot's is less than half of it.
     """
 
     alpha: float = 0.005
     least: float = 0.15
     harm: float = 0.25
+    length: float = 0.7
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One test of one feature: its value, what chance seldom passes, and how often it passes this.
 
-    `shift` is the change of the mean in deviations of the snapshot, `left` the share of the mean
-    that is left.
+    `before` and `now` are the means of snapshot and window, `shift` is their difference in
+    deviations of the snapshot.
     """
 
     feature: Feature
@@ -50,9 +54,15 @@ class Finding:
     value: float
     critical: float
     p: float
+    before: float
+    now: float
     shift: float
-    left: float
     moved: bool = False
+
+    @property
+    def left(self) -> float:
+        """Give the share of the snapshot's mean that is left; 1 where there was none to lose."""
+        return self.now / self.before if self.before > 0.0 else 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,17 +99,26 @@ def judge(reference: Snapshot, window: Window, how: Watch | None = None) -> Repo
     }
     level = how.alpha / max(1, 2 * len(samples))
     tests = [one for name, pair in samples.items() for one in _tests(name, *pair, level)]
-    tests.sort(key=lambda one: one.p)
+    return again(Report("ok", len(window.observations), tuple(tests)), how)
+
+
+def again(report: Report, how: Watch) -> Report:
+    """Judge the same tests by other thresholds; what chance seldom passes is not told anew.
+
+    >>> again(Report("watch", 100, (), ("best",)), Watch()).verdict
+    'ok'
+    """
+    tests = sorted(report.findings, key=lambda one: one.p)
     certain = {one.feature for one in _certain(tests, how.alpha)}
     far = {one.feature for one in tests if one.test == "ks" and one.value >= how.least}
     moved = certain & far
     findings = tuple(replace(one, moved=one.feature in moved) for one in tests)
     reasons = tuple(dict.fromkeys(one.feature for one in findings if one.moved))
     damaged = tuple(
-        dict.fromkeys(one.feature for one in findings if one.moved and _damaged(one, how.harm))
+        dict.fromkeys(one.feature for one in findings if one.moved and _damaged(one, how))
     )
     verdict: Verdict = "harmful" if damaged else "watch" if reasons else "ok"
-    return Report(verdict, len(window.observations), findings, damaged or reasons)
+    return Report(verdict, report.requests, findings, damaged or reasons)
 
 
 def _tests(
@@ -107,16 +126,16 @@ def _tests(
 ) -> Iterator[Finding]:
     n, m = old.size, new.size
     spread = float(old.std())
-    shift = (float(new.mean()) - float(old.mean())) / spread if spread > 0.0 else 0.0
-    left = float(new.mean()) / float(old.mean()) if float(old.mean()) > 0.0 else 1.0
+    before, now = float(old.mean()), float(new.mean())
+    means = (before, now, (now - before) / spread if spread > 0.0 else 0.0)
     far = distances.ks(old, new)
     critical = distances.ks_critical(level, n, m)
-    yield Finding(feature, "ks", far, critical, distances.ks_p(far, n, m), shift, left)
+    yield Finding(feature, "ks", far, critical, distances.ks_p(far, n, m), *means)
     inner = distances.edges(old, m)
     bins = inner.size + 1
     index = distances.psi(old, new, inner)
     critical = distances.psi_critical(level, bins, n, m)
-    yield Finding(feature, "psi", index, critical, distances.psi_p(index, bins, n, m), shift, left)
+    yield Finding(feature, "psi", index, critical, distances.psi_p(index, bins, n, m), *means)
 
 
 def _certain(tests: Sequence[Finding], alpha: float) -> Iterator[Finding]:
@@ -127,5 +146,7 @@ def _certain(tests: Sequence[Finding], alpha: float) -> Iterator[Finding]:
         yield one
 
 
-def _damaged(one: Finding, harm: float) -> bool:
-    return one.feature in _MEANING and one.shift < 0.0 and one.left <= harm
+def _damaged(one: Finding, how: Watch) -> bool:
+    if one.feature == "length_bias":
+        return abs(one.now) >= how.length > 2.0 * abs(one.before)
+    return one.feature in _MEANING and one.shift < 0.0 and one.left <= how.harm

@@ -3,10 +3,11 @@
 from .files import load, require, save
 from .log import Entry
 from .log import read as read_log
+from .noting import noted
 from .options import CONFIGURED, Action, GuardOptions, Stance
 from .review import Judged, Reading, Review, review
 from .strangers import Score
-from .watcher import Guard, Note, State, noted
+from .watcher import Guard, Note, State
 
 __all__ = [
     "CONFIGURED",

@@ -4,8 +4,9 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from ..drift import FEATURES, Observation, Report
 from ..errors import ConfigError, InvalidRequest
@@ -25,11 +26,14 @@ class Entry:
     acting: bool = False
 
 
-def open_log(path: Path) -> TextIO:
-    """Open a log to append to. Raises `ConfigError`."""
+def open_log(path: Path) -> FileIO:
+    """Open a log to append to, a line at a time: no buffer that a fork would write once more.
+
+    Raises `ConfigError`.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return path.open("a", encoding="utf-8", buffering=1)
+        return path.open("ab", buffering=0)
     except OSError as error:
         message = f"the guard's log {path} cannot be opened ({error.strerror}); give another path"
         raise ConfigError(message) from error

@@ -20,8 +20,9 @@ class GuardOptions:
     `relief` windows in a row that are not. Where it answers without the model, one request in
     `probe_every` is still scored, unseen, to know when to stop. `control_share` in [0, 0.5] of all
     requests is answered in first-stage order to compare feedback with. For one request in
-    `null_every` (0: none) a passage of an earlier one is scored too, off the path. `log` receives
-    JSON lines.
+    `null_every` (0: none) a passage of an earlier one is scored too, off the path. After every
+    `canary_every` windows (0: never) the fixed pairs are scored again, in spare time. `log`
+    receives JSON lines.
     """
 
     do_no_harm: bool = True
@@ -34,6 +35,7 @@ class GuardOptions:
     probe_every: int = 10
     control_share: float = 0.0
     null_every: int = 4
+    canary_every: int = 10
     watch: Watch = field(default_factory=Watch)
     log: Path | None = None
 

@@ -2,26 +2,28 @@
 
 import itertools
 import logging
-import math
 import queue
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TypeAlias
 
 from .. import drift
 from ..drift import Observation, Report, Snapshot, Verdict, Window
 from ..drift.canaries import TOLERANCE, deviation
 from ..records import Candidate, Hit
+from ..scorers.forks import Home
 from . import log
+from .noting import noted
 from .options import CONFIGURED, GuardOptions, Stance
 from .resolve import Resolve
 from .strangers import Score, Strangers
 from .trial import Arm, Trial
+
+Canaries: TypeAlias = Callable[[], Sequence[float]]
+"""Scores the fixed pairs, at leisure; none where it cannot."""
 
 _LOG = logging.getLogger("rerank_plugins.guard")
 # Notes waiting to be thought about; with more, requests go unnoted rather than wait.
@@ -87,6 +89,9 @@ class Guard:
         self._trial = Trial(options.watch.alpha, options.window, bool(self._control_every))
         self._arms: OrderedDict[str, Arm] = OrderedDict()
         self._strangers = Strangers(options.null_every)
+        self._canaries: Canaries | None = None
+        self._judged = 0
+        self._home = Home("the guard")
 
     @property
     def wants_canaries(self) -> bool:
@@ -119,13 +124,19 @@ class Guard:
         """Compare the canaries' scores with those of the snapshot."""
         self._leave(list(scores))
 
-    def attach(self, score: Score | None) -> None:
-        """Say how a random passage is scored, off the path; None: not at all."""
+    def attach(self, score: Score | None, *, canaries: Canaries | None = None) -> None:
+        """Say how a random passage and the fixed pairs are scored, off the path; None: not.
+
+        Raises `ClosedError` in a fork, where its thread and what it had noted are not.
+        """
+        self._home.check()
         self._strangers.scorer = score
+        self._canaries = canaries
 
     def settle(self) -> None:
         """Wait until all that was left has been thought about."""
-        self._notes.join()
+        if not self._home.left:
+            self._notes.join()
 
     def learnt(self, *, subject: str, model: str, canaries: Sequence[float] = ()) -> Snapshot:
         """Sum up the requests that no snapshot was there for."""
@@ -133,7 +144,10 @@ class Guard:
         return drift.snapshot(self._learned, subject=subject, model=model, canaries=canaries)
 
     def close(self) -> None:
-        """End the thread, after what is waiting, and close the log."""
+        """End the thread, after what is waiting, and close the log; nothing in a fork."""
+        # Whoever held a lock when the process was copied holds it there for ever.
+        if self._home.left:
+            return
         with self._starting:
             thread, self._thread = self._thread, None
         if thread is not None:
@@ -143,6 +157,8 @@ class Guard:
             self._file.close()
 
     def _leave(self, item: Note | tuple[str, float] | Sequence[float]) -> None:
+        if self._home.left:
+            return
         try:
             if self._thread is None:
                 self._start()
@@ -179,7 +195,7 @@ class Guard:
         elif isinstance(item, tuple):
             self._hear(*item)
         else:
-            self._canaries(item)
+            self._compare(item)
 
     def _request(self, note: Note) -> None:
         self._remember(note)
@@ -193,8 +209,7 @@ class Guard:
         if self.reference is None:
             self._learned.append(one)
             if len(self._learned) >= self.options.learn:
-                self.reference = drift.snapshot(self._learned, subject="", model="")
-                self._learned = []
+                self.reference = self._summed_up()
             return
         self._window.add(one)
         if self._window.full:
@@ -207,6 +222,22 @@ class Guard:
             self._write(
                 lambda: log.window_line(report, acting=acting, action=action, at_s=self._clock())
             )
+            self._look_again()
+
+    def _summed_up(self) -> Snapshot:
+        """Make the snapshot that nobody gave, with the fixed pairs as they score now."""
+        canaries = self._canaries() if self._canaries and self.options.canary_every else ()
+        learned, self._learned = self._learned, []
+        return drift.snapshot(learned, subject="", model="", canaries=canaries)
+
+    def _look_again(self) -> None:
+        """Score the fixed pairs after some windows; after every one while they deviate."""
+        self._judged += 1
+        every = self.options.canary_every
+        if self._canaries is None or not every or not self.wants_canaries:
+            return
+        if self._judged % every == 0 or "canaries" in self._resolve.lasting:
+            self._compare(self._canaries())
 
     def _remember(self, note: Note) -> None:
         stance = note.stance
@@ -229,7 +260,7 @@ class Guard:
         self._settle_on(self.state.report)
         self._write(lambda: log.note_line("feedback", score, harmful=worse, at_s=self._clock()))
 
-    def _canaries(self, scores: Sequence[float]) -> None:
+    def _compare(self, scores: Sequence[float]) -> None:
         if self.reference is None or not scores:
             return
         value = deviation(self.reference.canaries, scores)
@@ -259,32 +290,4 @@ class Guard:
 
     def _write(self, line: Callable[[], str]) -> None:
         if self._file is not None:
-            self._file.write(line())
-
-
-def noted(
-    query: str,
-    candidates: Sequence[Candidate],
-    hits: Sequence[Hit],
-    *,
-    null: float = math.nan,
-) -> Observation | None:
-    """Observe a request by its hits, before any cut; None where nothing was scored."""
-    scored = sorted((hit for hit in hits if hit.score is not None), key=lambda hit: hit.index)
-    if not scored:
-        return None
-    scores = np.array([hit.score for hit in scored], dtype=np.float64)
-    depths = np.array([hit.depth for hit in scored])
-    chars = np.array([len(candidates[hit.index].text or "") for hit in scored], dtype=np.float64)
-    deepest = scores[depths == depths.max()]
-    keys = _keys(scores, depths)
-    return drift.observe(deepest, keys, chars=chars, query_chars=len(query), null=null)
-
-
-def _keys(scores: NDArray[np.float64], depths: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Give what orders by the model alone: deeper stages first, then the score."""
-    if (depths == depths[0]).all():
-        return scores
-    keys = np.empty(scores.size, dtype=np.float64)
-    keys[np.lexsort((scores, depths))] = np.arange(scores.size)
-    return keys
+            self._file.write(line().encode())

@@ -13,8 +13,13 @@ def drawn(
     shift: float = 0.0,
     length: float = 0.0,
     candidates: int = 30,
+    common: int = 0,
+    by_length: float = 0.0,
 ) -> list[Observation]:
-    """Draw requests: `agreement` in [0, 1] ties scores to the first stage, `shift` moves them."""
+    """Draw requests: `agreement` in [0, 1] ties scores to the first stage, `shift` moves them.
+
+    `by_length` is how much shorter passages are preferred.
+    """
     found = []
     for _ in range(count):
         prior = -np.sort(-source.normal(size=candidates))
@@ -22,6 +27,7 @@ def drawn(
         hardness = source.normal()
         scores = shift + hardness + agreement * prior + np.sqrt(1.0 - agreement**2) * noise
         chars = np.exp(source.normal(5.5 + length, 0.6, size=candidates)).round()
+        scores -= by_length * np.log(chars)
         query_chars = int(source.integers(15, 80))
         found.append(
             observe(
@@ -29,6 +35,7 @@ def drawn(
                 scores,
                 chars=chars,
                 query_chars=query_chars,
+                common=common,
                 null=float(source.normal(-3.0)),
             )
         )

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from rerank_plugins.drift import Window, from_json, judge, snapshot, to_json
+from rerank_plugins.drift import Watch, Window, again, from_json, judge, snapshot, to_json
 from tests.drift.requests import drawn
 
 
@@ -55,6 +55,20 @@ def test_scores_that_lost_their_meaning_are_harmful_and_other_text_is_not():
     assert (longer.verdict, longer.reasons) == ("watch", ("passage_length",))
 
 
+@pytest.mark.parametrize(
+    ("how", "verdict"),
+    [(Watch(harm=0.9), "harmful"), (Watch(harm=0.0), "watch"), (Watch(least=1.1), "ok")],
+)
+def test_a_report_judged_again_is_what_other_thresholds_would_have_said(how, verdict):
+    """Verdict, reasons and what moved are those of judging the window by them at once."""
+    source = np.random.default_rng(8)
+    before = snapshot(drawn(source, 300, agreement=0.8), subject="s", model="m")
+    window = Window(100, drawn(source, 100, agreement=0.3))
+    report = judge(before, window, how)
+    assert again(judge(before, window), how) == report
+    assert report.verdict == verdict
+
+
 def test_a_small_window_is_never_judged():
     """Under twenty requests there is no finding, whatever they look like."""
     source = np.random.default_rng(1)
@@ -71,6 +85,45 @@ def test_a_feature_nobody_could_observe_is_passed_over():
     assert "agreement" not in {one.feature for one in report.findings}
 
 
+def test_scores_that_follow_length_are_harmful():
+    """Where nearly all of the order is length, other signs may hold and it is still damage."""
+    source = np.random.default_rng(9)
+    before = snapshot(drawn(source, 300), subject="s", model="m")
+    window = Window(100, drawn(source, 100, shift=18.0, by_length=4.0))
+    assert (judge(before, window).verdict, "length_bias" in judge(before, window).reasons) == (
+        "harmful",
+        True,
+    )
+    assert judge(before, window, Watch(harm=0.0, length=1.1)).verdict == "watch"
+
+
+def test_scores_that_followed_length_when_all_was_well_may_go_on():
+    """It is no sign of damage where the snapshot shows as much of it."""
+    source = np.random.default_rng(10)
+    before = snapshot(drawn(source, 300, by_length=1.0), subject="s", model="m")
+    report = judge(before, Window(100, drawn(source, 100, shift=18.0, by_length=4.0)))
+    assert "length_bias" in report.moved
+    assert "length_bias" not in report.reasons or report.verdict != "harmful"
+
+
+def test_text_put_before_every_passage_is_named():
+    """Passages of a request that begin alike are what a template leaves; it is watched."""
+    source = np.random.default_rng(6)
+    before = snapshot(drawn(source, 300), subject="s", model="m")
+    report = judge(before, Window(100, drawn(source, 100, common=12)))
+    assert (report.verdict, report.reasons) == ("watch", ("boilerplate",))
+
+
+def test_a_snapshot_of_fewer_features_says_nothing_about_the_others():
+    """One from before a feature was watched is read, and judges by those that it holds."""
+    source = np.random.default_rng(7)
+    data = to_json(snapshot(drawn(source, 300), subject="s", model="m"))
+    del data["values"]["boilerplate"]
+    before = from_json(data)
+    report = judge(before, Window(100, drawn(source, 100, common=12)))
+    assert (report.verdict, before.sample("boilerplate").size) == ("ok", 0)
+
+
 def test_a_snapshot_survives_json():
     """Reading what was written gives the same snapshot."""
     before = snapshot(drawn(np.random.default_rng(3), 50), subject="s", model="m", canaries=[3])
@@ -82,6 +135,7 @@ def test_a_snapshot_survives_json():
     [
         {"format": 2},
         {"values": []},
+        {"values": {}},
         {"canaries": ["a"]},
         {"requests": "many"},
         {"canaries": [np.inf]},

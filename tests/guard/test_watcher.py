@@ -2,6 +2,7 @@
 
 import logging
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from rerank_plugins.guard import CONFIGURED, Guard, GuardOptions, Note
 from rerank_plugins.guard.resolve import Resolve
 from rerank_plugins.guard.trial import Moments, Trial
 from rerank_plugins.records import Hit
-from tests.guard.serving import Tied, guarded, question, reference
+from rerank_plugins.scorers.lexical import LexicalScorer
+from tests.guard.serving import Tied, ask, guarded, question, reference
 
 OK = Report("ok", 100, ())
 BAD = Report("harmful", 100, (), ("best",))
@@ -133,10 +135,60 @@ def test_canaries_that_changed_are_harm_at_once():
     guard.check([1.001, 2.0, 3.0, 4.001])
     guard.settle()
     assert (guard.state.verdict, guard.stance().action) == ("ok", None)
-    guard.check([1.5, 2.5, 2.5, 4.5])
+    guard.check([2.0, 3.0, 2.0, 5.0])
     guard.settle()
     assert (guard.state.verdict, guard.stance().action) == ("harmful", "first_stage")
     guard.close()
+
+
+def asking_again(scores, **options):
+    """Open a guarded service whose fixed pairs score what `scores` says at the time."""
+    before = replace(reference(Tied()), canaries=tuple(scores))
+    reranker, guard = guarded(Tied(), before, probe_every=1, **options)
+    guard.attach(None, canaries=lambda: list(scores))
+    return reranker, guard
+
+
+def test_canaries_are_scored_again_after_so_many_windows():
+    """What breaks while a service runs is found, and so is that it is well again."""
+    scores = [1.0, 2.0, 3.0, 4.0]
+    reranker, guard = asking_again(scores, canary_every=2)
+    with reranker:
+        ask(reranker, guard, 40)
+        assert guard.state.canaries is None
+        ask(reranker, guard, 40)
+        assert guard.state.canaries == 0.0
+        scores.reverse()
+        ask(reranker, guard, 40)
+        assert not guard.state.acting
+        ask(reranker, guard, 40)
+        assert (guard.state.acting, guard.state.verdict) == (True, "harmful")
+        scores.reverse()
+        ask(reranker, guard, 40)
+        assert not guard.state.acting
+
+
+def test_canaries_that_cannot_be_scored_change_nothing():
+    """Where no worker was idle nothing is known, which is neither harm nor its absence."""
+    scores = [1.0, 2.0, 3.0, 4.0]
+    reranker, guard = asking_again(scores, canary_every=1)
+    with reranker:
+        scores.clear()
+        ask(reranker, guard, 80)
+    assert guard.state.canaries is None
+    assert not guard.state.acting
+
+
+@pytest.mark.parametrize(("every", "count"), [(0, 0), (10, 16)])
+def test_a_snapshot_that_is_learnt_holds_canaries(every, count):
+    """The first requests and the fixed pairs are taken together, unless nobody asks for these."""
+    reranker, guard = guarded(LexicalScorer(), None, learn=50, canary_every=every)
+    with reranker:
+        ask(reranker, guard, 50)
+        assert guard.reference is not None
+        assert len(guard.reference.canaries) == count
+        ask(reranker, guard, 400)
+    assert guard.state.canaries == (pytest.approx(0.0, abs=1e-5) if every else None)
 
 
 def test_a_log_that_cannot_be_opened_is_an_error_of_the_configuration(tmp_path):
