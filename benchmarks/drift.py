@@ -2,122 +2,78 @@
 
     python benchmarks/drift.py --data COLLECTIONS --cache SCORES --out benchmarks/results
 
-Streams are scored once and cached (half an hour on one core); the table itself takes a minute.
+Streams are scored once and cached (about twelve minutes on one core); what follows takes three.
 A snapshot of web queries is compared with windows of distinct queries drawn from each stream.
+Thresholds are chosen by a rule on one half of the sets and told on both, and the other way round.
 """
 
 import argparse
 import contextlib
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
-from streams import SETS, Asked, load, streams
+import thresholds
+from maps import drift_map
+from streams import HALVES, MODEL, SNAPSHOT, Asked, asking, document, half, load, streams
+from tables import Row, choosing, markdown
+from thresholds import Stream, Thresholds, Tried
 
 from rerank_plugins import config, drift, fusion, guarded
-from rerank_plugins.drift import Observation, Report, Snapshot, Window, canaries
-from rerank_plugins.guard import GuardOptions
-from rerank_plugins.guard.resolve import Resolve
+from rerank_plugins.drift import (
+    Feature,
+    Finding,
+    Observation,
+    Report,
+    Snapshot,
+    Watch,
+    Window,
+    canaries,
+)
+from rerank_plugins.engine import Setup
 from rerank_plugins.scorers.files import EMBEDDED
 from rerank_plugins.scorers.scheduler import Scheduler
 
-SNAPSHOT, CHANGED = "trec-dl22", "trec-dl19"
 # At most as many distinct queries a window; smaller sets give what they have.
 WINDOW = 40
-# Windows of one stream, and streams of each kind.
-LENGTH, STREAMS = 10, 100
+# Windows of one stream, and runs of each stream.
+LENGTH, RUNS = 10, 50
 # Sets of this size are cut in two this often to count false alarms.
 LARGE, SPLITS = 100, 500
-# As the embedded model's card has it.
-PRIOR_WEIGHT = 0.3
+CARD = json.loads((MODEL / "card.json").read_text(encoding="utf-8"))
+PRIOR_WEIGHT = float(CARD["fusion"]["prior_weight"])
 TOP = 10
 # What moved in this share of windows is named.
 OFTEN = 0.5
-HEAD = (
-    "| stream | queries | watch | harmful | found by window | what moved most | canaries "
-    "| guard acts | first stage | model alone | reranker | guarded | below the better |"
-)
+_MEANING: tuple[Feature, ...] = ("agreement", "separation")
+SHIPPED = Thresholds(Watch().harm, Watch().length, Watch().least, canaries.TOLERANCE)
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One stream: shares of its windows by verdict, windows until found, and nDCG@10.
-
-    `found_by` is the window by which 95 of 100 streams had one that was not ok, None for later than
-    the last; `acts` the share of streams that end with the guard acting. `canaries` is how far the
-    fixed pairs deviate, where the model is another one. `model` orders by its scores alone,
-    `reranker` fuses them with the prior as the package does by default.
-    """
-
-    stream: str
-    queries: int
-    watch: float
-    harmful: float
-    found_by: int | None
-    moved: tuple[str, ...]
-    acts: float
-    canaries: float | None
-    first_stage: float | None
-    model: float | None
-    reranker: float | None
-    guarded: float | None
-
-    @property
-    def loss(self) -> float | None:
-        """Tell by how much the guarded order is below the better of the two."""
-        if self.first_stage is None or self.reranker is None or self.guarded is None:
-            return None
-        return max(self.first_stage, self.reranker) - self.guarded
-
-
-def row(
+def stream(
     name: str,
     asked: Sequence[Asked],
     before: Snapshot,
     source: np.random.Generator,
     *,
     deviation: float | None = None,
-) -> Row:
-    """Judge many streams of windows drawn from one set of requests."""
+) -> Stream:
+    """Draw many runs of windows from one set of requests and test each against the snapshot."""
     seen = [observed(one, source) for one in asked]
     size = min(WINDOW, len(seen))
-    options = GuardOptions()
-    found: list[int] = []
-    reports: list[Report] = []
-    acts = 0
-    for _ in range(STREAMS):
-        resolve = Resolve(options.patience, options.relief)
-        first = LENGTH + 1
-        for place in range(1, LENGTH + 1):
-            chosen = source.choice(len(seen), size, replace=False)
-            report = drift.judge(before, Window(size, [seen[i] for i in chosen]), options.watch)
-            resolve.hear(report)
-            reports.append(report)
-            if report.verdict != "ok":
-                first = min(first, place)
-        found.append(first)
-        if deviation is not None:
-            resolve.insist("canaries", on=deviation > canaries.TOLERANCE)
-        acts += resolve.harm
-    by = int(np.quantile(found, 0.95, method="higher"))
-    start, alone, fused = (_mean(one) for one in zip(*map(quality, asked), strict=True))
-    share = acts / STREAMS
-    return Row(
-        name,
-        len(seen),
-        _share(reports, "watch"),
-        _share(reports, "harmful"),
-        by if by <= LENGTH else None,
-        _moved(reports),
-        share,
-        deviation,
-        start,
-        alone,
-        fused,
-        None if start is None or fused is None else share * start + (1.0 - share) * fused,
+    runs = tuple(
+        tuple(
+            drift.judge(before, Window(size, [seen[i] for i in chosen]))
+            for chosen in (source.choice(len(seen), size, replace=False) for _ in range(LENGTH))
+        )
+        for _ in range(RUNS)
     )
+    start, alone, fused = (float(np.mean(one)) for one in zip(*map(quality, asked), strict=True))
+    above = float(
+        np.mean([np.less.outer(one.nulls, one.scores).mean() for one in asked if one.nulls])
+    )
+    return Stream(name, len(seen), start, alone, fused, deviation, above, runs)
 
 
 def observed(one: Asked, source: np.random.Generator) -> Observation:
@@ -128,17 +84,16 @@ def observed(one: Asked, source: np.random.Generator) -> Observation:
         scores,
         chars=np.array(one.chars, dtype=np.float64),
         query_chars=one.query_chars,
+        common=one.shared,
         null=float(source.choice(one.nulls)) if one.nulls else float("nan"),
     )
 
 
-def quality(one: Asked) -> tuple[float | None, float | None, float | None]:
-    """Give nDCG@10 of the first stage, the model, and both fused; None where not judged."""
-    if one.grades is None or one.ideal is None:
-        return None, None, None
-    grades = np.array(one.grades, dtype=np.float64)
+def quality(one: Asked) -> tuple[float, float, float]:
+    """Give nDCG@10 of the first stage, the model, and both fused; 0 where nothing is relevant."""
+    grades = np.array(one.grades or [0] * len(one.scores), dtype=np.float64)
     scores, priors = np.array(one.scores), np.array(one.priors)
-    best = _dcg(np.array(one.ideal, dtype=np.float64))
+    best = _dcg(np.array(one.ideal or [], dtype=np.float64))
     if not best:
         return 0.0, 0.0, 0.0
     alone, fused = (
@@ -150,44 +105,60 @@ def quality(one: Asked) -> tuple[float | None, float | None, float | None]:
 
 def fixed_pairs(model: str | Path) -> list[float]:
     """Score the canaries."""
-    setup = config.build(config.parse({"stages": [{"scorer": str(model)}]}, "a benchmark"))
     with contextlib.closing(Scheduler(1)) as scheduler:
-        return guarded.canaries(setup, scheduler)
+        return guarded.canaries(_alone(model), scheduler)
 
 
-def false_alarms(seen: Sequence[Observation], source: np.random.Generator) -> float:
-    """Give the share of windows that are not ok when a set is cut into snapshot and window."""
-    wrong = 0
+def templated_pairs(query: Callable[[str], str], passage: Callable[[str], str]) -> list[float]:
+    """Score the canaries as a service would whose own settings hold a template."""
+    with contextlib.closing(Scheduler(1)) as scheduler:
+        score = guarded.apart(_alone(EMBEDDED), scheduler)
+        return [
+            score(query(asked), passage(text))
+            for asked, texts in canaries.CANARIES
+            for text in texts
+        ]
+
+
+def undrifted(seen: Sequence[Observation], source: np.random.Generator) -> list[Report]:
+    """Judge windows of a set that is cut at random into snapshot and window, many times."""
+    found = []
     for _ in range(SPLITS):
         order = source.permutation(len(seen))
-        rest = [seen[i] for i in order[WINDOW:]]
-        before = drift.snapshot(rest, subject="", model="")
-        window = Window(WINDOW, [seen[i] for i in order[:WINDOW]])
-        wrong += drift.judge(before, window).verdict != "ok"
-    return wrong / SPLITS
+        before = drift.snapshot([seen[i] for i in order[WINDOW:]], subject="", model="")
+        found.append(drift.judge(before, Window(WINDOW, [seen[i] for i in order[:WINDOW]])))
+    return found
 
 
 def shuffled(asked: Sequence[Asked], source: np.random.Generator) -> Iterator[Asked]:
     """Give each candidate another one's score."""
     for one in asked:
-        yield Asked(**{**asdict(one), "scores": list(source.permutation(one.scores))})
+        yield replace(one, scores=list(source.permutation(one.scores)))
 
 
-def markdown(rows: Sequence[Row]) -> str:
-    """Give the table."""
-    lines = [HEAD, "|---|--:|--:|--:|--:|---|--:|--:|--:|--:|--:|--:|--:|"]
-    for one in rows:
-        figures = " | ".join(
-            "" if value is None else f"{value:.3f}"
-            for value in (one.first_stage, one.model, one.reranker, one.guarded, one.loss)
+def rows(tried: Tried, choices: Mapping[str, Thresholds]) -> Iterator[Row]:
+    """Tell what each choice makes of each stream."""
+    for name, one in tried.streams.items():
+        own, other = ("AB", "BA")[half(name)]
+        at = tried.judged[name][SHIPPED.watch]
+        verdicts = {"harmful": at.harmful, "watch": at.watch, "ok": 1.0 - at.harmful - at.watch}
+        yield Row(
+            replace(one, runs=()),
+            own,
+            at.found_by,
+            max(verdicts, key=lambda verdict: verdicts[verdict]),
+            _moved([window for run in one.runs for window in run]),
+            min(_average(one, feature, lambda each: each.left) for feature in _MEANING),
+            _average(one, "length_bias", lambda each: each.now),
+            tried.outcome(name, SHIPPED),
+            tried.outcome(name, choices[own]),
+            tried.outcome(name, choices[other]),
         )
-        lines.append(
-            f"| {one.stream} | {one.queries} | {one.watch:.0%} | {one.harmful:.0%} "
-            f"| {one.found_by or 'not'} | {', '.join(one.moved)} "
-            f"| {'' if one.canaries is None else f'{one.canaries:.2f}'} "
-            f"| {one.acts:.0%} | {figures} |"
-        )
-    return "\n".join(lines) + "\n"
+
+
+def _alone(model: str | Path) -> Setup:
+    stage = {"scorer": str(model), "precision": "fp32"}
+    return config.build(config.parse({"stages": [stage]}, "a benchmark"))
 
 
 def _dcg(grades: np.ndarray) -> float:
@@ -195,13 +166,10 @@ def _dcg(grades: np.ndarray) -> float:
     return float((top / np.log2(np.arange(top.size) + 2.0)).sum())
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [one for one in values if one is not None]
-    return float(np.mean(known)) if known else None
-
-
-def _share(reports: Sequence[Report], verdict: str) -> float:
-    return sum(one.verdict == verdict for one in reports) / len(reports)
+def _average(one: Stream, feature: Feature, value: Callable[[Finding], float]) -> float:
+    windows = [window for run in one.runs for window in run]
+    found = [each for window in windows for each in window.findings if each.feature == feature]
+    return float(np.mean([value(each) for each in found]))
 
 
 def _moved(reports: Sequence[Report]) -> tuple[str, ...]:
@@ -215,38 +183,67 @@ def _moved(reports: Sequence[Report]) -> tuple[str, ...]:
     return tuple(often[:3])
 
 
+def _drawn(
+    data: Path, cache: Path, source: np.random.Generator
+) -> tuple[list[Stream], dict[str, list[Report]]]:
+    """Draw windows of every stream, and windows without drift of every large set."""
+    kept = {name: load(name, data, cache) for name in streams(cache)}
+    for sets in HALVES:
+        base = next(iter(sets))
+        kept[f"{base}, shuffled scores"] = list(shuffled(kept[base], source))
+    before = drift.snapshot(
+        [observed(one, source) for one in kept.pop(SNAPSHOT)], subject="", model=""
+    )
+    sound = fixed_pairs(EMBEDDED)
+    found = []
+    for name, asked in kept.items():
+        folder = cache / name.partition(", ")[2].replace(" ", "-")
+        damaged = folder.is_dir() and folder != cache
+        off = canaries.deviation(sound, fixed_pairs(folder)) if damaged else None
+        found.append(stream(name, asked, before, source, deviation=off))
+    template = canaries.deviation(sound, templated_pairs(asking, document))
+    found += [
+        replace(one, name=f"{one.name} in the settings", canaries=template)
+        for one in found
+        if one.name.endswith("wrong template")
+    ]
+    large = [name for sets in HALVES for name, count in sets.items() if count >= LARGE]
+    return found, {
+        name: undrifted([observed(one, source) for one in kept[name]], source) for name in large
+    }
+
+
 def main() -> None:
-    """Score what is not cached, print the table and write both."""
+    """Score what is not cached, print the tables and write them."""
     parser = argparse.ArgumentParser(description=__doc__)
     for name in ("--data", "--cache", "--out"):
         parser.add_argument(name, type=Path, required=True)
     given = parser.parse_args()
-    source = np.random.default_rng(0)
-    kept = {name: load(name, given.data, given.cache) for name in streams(given.cache)}
-    kept[f"{CHANGED}, shuffled scores"] = list(shuffled(kept[CHANGED], source))
-    web = [observed(one, source) for one in kept[SNAPSHOT]]
-    before = drift.snapshot(web, subject="", model="")
-    sound = fixed_pairs(EMBEDDED)
-    rows = []
-    for name, asked in kept.items():
-        folder = given.cache / name.removeprefix(f"{CHANGED}, ").replace(" ", "-")
-        off = canaries.deviation(sound, fixed_pairs(folder)) if folder.is_dir() else None
-        if name != SNAPSHOT:
-            rows.append(row(name, asked, before, source, deviation=off))
-    alarms = {
-        name: false_alarms([observed(one, source) for one in kept[name]], source)
-        for name, count in SETS.items()
-        if len(kept[name]) == count == LARGE
+    tried = thresholds.attempt(*_drawn(given.data, given.cache, np.random.default_rng(0)))
+    names = {key: [one for one in tried.streams if half(one) == at] for at, key in enumerate("AB")}
+    choices = {key: tried.choose(these) for key, these in names.items()}
+    choices |= {
+        f"{key}, length left out": tried.choose(these, (thresholds.NEVER,))
+        for key, these in names.items()
     }
+    choices |= {"A and B": tried.choose(list(tried.streams)), "shipped": SHIPPED}
+    found = list(rows(tried, choices))
     given.out.mkdir(parents=True, exist_ok=True)
-    (given.out / "drift.json").write_text(
-        json.dumps({"false_alarms": alarms, "streams": [asdict(one) for one in rows]}, indent=1)
-        + "\n",
-        encoding="utf-8",
+    facts = {
+        "model_version": CARD["version"],
+        "prior_weight": PRIOR_WEIGHT,
+        "thresholds": {key: asdict(one) for key, one in choices.items()},
+        "false_alarms": tried.alarms,
+        "streams": [asdict(one) for one in found],
+    }
+    (given.out / "drift.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    text = f"{markdown(found)}\n{choosing(tried, choices)}"
+    (given.out / "drift.md").write_text(text, encoding="utf-8")
+    halves = {key: [tried.streams[name] for name in these] for key, these in names.items()}
+    drift_map(
+        halves, {one.stream.name: one.left for one in found}, choices, given.out / "drift.svg"
     )
-    table = markdown(rows)
-    (given.out / "drift.md").write_text(table, encoding="utf-8")
-    print(table, alarms)
+    print(text)
 
 
 if __name__ == "__main__":

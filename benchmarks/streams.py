@@ -15,25 +15,23 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from rerank_plugins import Candidate, Reranker
+from rerank_plugins import Candidate, Reranker, drift
 from rerank_plugins.evaluation import datasets
 from rerank_plugins.evaluation.datasets import Dataset, Topic
+from rerank_plugins.scorers.files import EMBEDDED
 
-DEPTH = 50
+DEPTH = 30
 NULLS = 4
 MODEL = Path(__file__).parent.parent / "rerank_plugins/models/embedded"
 WEB = ("trec-dl19", "trec-dl22")
-SETS = {
-    "tatqa": 100,
-    "cosqa": 100,
-    "scifact": 100,
-    "cranfield": 60,
-    "cacm": 60,
-    "cisi": 60,
-    "lisa": 60,
-    "medline": 60,
-    "vaswani": 60,
-}
+SNAPSHOT = "trec-dl22"
+# Queries taken of each set; of each half the first is also served changed and damaged.
+HALVES = (
+    {"trec-dl19": 43, "tatqa": 100, "scifact": 40, "cacm": 40, "cisi": 30},
+    {"vaswani": 40, "cosqa": 100, "cranfield": 30, "lisa": 30, "medline": 30},
+)
+SNAPSHOT_QUERIES = 100
+BITS = (2,)
 # The letters of another script, one for one: BM25 sees the same terms, the model has never read it.
 _SCRIPT = str.maketrans(
     "abcdefghijklmnopqrstuvwxyz",
@@ -45,6 +43,40 @@ _QUERY_PREFIX = (
 )
 
 
+Change: TypeAlias = Callable[[str], str]
+"""What happens to a text on its way to the model."""
+
+
+def _script(text: str) -> str:
+    return text.lower().translate(_SCRIPT)
+
+
+def _same(text: str) -> str:
+    return text
+
+
+def _thrice(text: str) -> str:
+    return " ".join([text] * 3)
+
+
+def asking(query: str) -> str:
+    """Put the prompt of an instruct model around a query."""
+    return _QUERY_PREFIX + query
+
+
+def document(passage: str) -> str:
+    """Put the prompt of an instruct model around a passage."""
+    return f"<Document>: {passage}"
+
+
+CHANGES: Mapping[str, tuple[Change, Change]] = {
+    "tripled": (_same, _thrice),
+    "other script": (_script, _script),
+    "wrong template": (asking, document),
+}
+"""What may happen to queries and to passages."""
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
     """One request of a stream; lists are per candidate, in first-stage order."""
@@ -54,6 +86,7 @@ class Asked:
     priors: list[float]
     scores: list[float]
     chars: list[int]
+    shared: int
     grades: list[int] | None
     ideal: list[int] | None
     nulls: list[float]
@@ -63,19 +96,22 @@ Score: TypeAlias = Callable[[Path], list[Asked]]
 """Scores the queries of a stream, given the folder of collections."""
 
 
+def half(stream: str) -> int:
+    """Tell which half a stream belongs to."""
+    return next(place for place, sets in enumerate(HALVES) if stream.partition(",")[0] in sets)
+
+
 def streams(scratch: Path) -> Mapping[str, Score]:
     """Name every stream and say how it is scored; damaged models are written to `scratch`."""
-    found: dict[str, Score] = {name: _plain(name, count) for name, count in SETS.items()}
-    found |= {name: _plain(name, 100) for name in WEB}
-    found |= {
-        "trec-dl19, tripled": _changed(passage=lambda text: " ".join([text] * 3)),
-        "trec-dl19, other script": _changed(query=_script, passage=_script),
-        "trec-dl19, wrong template": _changed(
-            query=lambda text: _QUERY_PREFIX + text, passage=lambda text: f"<Document>: {text}"
-        ),
-    }
-    for bits in (4, 3, 2):
-        found[f"trec-dl19, {bits} bits"] = _damaged(bits, scratch)
+    found: dict[str, Score] = {SNAPSHOT: _plain(SNAPSHOT, SNAPSHOT_QUERIES)}
+    for sets in HALVES:
+        found |= {name: _plain(name, count) for name, count in sets.items()}
+        base, count = next(iter(sets.items()))
+        found |= {
+            f"{base}, {how}": _changed(base, count, query, passage)
+            for how, (query, passage) in CHANGES.items()
+        }
+        found |= {f"{base}, {bits} bits": _damaged(base, count, bits, scratch) for bits in BITS}
     return found
 
 
@@ -98,16 +134,12 @@ def read(name: str, data: Path, count: int) -> Dataset:
 
 
 def _plain(name: str, count: int) -> Score:
-    return lambda data: _score(Reranker(prior_weight=0.0), read(name, data, count))
+    return lambda data: _score(EMBEDDED, read(name, data, count))
 
 
-def _changed(
-    *,
-    query: Callable[[str], str] = lambda text: text,
-    passage: Callable[[str], str] = lambda text: text,
-) -> Score:
+def _changed(name: str, count: int, query: Change, passage: Change) -> Score:
     def scored(data: Path) -> list[Asked]:
-        found = read("trec-dl19", data, 100)
+        found = read(name, data, count)
         topics = [
             replace(
                 topic,
@@ -118,12 +150,12 @@ def _changed(
             )
             for topic in found.topics
         ]
-        return _score(Reranker(prior_weight=0.0), replace(found, topics=tuple(topics)))
+        return _score(EMBEDDED, replace(found, topics=tuple(topics)))
 
     return scored
 
 
-def _damaged(bits: int, scratch: Path) -> Score:
+def _damaged(name: str, count: int, bits: int, scratch: Path) -> Score:
     """Score with weights that keep only `bits` of their 8: what a bad quantisation does."""
 
     def scored(data: Path) -> list[Asked]:
@@ -138,17 +170,14 @@ def _damaged(bits: int, scratch: Path) -> Score:
                 coarse = np.clip(np.round(values / step) * step, -127, 127).astype(np.int8)
                 tensor.CopyFrom(numpy_helper.from_array(coarse, tensor.name))
         onnx.save(graph, str(folder / "model.onnx"))
-        return _score(Reranker(folder, prior_weight=0.0), read("trec-dl19", data, 100))
+        return _score(folder, read(name, data, count))
 
     return scored
 
 
-def _script(text: str) -> str:
-    return text.lower().translate(_SCRIPT)
-
-
-def _score(reranker: Reranker, dataset: Dataset) -> list[Asked]:
-    with reranker:
+def _score(model: str | Path, dataset: Dataset) -> list[Asked]:
+    # The same kernels on every machine.
+    with Reranker(model, prior_weight=0.0, precision="fp32") as reranker:
         source = random.Random(0)
         return [_one(reranker, topic, dataset, source) for topic in dataset.topics]
 
@@ -167,6 +196,7 @@ def _one(reranker: Reranker, topic: Topic, dataset: Dataset, source: random.Rand
         [one.prior or 0.0 for one in topic.candidates],
         [_or(scores[i], floor) for i in range(len(topic.candidates))],
         [len(one.text or "") for one in topic.candidates],
+        drift.common_start([one.text or "" for one in topic.candidates]) or 0,
         None if judged is None else [judged.get(one, 0) for one in topic.docids],
         None if judged is None else sorted(judged.values(), reverse=True)[:10],
         [hit.score for hit in nulls.hits if hit.score is not None],

@@ -1,0 +1,226 @@
+"""Which thresholds a guard should have: chosen by a rule on some streams, told on others."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from rerank_plugins import drift
+from rerank_plugins.drift import Report, Watch
+from rerank_plugins.guard import GuardOptions
+from rerank_plugins.guard.resolve import Resolve
+
+HARM = tuple(round(0.05 * step, 2) for step in range(1, 13))
+# No correlation reaches the last: what is chosen without this sign.
+NEVER = 1.1
+LENGTH = (0.5, 0.7, 0.9, NEVER)
+LEAST = (0.1, 0.15, 0.2)
+TOLERANCE = tuple(round(0.1 * step, 1) for step in range(1, 11))
+# What no choice may pass: windows that are not ok without drift, and nDCG@10 below the better.
+MAX_ALARMS, MAX_LOSS = 0.01, 0.01
+# Drift is to be found by this window.
+SOON = 3
+# A stream counts as found by the window by which this share of its runs was not ok.
+MOST = 0.95
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Thresholds:
+    """What `Watch.harm`, `Watch.length`, `Watch.least` and the canaries' tolerance are."""
+
+    harm: float
+    length: float
+    least: float
+    tolerance: float
+
+    @property
+    def watch(self) -> Watch:
+        """Give what windows are judged by."""
+        return Watch(harm=self.harm, length=self.length, least=self.least)
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """Many runs of windows of one stream, and nDCG@10 of its orders.
+
+    `model` orders by the scores alone, `reranker` fuses them with the prior as the package does by
+    default. `canaries` is how far the fixed pairs deviate, where the model is another one.
+    `above_random` is the share of candidates that score above a random passage.
+    """
+
+    name: str
+    queries: int
+    first_stage: float
+    model: float
+    reranker: float
+    canaries: float | None
+    above_random: float
+    runs: tuple[tuple[Report, ...], ...]
+
+    @property
+    def harmful(self) -> bool:
+        """Tell whether reranking hurts."""
+        return self.reranker < self.first_stage
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What the verdicts on a stream's requests are, and what a guard makes of them.
+
+    `watch` and `harmful` are shares of its windows; `soon` of its runs, those with a window that is
+    not ok among the first three; `found_by` the window by which most have one, None for later than
+    the last; `acts` the share of runs that end with the guard acting.
+    """
+
+    watch: float
+    harmful: float
+    soon: float
+    found_by: int | None
+    acts: float
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How often the guard acts in the end, and nDCG@10 of what it serves, `loss` below the better.
+
+    `guarded` weighs the two orders by how often each is served.
+    """
+
+    acts: float
+    guarded: float
+    loss: float
+
+
+@dataclass(frozen=True, slots=True)
+class Merit:
+    """What thresholds are worth on several streams: share detected, worst loss, false alarms.
+
+    A stream that reranking hurts is detected where the guard acts, another where it was found soon.
+    """
+
+    detected: float
+    loss: float
+    alarms: float
+
+    @property
+    def allowed(self) -> bool:
+        """Tell whether neither alarms nor losses are too many."""
+        return self.alarms <= MAX_ALARMS and self.loss <= MAX_LOSS
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """Every choice of thresholds, judged on every stream and on each set cut in two.
+
+    `judged` has, by stream, what each harm, length and least make of its requests; `alarms`, by
+    set, the share of windows without drift that are not ok at each least.
+    """
+
+    streams: Mapping[str, Stream]
+    judged: Mapping[str, Mapping[Watch, Judged]]
+    alarms: Mapping[str, Mapping[float, float]]
+
+    def outcome(self, name: str, chosen: Thresholds) -> Outcome:
+        """Let a guard with these thresholds serve a stream."""
+        stream = self.streams[name]
+        acts = self.judged[name][chosen.watch].acts
+        if stream.canaries is not None and stream.canaries > chosen.tolerance:
+            acts = 1.0
+        guarded = acts * stream.first_stage + (1.0 - acts) * stream.reranker
+        return Outcome(acts, guarded, max(stream.first_stage, stream.reranker) - guarded)
+
+    def merit(self, names: Sequence[str], chosen: Thresholds) -> Merit:
+        """Tell what thresholds are worth on some of the streams."""
+        found = {name: self.outcome(name, chosen) for name in names}
+        at = chosen.watch
+        return Merit(
+            float(
+                np.mean(
+                    [
+                        one.acts if self.streams[name].harmful else self.judged[name][at].soon
+                        for name, one in found.items()
+                    ]
+                )
+            ),
+            max(one.loss for one in found.values()),
+            max(self.alarms[name][chosen.least] for name in names if name in self.alarms),
+        )
+
+    def choose(self, names: Sequence[str], lengths: Sequence[float] = LENGTH[:-1]) -> Thresholds:
+        """Pick what detects most of what is allowed; of equals the one in their middle.
+
+        Where nothing is allowed, of what loses least.
+        """
+        worth = {
+            one: self.merit(names, one)
+            for one in itertools.starmap(
+                Thresholds, itertools.product(HARM, lengths, LEAST, TOLERANCE)
+            )
+        }
+        allowed = [one for one, merit in worth.items() if merit.allowed]
+        if not allowed:
+            least = min(merit.loss for merit in worth.values())
+            allowed = [one for one, merit in worth.items() if merit.loss == least]
+        most = max(worth[one].detected for one in allowed)
+        best = sorted(one for one in allowed if worth[one].detected == most)
+        places = np.array([_place(one) for one in best], dtype=np.float64)
+        centre = np.median(places, axis=0)
+        return best[int(np.argmin(np.abs(places - centre).sum(axis=1)))]
+
+
+def attempt(streams: Sequence[Stream], undrifted: Mapping[str, Sequence[Report]]) -> Tried:
+    """Judge every stream by every choice; `undrifted` are windows of each set without drift."""
+    return Tried(
+        {one.name: one for one in streams},
+        {
+            one.name: {
+                how: judge(one, how)
+                for how in (
+                    Watch(harm=harm, length=length, least=least)
+                    for harm, length, least in itertools.product(HARM, LENGTH, LEAST)
+                )
+            }
+            for one in streams
+        },
+        {
+            name: {least: _alarms(windows, Watch(least=least)) for least in LEAST}
+            for name, windows in undrifted.items()
+        },
+    )
+
+
+def judge(stream: Stream, how: Watch) -> Judged:
+    """Judge the windows of a stream, and let a guard hear the verdicts."""
+    options = GuardOptions()
+    runs = [[drift.again(one, how).verdict for one in run] for run in stream.runs]
+    length = max(len(run) for run in runs)
+    acts = 0
+    for run in runs:
+        resolve = Resolve(options.patience, options.relief)
+        for verdict in run:
+            resolve.hear(Report(verdict, 0, ()))
+        acts += resolve.harm
+    firsts = [next((i for i, one in enumerate(run, 1) if one != "ok"), length + 1) for run in runs]
+    by = int(np.quantile(firsts, MOST, method="higher"))
+    every = [verdict for run in runs for verdict in run]
+    return Judged(
+        every.count("watch") / len(every),
+        every.count("harmful") / len(every),
+        float(np.mean(np.array(firsts) <= SOON)),
+        by if by <= length else None,
+        acts / len(runs),
+    )
+
+
+def _alarms(windows: Sequence[Report], how: Watch) -> float:
+    return float(np.mean([drift.again(one, how).verdict != "ok" for one in windows]))
+
+
+def _place(one: Thresholds) -> tuple[int, int, int, int]:
+    return (
+        HARM.index(one.harm),
+        LENGTH.index(one.length),
+        LEAST.index(one.least),
+        TOLERANCE.index(one.tolerance),
+    )
