@@ -2,9 +2,10 @@
 
     python benchmarks/drift.py --data COLLECTIONS --cache SCORES --out benchmarks/results
 
-Streams are scored once and cached (about twelve minutes on one core); what follows takes three.
-A snapshot of web queries is compared with windows of distinct queries drawn from each stream.
-Thresholds are chosen by a rule on one half of the sets and told on both, and the other way round.
+Streams are scored once and cached (a quarter of an hour on one core); what follows takes two
+minutes. A snapshot of web queries is compared with windows of distinct queries drawn from each
+stream. Thresholds are chosen by a rule on one half of the sets and told on both, and the other way
+round.
 """
 
 import argparse
