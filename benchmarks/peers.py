@@ -44,8 +44,15 @@ def thread_per_request(folder: Path) -> Score:
     scorer.warm_up()
 
     def score(query: str, passages: Sequence[str]) -> Sequence[float]:
-        laid, _ = scorer._lay_out(query, passages)  # noqa: SLF001 - its steps, without its queue
+        laid, _ = pairs.read(
+            scorer.tokenizer,
+            query,
+            passages,
+            room=lambda asked: scorer.tokenizer.room(asked, scorer.max_tokens),
+            windowing=scorer.options.windowing,
+        )
         batches = plan(laid.lengths, max_batch_tokens=scorer.batch_tokens, max_padding=0.03)
+        # Its steps, without its queue.
         logits = [scorer._run(laid, batch) for batch in batches]  # noqa: SLF001
         return pairs.bring_back(laid, batches, logits, "max")[0]
 

@@ -79,7 +79,8 @@ def _fill(texts, draw, tokens):
 def ndcg(asked, which, **settings):
     """Give nDCG@10 for each question; one passage of each is relevant."""
     values = []
-    with load({"stages": [{"scorer": "embedded", **settings}]}) as reranker:
+    stage = {"scorer": "embedded", "precision": "fp32", **settings}
+    with load({"stages": [stage]}) as reranker:
         for one in asked:
             order = reranker.rerank(one.question, getattr(one, which)).order
             values.append(1.0 / math.log2(order.index(one.answer) + 2))
