@@ -57,7 +57,7 @@ def main() -> None:
         artefact.save(one.done.exits, folder / "exits")
         queries = replayed.asked(how.data, CLOCK_SET, made, sample=1000)
         clock = {
-            "the model": pairs(one, how, queries[: 4 if how.quick else 8]),
+            "the model": pairs(one, how, one.asked[:: 8 if how.quick else 1]),
             "MiniLM-L12, random weights": mechanics(
                 folder / "L12", options, queries[: 1 if how.quick else 2], started
             ),
@@ -128,21 +128,28 @@ def replay(made: Trunk, how: argparse.Namespace, started: float) -> Replay:
 
 
 def pairs(one: Replay, how: argparse.Namespace, queries: Sequence[Asked]) -> list[Paired]:
-    """Time the whole model beside exits and the cascade that calibration chose."""
-    mass, keep = replayed.best_cascade(one)
+    """Time the whole model beside exits and the cascades that calibration chose."""
     layers = [fitted.head.layer for fitted in one.done.fitted]
     stage = {"scorer": how.model, "max_tokens": how.max_tokens, "long": "truncate"}
-    margins = replayed.margins_at(one, one.how.alpha)
+    margins = {
+        "mean regret 0.01 when calibrated": replayed.margins_at(one, one.how.alpha),
+        "crc 0.03": replayed.certified(one, "crc", 0.03),
+        "ucb 0.05": replayed.certified(one, "ucb", 0.05),
+    }
     ways: dict[str, Mapping[str, object]] = {
         "whole model": {"stages": [stage]},
         "exits, everyone kept": {"stages": [{**stage, "exits": layers}]},
-        "first exit > whole, adaptive depth": {
+    }
+    for chosen_by, choose in replayed.CHOICES.items():
+        mass, keep = choose(one)
+        ways[f"first exit > whole, adaptive depth, chosen by {chosen_by}"] = {
             "stages": [{**stage, "exits": layers[:1], "exit_keep": keep}],
             "selection": {"depth": {"mass": min(mass, 0.99999), "min": one.how.top_k}},
-        },
-    }
+        }
     opened = {way: partial(load, settings) for way, settings in ways.items()}
-    opened["exits, mean regret 0.01 when calibrated"] = partial(_margined, one, how, margins)
+    for name, certain in margins.items():
+        if certain is not None:
+            opened[f"exits, {name}"] = partial(_margined, one, how, certain)
     return clocked.paired(opened, queries)
 
 

@@ -51,11 +51,12 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """The calibration, and the measured queries as they are replayed."""
+    """The calibration, the judged queries it saw (`known`), and the measured ones."""
 
     done: Calibrated
     how: Plan
     costs: tuple[float, ...]
+    known: tuple[tuple[Case, Asked], ...]
     cases: tuple[Case, ...]
     asked: tuple[Asked, ...]
     whole: float
@@ -135,6 +136,7 @@ def run(
         done,
         how,
         tuple(costs),
+        tuple((cases[i], queries[i]) for i in calibrating if np.isfinite(whole[i])),
         tuple(cases[i] for i in rest),
         tuple(queries[i] for i in rest),
         float(np.nanmean(whole[rest])),
@@ -156,9 +158,12 @@ def table(one: Replay) -> list[Measured]:
     """Measure every way of doing less."""
     rows = [_measured(one, "whole model", "", [replay(c, None, one.how) for c in one.cases])]
     rows += [row for method in ("crc", "ucb") for row in _certified(one, method)]
-    level = _level_at(one, one.how.alpha)
-    rows.append(_exits(one, "exits, mean regret 0.01 when calibrated", level))
-    rows.append(cascade(one, *best_cascade(one)))
+    rows.append(
+        _exits(one, "exits, mean regret 0.01 when calibrated", margins_at(one, one.how.alpha))
+    )
+    for chosen_by, choose in CHOICES.items():
+        row = cascade(one, *choose(one))
+        rows.append(replace(row, way=f"{row.way}, chosen by {chosen_by}"))
     for count in DEPTHS:
         outcomes = [_shallow(one, c, [count], 0) for c in one.cases]
         rows.append(_measured(one, "fixed depth", str(count), outcomes, whole_pairs=True))
@@ -172,7 +177,11 @@ def table(one: Replay) -> list[Measured]:
 
 def curve(one: Replay) -> list[Measured]:
     """Measure the exits at every margin."""
-    return [_exits(one, "exits", level) for level in one.done.exits.levels[::2]]
+    scales = one.done.exits.scales
+    return [
+        _exits(one, "exits", [level * scale for scale in scales])
+        for level in one.done.exits.levels[::2]
+    ]
 
 
 def cascades(one: Replay) -> list[Measured]:
@@ -187,22 +196,54 @@ def cascade(one: Replay, mass: float, keep: int) -> Measured:
     return _with_speedup(row, 1.0 / _cascade_work(one, outcomes))
 
 
-def best_cascade(one: Replay) -> tuple[float, int]:
+def by_regret(one: Replay) -> tuple[float, int]:
     """Choose the cheapest cascade whose mean regret on the calibration queries is alpha at most."""
+
+    def loses(mass: float, keep: int) -> float:
+        cases = one.done.cases
+        return float(
+            np.mean([loss_of(c, _cascaded(one, c, mass, keep).order, one.how) for c in cases])
+        )
+
+    return _cheapest(one, loses)
+
+
+def by_labels(one: Replay) -> tuple[float, int]:
+    """Choose the cheapest cascade whose judged nDCG@10 falls by alpha at most when calibrated."""
+    whole = np.mean([ndcg(case.full, query) for case, query in one.known])
+
+    def loses(mass: float, keep: int) -> float:
+        orders = [(_cascaded(one, case, mass, keep).order, query) for case, query in one.known]
+        return float(1.0 - np.mean([ndcg(*pair) for pair in orders]) / whole)
+
+    return _cheapest(one, loses)
+
+
+CHOICES = {"regret": by_regret, "labels": by_labels}
+
+
+def _cheapest(one: Replay, loses: Callable[[float, int], float]) -> tuple[float, int]:
     found: list[tuple[float, float, int]] = []
     for mass, keep in itertools.product(MASSES, KEEPS):
-        outcomes = [_cascaded(one, c, mass, keep) for c in one.done.cases]
-        losses = [
-            loss_of(c, o.order, one.how) for c, o in zip(one.done.cases, outcomes, strict=True)
-        ]
-        if np.mean(losses) <= one.how.alpha:
+        if loses(mass, keep) <= one.how.alpha:
+            outcomes = [_cascaded(one, case, mass, keep) for case, _ in one.known]
             found.append((_cascade_work(one, outcomes), mass, keep))
     return min(found)[1:] if found else (MASSES[-1], KEEPS[-1])
 
 
+def certified(one: Replay, method: str, alpha: float) -> tuple[float, ...] | None:
+    """Give the boldest margins that are certified for `alpha`; None where nothing is."""
+    choice = risk.choose(one.done.exits.losses, alpha, method=method)  # type: ignore[arg-type]
+    if choice.place is None:
+        return None
+    level = float(one.done.exits.levels[choice.place])
+    return tuple(level * scale for scale in one.done.exits.scales)
+
+
 def margins_at(one: Replay, alpha: float) -> tuple[float, ...]:
     """Give the boldest margins whose mean regret on the calibration queries is `alpha` at most."""
-    level = _level_at(one, alpha)
+    means = one.done.exits.losses.mean(axis=0)
+    level = float(one.done.exits.levels[max(0, int((means <= alpha).cumprod().sum()) - 1)])
     return tuple(level * scale for scale in one.done.exits.scales)
 
 
@@ -243,23 +284,17 @@ def splits(one: Replay, seed: int = 0) -> list[dict[str, object]]:
 
 
 def _certified(one: Replay, method: str) -> list[Measured]:
-    rows: list[Measured] = []
-    for alpha in ALPHAS:
-        choice = risk.choose(one.done.exits.losses, alpha, method=method)  # type: ignore[arg-type]
-        if choice.place is not None:
-            level = float(one.done.exits.levels[choice.place])
-            rows.append(_exits(one, f"exits, {method} {alpha:g}", level))
-    return rows
+    found = {alpha: certified(one, method, alpha) for alpha in ALPHAS}
+    return [
+        _exits(one, f"exits, {method} {alpha:g}", margins)
+        for alpha, margins in found.items()
+        if margins is not None
+    ]
 
 
-def _level_at(one: Replay, alpha: float) -> float:
-    means = one.done.exits.losses.mean(axis=0)
-    return float(one.done.exits.levels[max(0, int((means <= alpha).cumprod().sum()) - 1)])
-
-
-def _exits(one: Replay, way: str, level: float) -> Measured:
-    margins = [level * scale for scale in one.done.exits.scales]
-    return _measured(one, way, f"{level:.2f}", [replay(c, margins, one.how) for c in one.cases])
+def _exits(one: Replay, way: str, margins: Sequence[float]) -> Measured:
+    outcomes = [replay(c, list(margins), one.how) for c in one.cases]
+    return _measured(one, way, f"{margins[0]:.2f}", outcomes)
 
 
 def _cascaded(one: Replay, c: Case, mass: float, keep: int) -> Outcome:
