@@ -1,6 +1,7 @@
 """Run every variant on the same weights and text, interleaved, and write what was found.
 
 python run.py --python ENV/bin/python [--infinity ENV2/bin/python] [--plan quick|full] [--out DIR]
+              [--resume]
 """
 
 import argparse
@@ -229,12 +230,20 @@ def main() -> None:
     parser.add_argument("--plan", choices=PLANS, default="full")
     parser.add_argument("--work", type=Path, default=HERE / "build", help="folder of checkpoints")
     parser.add_argument("--out", type=Path, default=HERE / "results")
+    parser.add_argument("--resume", action="store_true", help="keep what OUT has, run the rest")
     options = parser.parse_args()
     pythons = {"peers": options.python, "infinity": options.infinity}
     origins: dict[str, str] = {}
     rows: list[dict[str, object]] = []
     facts = {"machine": machine.describe(options.python), "weights": origins, "rows": rows}
+    found = options.out / "results.json"
+    if options.resume and found.is_file():
+        facts |= json.loads(found.read_text())
+        rows, origins = facts["rows"], facts["weights"]
+    done = {(row["geometry"], row["workload"]) for row in rows}
     for geometry, load, names, rounds in PLANS[options.plan]:
+        if (geometry, load) in done:
+            continue
         folder = options.work / geometry
         if not (folder / "origin.txt").is_file():
             command = [options.python, str(HERE / "checkpoint.py"), geometry, str(folder)]
