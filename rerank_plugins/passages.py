@@ -55,15 +55,46 @@ def windows(
     return tuple(spans)
 
 
-def reaching(size_tokens: int, *, full_tokens: int, count: int, overlap: float) -> int:
-    """Count the windows that reach as far into a passage as `count` larger ones of `full_tokens`.
+def led(
+    length_tokens: int,
+    size_tokens: int,
+    *,
+    first_tokens: int,
+    overlap: float = 0.5,
+    limit: int = 8,
+    ends: Sequence[int] = (),
+) -> tuple[tuple[int, int], ...]:
+    """Cut a passage into one large window, then smaller ones that begin where it is about to end.
 
-    >>> reaching(4, full_tokens=10, count=8, overlap=0.5)
-    22
+    `length_tokens` is over `first_tokens`, that is over `size_tokens`; the rest is as in `windows`.
+
+    >>> led(20, 4, first_tokens=10)
+    ((0, 10), (8, 12), (10, 14), (12, 16), (14, 18), (16, 20))
+    """
+    half = (size_tokens + 1) // 2
+    low, high = first_tokens - size_tokens + 1, min(first_tokens, length_tokens - half)
+    place = max(low, min(first_tokens - round(size_tokens * overlap), high))
+    near = ends[bisect_left(ends, low) : bisect_right(ends, high)]
+    start = min(near, key=lambda end: abs(end - place), default=place)
+    behind = windows(
+        length_tokens - start,
+        size_tokens,
+        overlap=overlap,
+        limit=max(1, limit - 1),
+        ends=[end - start for end in ends if end > start],
+    )
+    return ((0, first_tokens), *((start + first, start + stop) for first, stop in behind))
+
+
+def reaching(size_tokens: int, full_tokens: int, *, count: int, overlap: float) -> int:
+    """Count the windows behind one of `full_tokens` that reach as far as `count` of those, and it.
+
+    >>> reaching(4, 10, count=8, overlap=0.5)
+    19
     """
     full_stride, stride = (max(1, round(n * (1.0 - overlap))) for n in (full_tokens, size_tokens))
-    reach = full_tokens + (count - 1) * full_stride
-    return 1 + max(0, -((size_tokens - reach) // stride))
+    behind = (count - 1) * full_stride + min(size_tokens - 1, round(size_tokens * overlap))
+    return 2 + max(0, -((size_tokens - behind) // stride))
 
 
 def fold(

@@ -64,7 +64,8 @@ class StageSettings(_Table):
     long: Long = Field(default="window", description="what happens to passages over max_tokens")
     fold: Fold = Field(default="max", description="how window scores become one")
     window_tokens: Positive | None = Field(
-        default=None, description="passage tokens a window; None: as the model's card says, or all"
+        default=None,
+        description="passage tokens a window behind the first; None: as the card says, or all",
     )
     window_overlap: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
         default=0.5, description="what a window shares with the next"

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rerank_plugins.passages import FOLDS, fold, reaching, windows
+from rerank_plugins.passages import FOLDS, fold, led, reaching, windows
 
 OVERLAP = st.floats(0.0, 0.95)
 
@@ -84,14 +84,29 @@ def test_an_answer_behind_a_sentence_is_a_window_of_its_own():
     assert windows(40, 20, ends=[8, 14, 40]) == ((0, 20), (8, 28), (20, 40))
 
 
-@given(st.integers(1, 300), st.integers(0, 300), st.integers(1, 10), OVERLAP)
+@given(sentences(), st.integers(1, 100), st.integers(2, 10**6))
+def test_small_windows_follow_a_large_one(passage, more, limit):
+    """The first window is as large as it may be, no token is skipped, and the end is reached."""
+    length, size, overlap, ends = passage
+    first = size + more
+    spans = led(first + length, size, first_tokens=first, overlap=overlap, limit=limit, ends=ends)
+    assert spans[0] == (0, first)
+    assert 2 <= len(spans) <= limit
+    assert all(size >= stop - start >= size / 2 for start, stop in spans[1:])
+    assert all(later[0] <= earlier[1] for earlier, later in itertools.pairwise(spans))
+    assert all(later[1] > earlier[1] for earlier, later in itertools.pairwise(spans))
+    assert spans[-1][1] == first + length or len(spans) == limit
+
+
+@given(st.integers(1, 300), st.integers(1, 300), st.integers(2, 10), OVERLAP)
 def test_small_windows_reach_as_far_as_a_few_large_ones(size, more, count, overlap):
     """As many small windows are allowed as it takes to leave no more out, and not one more."""
     full = size + more
     stop = windows(10**6, full, overlap=overlap, limit=count)[-1][1]
-    limit = reaching(size, full_tokens=full, count=count, overlap=overlap)
-    assert windows(stop, size, overlap=overlap, limit=limit)[-1][1] == stop
-    assert limit == 1 or windows(stop, size, overlap=overlap, limit=limit - 1)[-1][1] < stop
+    limit = reaching(size, full, count=count, overlap=overlap)
+    cut = {"first_tokens": full, "overlap": overlap}
+    assert led(10**6, size, **cut, limit=limit)[-1][1] >= stop
+    assert limit == 2 or led(10**6, size, **cut, limit=limit - 1)[-1][1] < stop
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,7 @@ def _origin(card: dict[str, Any]) -> list[str]:
         f"* Licence of the weights: {card['licence']}. Starting weights: {start['name']} ({start['licence']}). {start['own_data']}.",
         *[f"* Teacher: {t['name']} ({t['licence']})." for t in card["teachers"]],
         *[f"* Text: {t['name']} ({t['licence']})." for t in card["training_text"]],
-        f"* Inputs `{'`, `'.join(card['inputs'])}`, at most {card['max_tokens']} tokens (trained at up to {card['trained_tokens']}); longer passages are read in windows of {card['window_tokens']}; outputs `{'`, `'.join(card['outputs'])}`.", "",
+        f"* Inputs `{'`, `'.join(card['inputs'])}`, at most {card['max_tokens']} tokens (trained at up to {card['trained_tokens']}); behind that passages are read in windows of {card['window_tokens']}; outputs `{'`, `'.join(card['outputs'])}`.", "",
     ]  # fmt: skip
 
 

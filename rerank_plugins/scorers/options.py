@@ -30,15 +30,15 @@ class OnnxOptions:
     """How a model is run.
 
     `max_tokens` caps a pair (None: what the model can take). `long` says what happens to passages
-    over the cap, `fold` how windows become one score. A window has `window_tokens` of the passage
-    (None: as the model's card says, else all that fit), and there are `max_windows` at most (None:
-    as many as reach as far as 8 of all that fit). Batches hold up to `max_batch_tokens` padded
-    tokens (None: measured at warm-up). `score_column` picks the relevant output column of a head
-    with more than two. `rewrite` allows rewrites of the graph that are proved to change no score,
-    `graph_cache` keeps their result, and what was measured, on disk for the next process.
-    `template` says how a decoder is asked (None: as its card or the registry says), `instruction`
-    what it is to look for.
-    `score_cache_bytes` bounds the memory for scores of pairs seen before; 0 switches that off.
+    over the cap, `fold` how windows become one score. Each window behind the first, which has all
+    that fit, has `window_tokens` of the passage (None: as the model's card says, else all that
+    fit), and there are `max_windows` at most (None: as many as reach as far as 8 of all that fit).
+    Batches hold up to `max_batch_tokens` padded tokens (None: measured at warm-up). `score_column`
+    picks the relevant output column of a head with more than two. `rewrite` allows rewrites of the
+    graph that are proved to change no score, `graph_cache` keeps their result, and what was
+    measured, on disk for the next process. `template` says how a decoder is asked (None: as its
+    card or the registry says), `instruction` what it is to look for. `score_cache_bytes` bounds the
+    memory for scores of pairs seen before; 0 switches that off.
     """
 
     max_tokens: int | None = None

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..batching import Batch
-from ..passages import Fold, fold, reaching, windows
+from ..passages import Fold, fold, led, reaching, windows
 from ..records import Code, Decision, Usage
 from .tokens import Ids, PairTokenizer
 
@@ -24,8 +24,9 @@ _FULL_WINDOWS = 8
 class Windowing:
     """What happens to passages that do not fit beside the query.
 
-    They are read in windows of `size_tokens` (None: all there is room for), at most `limit` of them
-    (None: enough to reach as far as eight of those that fill the room would).
+    The first window is all there is room for, so that a passage a little too long is read like one
+    that just fits; what lies behind is read in windows of `size_tokens` (None: as large). At most
+    `limit` in all (None: enough to reach as far as eight of those that fill the room would).
     """
 
     long: Long
@@ -36,19 +37,23 @@ class Windowing:
     def spans(
         self, passage: Ids, room_tokens: int, ends: Sequence[int]
     ) -> tuple[tuple[int, int], ...]:
-        """Name the windows of a passage; `ends` are the tokens that sentences end with.
-
-        One window takes all the room, for there is no other one to read the rest.
-        """
+        """Name the windows of a passage; `ends` are the tokens that sentences end with."""
         split = self.long == "window" and room_tokens >= MIN_WINDOW_TOKENS and self.limit != 1
         if not split or len(passage) <= room_tokens:
             return windows(len(passage), room_tokens, limit=1)
         size = min(room_tokens, self.size_tokens or room_tokens)
-        limit = self.limit or reaching(
-            size, full_tokens=room_tokens, count=_FULL_WINDOWS, overlap=self.overlap
+        places = (np.flatnonzero(np.isin(passage, ends)) + 1).tolist()
+        whole = self.limit or _FULL_WINDOWS
+        if size == room_tokens:
+            return windows(len(passage), size, overlap=self.overlap, limit=whole, ends=places)
+        return led(
+            len(passage),
+            size,
+            first_tokens=room_tokens,
+            overlap=self.overlap,
+            limit=self.limit or reaching(size, room_tokens, count=whole, overlap=self.overlap),
+            ends=places,
         )
-        places = np.flatnonzero(np.isin(passage, ends)) + 1
-        return windows(len(passage), size, overlap=self.overlap, limit=limit, ends=places.tolist())
 
 
 @dataclass(frozen=True, slots=True)

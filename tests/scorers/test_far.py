@@ -19,7 +19,7 @@ from rerank_plugins import load
 ROOT = Path(__file__).parents[2]
 CORPUS = ROOT / "examples/corpus/python-docs.jsonl"
 TOKENIZER = ROOT / "rerank_plugins/models/embedded/tokenizer.json"
-DRAWS, QUESTIONS, CANDIDATES, FILLER_WORDS, FILLER_TOKENS = 2, 12, 8, 520, 512
+DRAWS, QUESTIONS, CANDIDATES, FILLER_WORDS, FILLER_TOKENS = 5, 12, 8, 520, 512
 
 
 @dataclass(frozen=True)
