@@ -57,7 +57,7 @@ def main() -> None:
         artefact.save(one.done.exits, folder / "exits")
         queries = replayed.asked(how.data, CLOCK_SET, made, sample=1000)
         clock = {
-            "the model": pairs(one, how, one.asked[:: 8 if how.quick else 1]),
+            "the model": pairs(one, how, one.asked[:: 8 if how.quick else 2]),
             "MiniLM-L12, random weights": mechanics(
                 folder / "L12", options, queries[: 1 if how.quick else 2], started
             ),
