@@ -49,8 +49,7 @@ def windows(
         low, high = place - slack, place + slack
         if place >= last:
             low, high = last, min(high, half)
-        near = ends[bisect_left(ends, low) : bisect_right(ends, high)]
-        start = min(near, key=lambda end: abs(end - place), default=min(place, last))
+        start = _nearest(ends, place, low, high, otherwise=min(place, last))
         spans.append((start, min(start + size_tokens, length_tokens)))
     return tuple(spans)
 
@@ -74,8 +73,7 @@ def led(
     half = (size_tokens + 1) // 2
     low, high = first_tokens - size_tokens + 1, min(first_tokens, length_tokens - half)
     place = max(low, min(first_tokens - round(size_tokens * overlap), high))
-    near = ends[bisect_left(ends, low) : bisect_right(ends, high)]
-    start = min(near, key=lambda end: abs(end - place), default=place)
+    start = _nearest(ends, place, low, high, otherwise=place)
     behind = windows(
         length_tokens - start,
         size_tokens,
@@ -84,6 +82,12 @@ def led(
         ends=[end - start for end in ends if end > start],
     )
     return ((0, first_tokens), *((start + first, start + stop) for first, stop in behind))
+
+
+def _nearest(ends: Sequence[int], place: int, low: int, high: int, *, otherwise: int) -> int:
+    """Give the end of a sentence, from `low` to `high`, that is nearest to `place`."""
+    near = ends[bisect_left(ends, low) : bisect_right(ends, high)]
+    return min(near, key=lambda end: abs(end - place), default=otherwise)
 
 
 def reaching(size_tokens: int, full_tokens: int, *, count: int, overlap: float) -> int:
