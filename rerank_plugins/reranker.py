@@ -142,7 +142,7 @@ class Reranker:
         return self._readiness.ready
 
     def warm_up(self) -> None:
-        """Run short and long, single and full batches on every stage; later calls do nothing."""
+        """Run real shapes on every stage and learn what they cost here; later calls do nothing."""
         self._scheduler.home.check()
         self._readiness.warm_up()
         guarded.recognise(self.setup, self._scheduler)

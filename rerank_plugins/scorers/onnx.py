@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from ..batching import Batch
 from ..errors import ModelError
 from ..records import Code, Decision, Timing
-from . import Scored, ScoreKind, State, graphs, pairs, recall, tuning
+from . import Scored, ScoreKind, State, costs, graphs, pairs, recall, tuning
+from .costs import Costs
 from .decoder import MOST_BATCH_TOKENS, Decoder, open_decoder, prompt_of
 from .files import ModelFiles, padding
 from .graphs import cache
@@ -55,7 +56,7 @@ class OnnxScorer:
             prompt=self._asked,
         )
         self.max_tokens = self.options.max_tokens or usable_tokens(files)
-        self.graph, self._note = self._open()
+        self.graph, self._note, self._key = self._open()
         self._column = score_column(self.options, files)
         self._scores: recall.ScoreCache | None = None
         if self.options.score_cache_bytes:
@@ -92,19 +93,13 @@ class OnnxScorer:
         )
 
     def warm_up(self) -> None:
-        """Run short and full length, one pair and a full batch; later calls do nothing."""
+        """Run real shapes and learn what they cost here; later calls do nothing."""
         with self._lock:
             if self._warm:
                 return
-            if self._fixed_tokens is None:
-                self.batch_tokens = tuning.batch_tokens(self._run_about)
-            sizes = [
-                (count, length)
-                for length in sorted({min(one, self.max_tokens) for one in _TIMED_LENGTHS_TOKENS})
-                for count in sorted({1, max(1, min(64, self.batch_tokens // length))})
-            ]
-            self._probe(1, min(self.max_tokens, 2048))
-            self.pace.calibrate(sizes, self.timed)
+            found = self._costs()
+            self.batch_tokens = found.batch_tokens
+            self.pace.meter.calibrate(found.sizes, found.seconds)
             self._warm = True
 
     def price_s(self, chars: Sequence[int]) -> float:
@@ -174,15 +169,44 @@ class OnnxScorer:
         said = {Code.KERNELS: self.files.choice, Code.GRAPH: self._note}
         return tuple(Decision("score", code, candidates, why) for code, why in said.items() if why)
 
-    def _open(self) -> tuple[Graph | Decoder, str]:
-        """Open the graph in its fastest form; also say why it is not rewritten, if that failed."""
+    def _costs(self) -> Costs:
+        """Take what an earlier process measured if it still holds, or measure and keep it."""
+        place = None
+        if self._key:
+            about = f"{self.pace.workers}x{self.options.intra_threads}-{self.max_tokens}"
+            place = cache.directory() / f"{self._key}-{about}-{self._fixed_tokens or 'auto'}.json"
+        known = None if place is None else costs.kept(place)
+        if known is not None:
+            known = costs.confirmed(known, lambda size: min(self.pace.time([size] * 2, self.timed)))
+        if known is None:
+            known = self._measured()
+            if place is not None:
+                costs.keep(place, known)
+        return known
+
+    def _measured(self) -> Costs:
+        """Run full length, short and long, one pair and full batches, and time them."""
+        self._probe(1, min(self.max_tokens, 2048))
+        batch_tokens = self._fixed_tokens or tuning.batch_tokens(self._run_about)
+        sizes = tuple(
+            (count, length)
+            for length in sorted({min(one, self.max_tokens) for one in _TIMED_LENGTHS_TOKENS})
+            for count in sorted({1, max(1, min(64, batch_tokens // length))})
+        )
+        return Costs(batch_tokens, sizes, tuple(self.pace.time(sizes, self.timed)))
+
+    def _open(self) -> tuple[Graph | Decoder, str, str]:
+        """Open the graph in its fastest form.
+
+        Also say why it is not rewritten, if that failed, and under which key things are kept of it.
+        """
         options, path = self.options, self.files.graph
         provider, threads = options.provider, options.intra_threads
         if self._asked is not None:
             answers = self.tokenizer.answers()
-            return open_decoder(path, answers, provider=provider, intra_threads=threads), ""
+            return open_decoder(path, answers, provider=provider, intra_threads=threads), "", ""
         if not options.rewrite:
-            return open_graph(path, provider=provider, intra_threads=threads), ""
+            return open_graph(path, provider=provider, intra_threads=threads), "", ""
         prepared = graphs.prepare(
             path,
             lambda: probes(self.tokenizer, self.max_tokens),
@@ -190,7 +214,7 @@ class OnnxScorer:
             intra_threads=threads,
             folder=cache.directory() if options.graph_cache else None,
         )
-        return prepared.graph, prepared.note
+        return prepared.graph, prepared.note, prepared.key
 
     def _run_about(self, tokens: int) -> None:
         length = min(_TUNING_LENGTH_TOKENS, self.max_tokens)

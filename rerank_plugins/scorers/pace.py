@@ -1,5 +1,6 @@
 """Keeping time: what a model's batches cost, how large they may be, and which may still start."""
 
+import statistics
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -38,14 +39,19 @@ class Pace:
         self._overhead_tokens = 16.0
         self._readings = 0
 
-    def calibrate(
+    @property
+    def workers(self) -> int:
+        """Count the workers that the process may use now."""
+        return cores.workers(self._intra_threads)
+
+    def time(
         self, sizes: Sequence[tuple[int, int]], timed: Callable[[int, int], float]
-    ) -> None:
-        """Time batches (pairs, length) as they will run: on every worker at once."""
-        workers = cores.workers(self._intra_threads)
+    ) -> list[float]:
+        """Time batches (pairs, length), in seconds, as they will run: on every worker at once."""
+        workers = self.workers
         with ThreadPoolExecutor(workers) as pool:
             runs = list(pool.map(lambda _: [timed(*size) for size in sizes], range(workers)))
-        self.meter.calibrate(sizes, np.median(runs, axis=0).tolist())
+        return [statistics.median(one) for one in zip(*runs, strict=True)]
 
     def observe_reading(
         self, chars: int, pairs: Pairs, seconds: float, *, cut: bool = False
@@ -97,7 +103,7 @@ class Pace:
         if left_s is None:
             return spread(
                 lengths,
-                workers=cores.workers(self._intra_threads),
+                workers=self.workers,
                 max_batch_tokens=max_batch_tokens,
                 max_padding=_MAX_PADDING,
                 overhead_tokens=self.meter.overhead_tokens,

@@ -141,7 +141,7 @@ class ExitScorer:
                 for length in sorted({min(n, self.trunk.max_tokens) for n in _TIMED_LENGTHS_TOKENS})
                 for count in sorted({1, max(1, min(64, self.batch_tokens // length))})
             ]
-            self.pace.calibrate(sizes, self._timed)
+            self.pace.meter.calibrate(sizes, self.pace.time(sizes, self._timed))
             self._warm = True
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
 """Run a model's graph in its fastest exact form: rewritten, proved equal, kept on disk."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...errors import ModelError
@@ -17,10 +17,14 @@ _PROVIDERS = frozenset({"CPUExecutionProvider", "CUDAExecutionProvider"})
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A graph ready to run; `note` says why it runs as it was exported, "" where it does not."""
+    """A graph ready to run; `note` says why it runs as it was exported, "" where it does not.
+
+    `key` hashes what decides how it runs, for what else is kept of it; "" where nothing is kept.
+    """
 
     graph: Graph
     note: str = ""
+    key: str = ""
 
 
 def prepare(
@@ -48,17 +52,16 @@ def prepare(
     if folder is not None:
         known = _known(folder, name, opened)
         if known is not None:
-            return known
+            return Prepared(known, key=name)
         reason = cache.note(folder, name)
         if reason is not None:
-            return Prepared(opened(path), reason)
-    original = opened(path)
-    prepared, data = _rewritten(path, original, probes, opened)
+            return Prepared(opened(path), reason, name)
+    prepared, data = _rewritten(path, provider, probes, opened)
     if folder is not None and data is not None:
         cache.write(folder / f"{name}.onnx", data)
     elif folder is not None:
         cache.write(folder / f"{name}.txt", prepared.note.encode())
-    return prepared
+    return replace(prepared, key=name)
 
 
 def runtime(provider: Provider) -> str:
@@ -68,12 +71,12 @@ def runtime(provider: Provider) -> str:
     return f"onnxruntime {ort.__version__} {provider}"
 
 
-def _known(folder: Path, name: str, opened: Callable[[Path], Graph]) -> Prepared | None:
+def _known(folder: Path, name: str, opened: Callable[[Path], Graph]) -> Graph | None:
     path = folder / f"{name}.onnx"
     if not cache.touch(path):
         return None
     try:
-        return Prepared(opened(path))
+        return opened(path)
     except ModelError:
         # Damaged on disk: made again below.
         cache.discard(path)
@@ -82,31 +85,36 @@ def _known(folder: Path, name: str, opened: Callable[[Path], Graph]) -> Prepared
 
 def _rewritten(
     path: Path,
-    original: Graph,
+    provider: Provider,
     probes: Callable[[], Sequence[PairArrays]],
-    opened: Callable[[bytes], Graph],
+    opened: Callable[[Path | bytes], Graph],
 ) -> tuple[Prepared, bytes | None]:
     from .load import load
     from .rewrite import rewrite
     from .verify import compare
 
-    if original.provider not in _PROVIDERS:
-        return Prepared(original, f"{original.provider} has no kernels for fused operators"), None
+    def as_exported(note: str) -> tuple[Prepared, None]:
+        return Prepared(opened(path), note), None
+
+    if provider != "cpu" and (here := opened(path).provider) not in _PROVIDERS:
+        return as_exported(f"{here} has no kernels for fused operators")
     try:
+        # Parity is to what the file says, not to what the runtime makes of it.
+        original = open_graph(path, literal=True)
         model = load(path)
     except Exception as error:  # noqa: BLE001 - what onnxruntime runs, onnx may still refuse
-        return Prepared(original, f"the graph cannot be read for rewriting: {error}"), None
+        return as_exported(f"the graph cannot be read for rewriting: {error}")
     done = rewrite(model, [score_output([one.name for one in model.graph.output])])
     if not done.layers and not done.dequantised:
-        return Prepared(original, "no encoder layer was recognised"), None
+        return as_exported("no encoder layer was recognised")
     data = model.SerializeToString()
     try:
         graph = opened(data)
-        # Parity is to what the file says, not to what the runtime makes of it.
-        parity = compare(open_graph(path, literal=True), graph, probes())
+        parity = compare(original, graph, probes())
     except Exception as error:  # noqa: BLE001 - whatever a runtime raises, the original runs
-        return Prepared(original, f"the rewritten graph fails: {error}"), None
+        return as_exported(f"the rewritten graph fails: {error}")
     if not parity.equal:
-        reason = f"the rewritten graph's scores differ by {parity.difference:.1e} of their spread"
-        return Prepared(original, reason), None
+        return as_exported(
+            f"the rewritten graph's scores differ by {parity.difference:.1e} of their spread"
+        )
     return Prepared(graph), data
