@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from functools import partial
 from pathlib import Path
 
@@ -30,6 +30,7 @@ from rerank_plugins.errors import ConfigError
 from rerank_plugins.exits import Plan
 from rerank_plugins.keep import MarginKeep
 from rerank_plugins.scorers import artefact, trunk
+from rerank_plugins.scorers.artefact import Limits
 from rerank_plugins.scorers.files import EMBEDDED, ModelFiles, find
 from rerank_plugins.scorers.heads import Head, Probe, from_card
 from rerank_plugins.scorers.onnx import OnnxScorer
@@ -131,8 +132,8 @@ def pairs(one: Replay, how: argparse.Namespace, queries: Sequence[Asked]) -> lis
     """Time the whole model beside exits and the cascades that calibration chose."""
     layers = [fitted.head.layer for fitted in one.done.fitted]
     stage = {"scorer": how.model, "max_tokens": how.max_tokens, "long": "truncate"}
-    margins = {
-        "mean regret 0.01 when calibrated": replayed.margins_at(one, one.how.alpha),
+    limits = {
+        "mean regret 0.01 when calibrated": replayed.limits_at(one, one.how.alpha),
         "crc 0.03": replayed.certified(one, "crc", 0.03),
         "ucb 0.05": replayed.certified(one, "ucb", 0.05),
     }
@@ -147,7 +148,7 @@ def pairs(one: Replay, how: argparse.Namespace, queries: Sequence[Asked]) -> lis
             "selection": {"depth": {"mass": min(mass, 0.99999), "min": one.how.top_k}},
         }
     opened = {way: partial(load, settings) for way, settings in ways.items()}
-    for name, certain in margins.items():
+    for name, certain in limits.items():
         if certain is not None:
             opened[f"exits, {name}"] = partial(_margined, one, how, certain)
     return clocked.paired(opened, queries)
@@ -213,8 +214,8 @@ def draw(
     """Draw the plots of the documentation; each names the model and the queries."""
     folder.mkdir(parents=True, exist_ok=True)
     alpha = _least(one)
-    margins, _ = one.done.exits.choose(alpha, method="crc")
-    gained = exits.gain(one.done, one.costs, one.how, margins=margins)
+    limits, _ = one.done.exits.choose(alpha, method="crc")
+    gained = exits.gain(one.done, one.costs, one.how, limits=limits)
     asked = f"queries of {len({query.collection for query in one.asked})} sets, BM25's first 100"
     title = f"{model}, {len(one.done.cases)} held-out {asked}"
     exits.draw(gained, folder / "early-exit.svg", loss=one.how.loss, alpha=alpha, title=title)
@@ -276,14 +277,15 @@ def _least(one: Replay) -> float:
     return 1.0
 
 
-def _margined(one: Replay, how: argparse.Namespace, margins: Sequence[float]) -> Reranker:
+def _margined(one: Replay, how: argparse.Namespace, limits: Limits) -> Reranker:
     files = find(how.model)
     heads = [fitted.head for fitted in one.done.fitted]
     scorers = stages_of(
         Trunk(files, heads, OnnxOptions(max_tokens=how.max_tokens, long="truncate"))
     )
-    keeps = [*(MarginKeep(m, one.how.top_k, min=one.how.top_k) for m in margins), None]
-    stages = tuple(Stage(s, keep) for s, keep in zip(scorers, keeps, strict=True))
+    keeps = [*(MarginKeep(m, one.how.top_k, min=one.how.top_k) for m in limits.margins), None]
+    first, *rest = (Stage(s, keep) for s, keep in zip(scorers, keeps, strict=True))
+    stages = (replace(first, enter=limits.depth), *rest)
     return Reranker(Setup(stages, prior_weight=one.how.prior_weight))
 
 

@@ -16,6 +16,7 @@ from rerank_plugins.evaluation import datasets, sources
 from rerank_plugins.evaluation.datasets import Dataset, Topic
 from rerank_plugins.exits import Calibrated, Outcome, Plan, Question, certify, observe, simulate
 from rerank_plugins.exits.calibrate import Case, case_of, loss_of, replay, work
+from rerank_plugins.scorers.artefact import Limits
 from rerank_plugins.scorers.trunk import Trunk
 from rerank_plugins.selection import MassDepth, depth
 
@@ -159,7 +160,7 @@ def table(one: Replay) -> list[Measured]:
     rows = [_measured(one, "whole model", "", [replay(c, None, one.how) for c in one.cases])]
     rows += [row for method in ("crc", "ucb") for row in _certified(one, method)]
     rows.append(
-        _exits(one, "exits, mean regret 0.01 when calibrated", margins_at(one, one.how.alpha))
+        _exits(one, "exits, mean regret 0.01 when calibrated", limits_at(one, one.how.alpha))
     )
     for chosen_by, choose in CHOICES.items():
         row = cascade(one, *choose(one))
@@ -177,11 +178,7 @@ def table(one: Replay) -> list[Measured]:
 
 def curve(one: Replay) -> list[Measured]:
     """Measure the exits at every margin."""
-    scales = one.done.exits.scales
-    return [
-        _exits(one, "exits", [level * scale for scale in scales])
-        for level in one.done.exits.levels[::2]
-    ]
+    return [_exits(one, "exits", limits(one, level)) for level in one.done.exits.levels[::2]]
 
 
 def cascades(one: Replay) -> list[Measured]:
@@ -231,32 +228,31 @@ def _cheapest(one: Replay, loses: Callable[[float, int], float]) -> tuple[float,
     return min(found)[1:] if found else (MASSES[-1], KEEPS[-1])
 
 
-def certified(one: Replay, method: str, alpha: float) -> tuple[float, ...] | None:
-    """Give the boldest margins that are certified for `alpha`; None where nothing is."""
+def certified(one: Replay, method: str, alpha: float) -> Limits | None:
+    """Give the boldest limits that are certified for `alpha`; None where nothing is."""
     choice = risk.choose(one.done.exits.losses, alpha, method=method)  # type: ignore[arg-type]
     if choice.place is None:
         return None
-    level = float(one.done.exits.levels[choice.place])
-    return tuple(level * scale for scale in one.done.exits.scales)
+    return limits(one, float(one.done.exits.levels[choice.place]))
 
 
-def margins_at(one: Replay, alpha: float) -> tuple[float, ...]:
-    """Give the boldest margins whose mean regret on the calibration queries is `alpha` at most."""
+def limits_at(one: Replay, alpha: float) -> Limits:
+    """Give the boldest limits whose mean regret on the calibration queries is `alpha` at most."""
     means = one.done.exits.losses.mean(axis=0)
-    level = float(one.done.exits.levels[max(0, int((means <= alpha).cumprod().sum()) - 1)])
-    return tuple(level * scale for scale in one.done.exits.scales)
+    boldest = max(0, int((means <= alpha).cumprod().sum()) - 1)
+    return limits(one, float(one.done.exits.levels[boldest]))
+
+
+def limits(one: Replay, level: float) -> Limits:
+    """Give the limits of a level."""
+    return one.done.exits.shape.at(level, one.how.top_k)
 
 
 def splits(one: Replay, seed: int = 0) -> list[dict[str, object]]:
     """Certify on random halves of the queries that shaped nothing, and measure on the others."""
     levels = one.done.exits.levels
     losses = [
-        [
-            loss_of(
-                c, replay(c, [level * s for s in one.done.exits.scales], one.how).order, one.how
-            )
-            for level in levels
-        ]
+        [loss_of(c, replay(c, limits(one, level), one.how).order, one.how) for level in levels]
         for c in one.cases
     ]
     pool = np.concatenate([one.done.exits.losses, np.array(losses)])
@@ -286,15 +282,18 @@ def splits(one: Replay, seed: int = 0) -> list[dict[str, object]]:
 def _certified(one: Replay, method: str) -> list[Measured]:
     found = {alpha: certified(one, method, alpha) for alpha in ALPHAS}
     return [
-        _exits(one, f"exits, {method} {alpha:g}", margins)
-        for alpha, margins in found.items()
-        if margins is not None
+        _exits(one, f"exits, {method} {alpha:g}", within)
+        for alpha, within in found.items()
+        if within is not None
     ]
 
 
-def _exits(one: Replay, way: str, margins: Sequence[float]) -> Measured:
-    outcomes = [replay(c, list(margins), one.how) for c in one.cases]
-    return _measured(one, way, f"{margins[0]:.2f}", outcomes)
+def _exits(one: Replay, way: str, within: Limits) -> Measured:
+    outcomes = [replay(c, within, one.how) for c in one.cases]
+    setting = f"{within.margins[0]:.2f}"
+    if within.depth is not None:
+        setting += f", first {within.depth}"
+    return _measured(one, way, setting, outcomes)
 
 
 def _cascaded(one: Replay, c: Case, mass: float, keep: int) -> Outcome:

@@ -63,7 +63,8 @@ def _fuse(
 ) -> tuple[list[Hit], int]:
     """Fuse the first stage in, depth by depth; by weight only where every candidate has a prior.
 
-    At each depth the prior weighs as much as if every candidate had come that far.
+    At each depth the prior weighs as much as if every candidate had come that far: it is
+    standardised over all that have one, scored or not.
     """
     scored = [hit for hit in hits if hit.depth > 0]
     weighted = prior_weight > 0.0 and not any(hit.prior is None for hit in scored)
@@ -73,7 +74,8 @@ def _fuse(
     scores = np.array([hit.score for hit in scored], dtype=np.float64)
     z = np.zeros(len(scored))
     if method == "convex":
-        z = fusion.standardise(np.array([hit.prior for hit in scored], dtype=np.float64))
+        priors = np.array([hit.prior for hit in hits], dtype=np.float64)
+        z = fusion.standardise_known(priors)[[hit.index for hit in scored]]
     for depth in set(depths.tolist()):
         here = depths == depth
         spread = None if (depths == depth).all() else standing.spreads[depth]

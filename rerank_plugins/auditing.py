@@ -44,7 +44,9 @@ class Auditor:
         self._busy = threading.Lock()
         self._setup = replace(
             setup,
-            stages=tuple(replace(one, keep=None) for one in setup.stages if one.when == "always"),
+            stages=tuple(
+                replace(one, keep=None, enter=None) for one in setup.stages if one.when == "always"
+            ),
             skip=None,
             stop=None,
             cut=None,

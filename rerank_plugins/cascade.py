@@ -1,5 +1,6 @@
 """The stage loop: each stage scores who is left, then says who goes on."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -7,7 +8,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from . import calibration, fusion, keep, parting, tiers
+from . import calibration, keep, parting, tiers
 from .calibration import Calibration
 from .errors import (
     ConfigError,
@@ -34,17 +35,19 @@ _FALLBACK_SHARE = 0.35
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A scorer and its keep rule.
+    """A scorer, who enters, and its keep rule.
 
-    `keep` says who goes on to the next stage (a number: that many; None: all). A "fallback" stage
-    runs only where no stage before it could score; its scores order and are not shown, because they
-    may be on another scale than a caller's threshold expects. Its calibrated probabilities are.
+    At most the best `enter` of those who come are scored (None: all). `keep` says who goes on to
+    the next stage (a number: that many; None: all). A "fallback" stage runs only where no stage
+    before it could score; its scores order and are not shown, because they may be on another scale
+    than a caller's threshold expects. Its calibrated probabilities are.
     """
 
     scorer: Scorer
     keep: Keep | None = None
     when: When = "always"
     calibration: Calibration | None = None
+    enter: int | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.keep, keep.READS_PROBABILITIES) and self.calibration is None:
@@ -59,9 +62,11 @@ class Stage:
 class Course:
     """How far the stages go: per stage how many candidates at most (None: all that come).
 
-    `stop` ends the first stage early, by `priors` of the texts. Where the prior has a say in the
-    order (`prior_weight`) it has the same one in who goes on. `care` widens margins. Regular stages
-    that can cut pairs to about `short_tokens` (None: not beyond what is configured).
+    `stop` ends the first stage early, by `priors`: of the texts, and behind them of those that are
+    not scored. Where the prior has a say in the
+    order (`prior_weight`) it has the same one in who goes on. `care` widens margins, and lets more
+    enter. Regular stages that can cut pairs to about `short_tokens` (None: not beyond what is
+    configured).
     """
 
     counts: tuple[int | None, ...] = ()
@@ -105,6 +110,11 @@ async def run(
         if not due:
             continue
         alive, state = due, state if due is alive else None
+        entering = entry(stage, len(alive), course.care)
+        if entering < len(alive):
+            decision = Decision("select", Code.DEPTH, len(alive) - entering, stage.scorer.name)
+            standing.decisions.append(decision)
+            alive, state = alive[:entering], state and state.take(range(entering))
         if course.count(place) == 0:
             skipped = Decision("budget", Code.STAGE_SKIPPED, len(alive), stage.scorer.name)
             standing.decisions.append(skipped)
@@ -116,7 +126,12 @@ async def run(
             scorer = parting.permitted(_fitted(stage, course), permit, query, passages)
             if course.stop is not None and place == 0 and not isinstance(scorer, Parted):
                 scored = await tiers.score(
-                    scorer, query, passages, course.priors, course.stop, deadline_s=limit_s
+                    scorer,
+                    query,
+                    passages,
+                    course.priors[: len(passages)],
+                    course.stop,
+                    deadline_s=limit_s,
                 )
             else:
                 scored = await scorer.score(query, passages, state=state, deadline_s=limit_s)
@@ -125,7 +140,7 @@ async def run(
             _note_failure(standing, stage.scorer.name, error, len(alive), clock() - started)
             continue
         _note_place(standing, stage, scorer, texts, alive, depth=place + 1)
-        _note_spread(standing, scored, alive, depth=place + 1)
+        standing.note_spread(scored.scores, scored.done, alive, depth=place + 1)
         _record(standing, stage, scored, alive, depth=place + 1)
         standing.timings.append(Timing("stage", clock() - started, stage.scorer.name))
         last = place == len(stages) - 1
@@ -134,6 +149,11 @@ async def run(
         state = scored.state and scored.state.take([alive.index(text) for text in kept])
         alive = kept
     return standing
+
+
+def entry(stage: Stage, candidates: int, care: float = 1.0) -> int:
+    """Count who enters a stage; `care` lets more of them in."""
+    return candidates if stage.enter is None else min(candidates, math.ceil(care * stage.enter))
 
 
 def _fitted(stage: Stage, course: Course) -> Scorer:
@@ -233,30 +253,6 @@ def _record(
     standing.runs.append(StageRun(name, len(alive), int(scored.done.sum()), scored.usage))
 
 
-def _note_spread(standing: Standing, scored: Scored, alive: Sequence[int], *, depth: int) -> None:
-    """Note how widely this stage's scores would spread over all texts, had it scored them all."""
-    done = [text for place, text in enumerate(alive) if scored.done[place]]
-    if not done:
-        return
-    known = [score for text in done if (score := standing.scores[text]) is not None]
-    before = np.array(known, dtype=np.float64) if len(known) == len(done) else None
-    widest = standing.spreads[max(standing.spreads)] if standing.spreads else 0.0
-    scores = scored.scores[scored.done].astype(np.float64)
-    standing.spreads[depth] = fusion.spread(scores, before, widest)
-
-
-def _keys(standing: Standing, done: Sequence[int], course: Course, depth: int) -> list[float]:
-    """Give what decides who goes on: the scores, the prior fused in where it has a say."""
-    scores = [score for text in done if (score := standing.scores[text]) is not None]
-    priors = [one for one in course.priors if one is not None]
-    if not course.prior_weight or not done or len(priors) < len(standing.scores):
-        return scores
-    z = fusion.standardise(np.array(priors, dtype=np.float64))[list(done)]
-    values = np.array(scores, dtype=np.float64)
-    fused = fusion.in_units(values, z, standing.spreads[depth], course.prior_weight)
-    return [float(value) for value in fused]
-
-
 def _keep(
     standing: Standing,
     stage: Stage,
@@ -276,7 +272,7 @@ def _keep(
         rule = replace(rule, margin=course.care * rule.margin)
     kept = keep.apply(
         rule,
-        _keys(standing, done, course, depth),
+        standing.keys(done, course.priors, course.prior_weight, depth),
         None if stage.calibration is None else [one for one in chances if one is not None],
     )
     for place in kept.settled:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
-from . import answer, detour, fusion, shortlist
+from . import answer, cascade, detour, fusion, shortlist
 from .budget import FINISH_S
 from .cascade import Course, Stage
 from .errors import ConfigError, DeadlineExceeded, InvalidRequest, PolicyError
@@ -180,7 +180,8 @@ async def rerank(
     if deadline_s is not None:
         deadline_s -= FINISH_S
     left_s = None if deadline_s is None or strict else max(0.0, deadline_s - started)
-    effort = _plan(setup, chosen, left_s, None if left_s is None or share is None else share())
+    entering = cascade.entry(setup.stages[0], len(chosen.texts), care)
+    effort = _plan(setup, chosen.texts[:entering], left_s, share)
     if effort.worker_s is not None:
         claim(effort.worker_s)
     selected = clock()
@@ -255,14 +256,16 @@ def pass_through(
     return shortlist.cut(result, request.top_k or setup.top_k, setup.cut, depth=setup.last_depth)
 
 
-def _plan(setup: Setup, chosen: Shortlist, left_s: float | None, share: Share | None) -> Effort:
+def _plan(
+    setup: Setup, texts: Sequence[str], left_s: float | None, share: Callable[[], Share] | None
+) -> Effort:
     """Plan the regular stages; fallbacks take what is left when their turn comes."""
     places = [i for i, stage in enumerate(setup.stages) if stage.when == "always"]
     effort = setup.planner.plan(
         [(setup.stages[i].scorer, setup.stages[i].keep) for i in places],
-        [len(text) for text in chosen.texts],
+        [len(text) for text in texts],
         left_s=left_s,
-        share=share,
+        share=None if left_s is None or share is None else share(),
     )
     counts: list[int | None] = [None] * len(setup.stages)
     for i, count in zip(places, effort.counts, strict=True):

@@ -114,6 +114,18 @@ def in_units(
     return scores + prior_weight / (1.0 - prior_weight) * spread_all * z
 
 
+def standardise_known(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Bring the values that are numbers to mean 0 and deviation 1; the others stay unknown (nan).
+
+    >>> standardise_known(np.array([1.0, float("nan"), 3.0])).tolist()
+    [-1.0, nan, 1.0]
+    """
+    found = values.copy()
+    known = ~np.isnan(values)
+    found[known] = standardise(values[known])
+    return found
+
+
 def standardise(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Bring values to mean 0 and deviation 1; a constant becomes zero."""
     peak = float(np.abs(values).max(initial=0.0))

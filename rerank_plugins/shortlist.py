@@ -12,8 +12,8 @@ from .selection import Certain, Cut, Depth
 class Shortlist:
     """The texts to score: distinct, not blank, within the depth; best first.
 
-    `priors` belong to the texts; `text_of` gives each candidate's text, None where it has none to
-    score.
+    `priors` belong to the texts, and behind them to those over the depth; `text_of` gives each
+    candidate's text, None where it has none to score.
     """
 
     texts: list[str]
@@ -64,7 +64,7 @@ def limited(chosen: Shortlist, count: int | None) -> Shortlist:
     if count is None or count >= len(chosen.texts):
         return chosen
     inside = [place if place is not None and place < count else None for place in chosen.text_of]
-    return Shortlist(chosen.texts[:count], chosen.priors[:count], inside, chosen.decisions)
+    return Shortlist(chosen.texts[:count], chosen.priors, inside, chosen.decisions)
 
 
 def cut(result: Result, top_k: int | None, rule: Cut | None = None, *, depth: int = 1) -> Result:

@@ -1,7 +1,7 @@
 """One model as a cascade of its own exits: stages from a card's heads or from calibrated ones."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from .calibration import Calibration
@@ -108,7 +108,7 @@ def calibrated_exits(
     found = artefact.load(folder)
     trunk = Trunk(files, found.heads, options)
     artefact.require(found, artefact.subject(files, trunk.max_tokens, prior_weight), folder)
-    margins, choice = found.choose(risk.alpha, method=risk.method, delta=risk.delta)
+    limits, choice = found.choose(risk.alpha, method=risk.method, delta=risk.delta)
     sure = "" if choice.delta is None else f" with {1.0 - choice.delta:.0%} confidence"
     promise = f"{found.loss} <= {risk.alpha:g}{sure}"
     scorers = stages_of(trunk)
@@ -118,10 +118,11 @@ def calibrated_exits(
             MarginKeep(margin, found.top_k, min=found.top_k, promise=promise),
             calibration=calibration,
         )
-        for one, margin in zip(scorers, margins, strict=False)
+        for one, margin in zip(scorers, limits.margins, strict=False)
     )
+    first = replace(exits[0], enter=limits.depth)
     last = Stage(scorers[-1], calibration=calibration)
-    return Exiting((*exits, last), found, risk)
+    return Exiting((first, *exits[1:], last), found, risk)
 
 
 def model_files(stage: Stage) -> ModelFiles | None:

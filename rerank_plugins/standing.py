@@ -1,8 +1,12 @@
 """Where every text of a request stands while the stages run."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
+
+from . import fusion
 from .errors import RerankError, Withheld
 from .records import Decision, StageRun, Timing, Usage
 
@@ -65,3 +69,36 @@ class Standing:
         Scores of different models do not compare; calibrated probabilities do.
         """
         return self.probabilities[text] if self.tier(text) in self.held.values() else own
+
+    def note_spread(
+        self,
+        scores: NDArray[np.floating],
+        done: NDArray[np.bool_],
+        texts: Sequence[int],
+        *,
+        depth: int,
+    ) -> None:
+        """Note how widely a stage's `scores` of `texts` would spread had it scored them all.
+
+        Comes before its scores are recorded: what the stage before gave the same texts is read.
+        """
+        scored = [text for place, text in enumerate(texts) if done[place]]
+        if not scored:
+            return
+        known = [score for text in scored if (score := self.scores[text]) is not None]
+        before = np.array(known, dtype=np.float64) if len(known) == len(scored) else None
+        widest = self.spreads[max(self.spreads)] if self.spreads else 0.0
+        self.spreads[depth] = fusion.spread(scores[done].astype(np.float64), before, widest)
+
+    def keys(
+        self, done: list[int], priors: Sequence[float | None], prior_weight: float, depth: int
+    ) -> list[float]:
+        """Give what decides who goes on: scores at `depth`, the prior fused in if it has a say."""
+        scores = [score for text in done if (score := self.scores[text]) is not None]
+        known = np.array(priors, dtype=np.float64)
+        if not prior_weight or not done or not known.size or np.isnan(known[done]).any():
+            return scores
+        z = fusion.standardise_known(known)[done]
+        values = np.array(scores, dtype=np.float64)
+        fused = fusion.in_units(values, z, self.spreads[depth], prior_weight)
+        return [float(value) for value in fused]

@@ -47,7 +47,7 @@ class Numbered:
 def reranker(audit, *, told=None):
     """Make a cascade whose first stage prefers what the last one likes least."""
     first, last = Numbered("first", 1.0), Numbered("last", -1.0)
-    stages = (Stage(first, MarginKeep(0.5, top_k=2)), Stage(last))
+    stages = (Stage(first, MarginKeep(0.5, top_k=2), enter=9), Stage(last))
     made = Reranker(Setup(stages, workers=1, exit_audit=audit))
     if told is not None:
         made._auditor._told = told
@@ -68,7 +68,7 @@ def test_an_audit_scores_everybody_and_tells_what_was_lost():
         result = made.rerank("query", PASSAGES)
         assert event.wait(timeout=60)
         assert sorted(result.order) == list(range(12))
-    assert first.asked == [12, 12]
+    assert first.asked == [9, 12]
     assert last.asked == [2, 12]
     ((loss, care),) = heard
     assert loss == 1.0

@@ -152,6 +152,29 @@ def test_priors_order_with_the_scores_where_every_scored_candidate_has_one():
         assert Code.FUSED not in codes(plain)
 
 
+def test_the_prior_weighs_the_same_however_few_are_scored():
+    """What is not scored still says how far the first stage's scores lie apart."""
+    priors = [10.0, 9.9, 9.8, 0.0, 0.0, 0.0]
+    candidates = [Candidate(f"passage {i}", prior) for i, prior in enumerate(priors)]
+    orders = []
+    for depth in (3, None):
+        answer = [1.0, 2.0, 3.0, -3.0, -4.0, -5.0][:depth]
+        with Reranker(stages=[Stage(Scripted(answer))], prior_weight=0.4, depth=depth) as reranker:
+            orders.append(reranker.rerank("fox", candidates).order)
+    assert orders[0] == orders[1] == (2, 1, 0, 3, 4, 5)
+
+
+def test_a_stage_scores_no_more_than_may_enter():
+    """Who does not enter stays behind, in the order of the first stage, and is counted."""
+    passages = [f"passage {i}" for i in range(5)]
+    stages = [Stage(Scripted([1.0, 2.0, 3.0]), enter=3)]
+    with Reranker(stages=stages) as reranker:
+        result = reranker.rerank("fox", passages)
+    assert result.order == (2, 1, 0, 3, 4)
+    assert [hit.depth for hit in result] == [1, 1, 1, 0, 0]
+    assert codes(result)[Code.DEPTH] == 2
+
+
 def test_strict_raises_where_a_deadline_cuts(tiny_model):
     """Strict, a budget that leaves candidates unscored is an error; else a visible degradation."""
     with Reranker(tiny_model, budget_ms=1e-3) as reranker:

@@ -38,6 +38,12 @@ def questions(count=60, *, priors=False):
     return made
 
 
+def limits(reranker):
+    """Give the margins behind the exits, and how many candidates enter."""
+    stages = reranker.setup.stages
+    return [one.keep.margin for one in stages[:-1]], stages[0].enter
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     """A model of four layers without heads of its own."""
@@ -74,12 +80,12 @@ def test_a_replay_equals_the_cascade(model, calibrated, tmp_path):
     asked = questions(6)
     stage = {"scorer": str(model), "exits": str(tmp_path), "keep": {"risk": 0.3}}
     with load({"stages": [stage]}) as reranker:
-        margins = [one.keep.margin for one in reranker.setup.stages[:-1]]
+        margins, depth = limits(reranker)
         files = find(model)
         made = Trunk(files, calibrated.exits.heads, OnnxOptions())
         for question, seen in zip(asked, observe(made, asked), strict=True):
             scores, final = levels(seen, calibrated.exits.heads, "max")
-            expected = simulate(scores, final, margins=margins, top_k=5)
+            expected = simulate(scores, final, margins=margins, depth=depth, top_k=5)
             result = reranker.rerank(question.query, question.passages)
             assert result.order == tuple(expected.order.tolist())
             shares = [run.candidates / 24 for run in result.stages]
@@ -97,11 +103,17 @@ def test_a_replay_with_priors_equals_the_cascade(tmp_path):
     stage = {"scorer": str(folder), "exits": str(tmp_path / "exits"), "keep": {"risk": 0.3}}
     asked = questions(6, priors=True)
     with load({"stages": [stage], "fusion": {"prior_weight": 0.4}}) as reranker:
-        margins = [one.keep.margin for one in reranker.setup.stages[:-1]]
+        margins, depth = limits(reranker)
         for question, seen in zip(asked, observe(made, asked), strict=True):
             scores, final = levels(seen, done.exits.heads, "max")
             expected = simulate(
-                scores, final, margins=margins, top_k=5, priors=seen.priors, prior_weight=0.4
+                scores,
+                final,
+                margins=margins,
+                depth=depth,
+                top_k=5,
+                priors=seen.priors,
+                prior_weight=0.4,
             )
             given = [
                 Candidate(*one) for one in zip(question.passages, question.priors, strict=True)
@@ -109,10 +121,32 @@ def test_a_replay_with_priors_equals_the_cascade(tmp_path):
             assert reranker.rerank(question.query, given).order == tuple(expected.order.tolist())
 
 
+def test_a_first_stage_that_knows_the_order_shortens_the_queue(model, tmp_path):
+    """Where the best come first anyway, exits are shaped so that the last need not enter."""
+    files = find(model)
+    names = trunk.layers(files)
+    made = Trunk(files, [Head(3, names[3], "probe")], OnnxOptions())
+    asked = questions()
+    sorted_by_the_model = [
+        Question(one.query, tuple(one.passages[i] for i in np.argsort(-seen.final)))
+        for one, seen in zip(asked, observe(made, asked), strict=True)
+    ]
+    done = calibrate(made, sorted_by_the_model, Plan(top_k=5, alpha=0.05), costs=[2, 1])
+    artefact.save(done.exits, tmp_path)
+    stage = {"scorer": str(model), "exits": str(tmp_path), "keep": {"risk": 0.3}}
+    with load({"stages": [stage]}) as reranker:
+        result = reranker.rerank(asked[0].query, sorted_by_the_model[0].passages)
+        assert reranker.setup.stages[0].enter < 24
+    assert result.stages[0].candidates == reranker.setup.stages[0].enter
+    assert sorted(result.order) == list(range(24))
+    assert done.exits.losses[:, 0].max() == 0.0
+
+
 def test_an_artefact_survives_the_disk(calibrated, tmp_path):
-    """Saved and loaded, heads, losses, nulls and plans are the same."""
+    """Saved and loaded, heads, shape, losses, nulls and plans are the same."""
     artefact.save(calibrated.exits, tmp_path)
     found = artefact.load(tmp_path)
+    assert found.shape == calibrated.exits.shape
     assert found.subject == calibrated.exits.subject
     assert found.plans == calibrated.exits.plans
     np.testing.assert_allclose(found.losses, calibrated.exits.losses, atol=1e-6)

@@ -23,6 +23,7 @@ from ..exits import (
     with_short_plans,
 )
 from ..scorers import artefact, trunk
+from ..scorers.artefact import Limits
 from ..scorers.files import EMBEDDED, find
 from ..scorers.options import OnnxOptions
 from ..scorers.pairs import MIN_WINDOW_TOKENS
@@ -123,16 +124,16 @@ def calibrate_exits(  # noqa: PLR0913 - one parameter for each option
         if short:
             done = with_short_plans(made, asked, done, how, short, progress=advance)
     artefact.save(done.exits, out)
-    margins: Sequence[float] | None = None
+    limits: Limits | None = None
     note = ""
     try:
-        margins, choice = done.exits.choose(alpha, method=method, delta=delta)
+        limits, choice = done.exits.choose(alpha, method=method, delta=delta)
         note = f"{loss} <= {choice.bound:.4f} certified by {method} on {choice.queries} queries"
         mass, choice = done.exits.choose_mass(alpha, method=method, delta=delta)
         note += f"; by itself, so is a depth of mass {mass:g}: {loss} <= {choice.bound:.4f}"
     except ConfigError as error:
         note = f"{note}; {error}".lstrip("; ")
-    gained = gain(done, costs, how, margins=margins)
+    gained = gain(done, costs, how, limits=limits)
     data = ", ".join(found.name for found in collections)
     title = f"{files.name}: {len(done.cases)} held-out queries of {data}"
     plot = _draw(gained, out / "gain.svg", how, title)

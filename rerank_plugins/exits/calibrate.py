@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from .. import calibration, risk, selection
 from ..calibration import Calibration
 from ..errors import InvalidRequest
-from ..scorers.artefact import Exits, subject
+from ..scorers.artefact import Exits, Limits, Shape, subject
 from ..scorers.heads import Head
 from ..scorers.trunk import Trunk
 from .fit import Fitted, fit, levels
@@ -24,6 +24,9 @@ Floats: TypeAlias = NDArray[np.float64]
 # Margins in residual deviations, from careful to bold.
 _LEVELS = np.concatenate([np.linspace(6.0, 3.0, 7), np.linspace(2.9, 0.0, 30)])
 _RATIOS = (0.25, 0.5, 1.0, 2.0)
+# Candidates that enter per level, as a share of them; None: all enter. The most careful level
+# lets all enter whichever is chosen.
+_DEPTH_SHARES = (None, 0.2, 0.3, 0.4, 0.6)
 # Shares of the first stage's softmax that a depth may hold, from careful to bold.
 _MASSES = (1.0, 0.999, 0.998, 0.995, 0.99, 0.98, 0.97, 0.96, 0.95, 0.93, 0.9, 0.85, 0.8, 0.7, 0.6)
 _COUNTS = (0, 4, 8, 12, 16, 24, 32, 48, 64, 100)
@@ -107,11 +110,13 @@ def certify(
     cases = [case_of(one, heads, trunk, how, probability) for one in observed]
     shape = _shape([cases[i] for i in first], deviations, costs, how)
     held = [cases[i] for i in second]
-    losses = np.array([[_loss(case, shape, level, how) for level in _LEVELS] for case in held])
+    losses = np.array(
+        [[_loss(case, shape.at(level, how.top_k), how) for level in _LEVELS] for case in held]
+    )
     exits = Exits(
         subject(trunk.files, trunk.max_tokens, how.prior_weight),
         tuple(heads),
-        tuple(shape),
+        shape,
         _LEVELS,
         losses,
         how.top_k,
@@ -132,12 +137,13 @@ def halves(count: int, seed: int) -> tuple[list[int], list[int]]:
     return order[: count // 2], order[count // 2 :]
 
 
-def replay(case: Case, margins: Sequence[float] | None, how: Plan) -> Outcome:
-    """Replay one case with margins (None: everything runs)."""
+def replay(case: Case, limits: Limits | None, how: Plan) -> Outcome:
+    """Replay one case within limits (None: everything runs)."""
     return simulate(
         case.levels,
         case.final,
-        margins=margins,
+        margins=None if limits is None else limits.margins,
+        depth=None if limits is None else limits.depth,
         top_k=how.top_k,
         priors=case.priors,
         prior_weight=how.prior_weight,
@@ -212,8 +218,8 @@ def case_of(
     return Case(scores, final, gains, whole.order, priors, given)
 
 
-def _loss(case: Case, shape: Sequence[float], level: float, how: Plan) -> float:
-    return loss_of(case, replay(case, [level * one for one in shape], how).order, how)
+def _loss(case: Case, limits: Limits, how: Plan) -> float:
+    return loss_of(case, replay(case, limits, how).order, how)
 
 
 def _mass_losses(cases: Sequence[Case], how: Plan) -> Floats:
@@ -234,21 +240,25 @@ def _mass_losses(cases: Sequence[Case], how: Plan) -> Floats:
 
 def _shape(
     cases: Sequence[Case], deviations: Sequence[float], costs: Sequence[float], how: Plan
-) -> list[float]:
-    """Choose the ratios of the margins that cost least at a mean loss of alpha."""
-    best: tuple[float, list[float]] | None = None
-    for ratios in itertools.product(_RATIOS, repeat=len(deviations) - 1):
-        shape = [d * r for d, r in zip(deviations, (1.0, *ratios), strict=True)]
-        low, high = 0.0, 8.0
+) -> Shape:
+    """Choose what costs least at a mean loss of alpha: ratios of the margins, and the depth's."""
+    longest = max(len(case.final) for case in cases)
+    best: tuple[float, Shape] | None = None
+    inner = itertools.product(_RATIOS, repeat=len(deviations) - 1)
+    for share, ratios in itertools.product(_DEPTH_SHARES, inner):
+        scales = tuple(d * r for d, r in zip(deviations, (1.0, *ratios), strict=True))
+        shape = Shape(scales, None if share is None else share * longest)
+        low, high = 0.0, float(_LEVELS[0])
         for _ in range(7):
             middle = (low + high) / 2.0
-            mean = float(np.mean([_loss(case, shape, middle, how) for case in cases]))
+            limits = shape.at(middle, how.top_k)
+            mean = float(np.mean([_loss(case, limits, how) for case in cases]))
             low, high = (middle, high) if mean > how.alpha else (low, middle)
-        margins = [high * one for one in shape]
-        spent = float(np.mean([work(replay(case, margins, how), costs) for case in cases]))
+        limits = shape.at(high, how.top_k)
+        spent = float(np.mean([work(replay(case, limits, how), costs) for case in cases]))
         if best is None or spent < best[0]:
             best = spent, shape
-    return best[1] if best is not None else list(deviations)
+    return best[1] if best is not None else Shape(tuple(deviations))
 
 
 def _typical(observed: Sequence[Observed], top_k: int) -> Calibration:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..scorers.artefact import Limits
 from .calibrate import Calibrated, Case, Plan, loss_of, replay, work
 from .simulate import simulate
 
@@ -30,19 +31,17 @@ class Gain:
     baselines: tuple[Point, ...]
 
 
-def gain(
-    done: Calibrated, costs: Sequence[float], how: Plan, *, margins: Sequence[float] | None
-) -> Gain:
+def gain(done: Calibrated, costs: Sequence[float], how: Plan, *, limits: Limits | None) -> Gain:
     """Replay the held-out cases; `costs` is what each segment takes per pair, in any unit."""
     curve = [
         _point(
-            "exits", f"{level:.2f}", done.cases, costs, how, [level * s for s in done.exits.scales]
+            "exits", f"{level:.2f}", done.cases, costs, how, done.exits.shape.at(level, how.top_k)
         )
         for level in done.exits.levels[::3]
     ]
     chosen = None
-    if margins is not None:
-        chosen = _point("certified", "certified", done.cases, costs, how, margins)
+    if limits is not None:
+        chosen = _point("certified", "certified", done.cases, costs, how, limits)
     baselines = [_fixed_depth(done.cases, depth, how) for depth in _DEPTHS]
     for place, one in enumerate(done.fitted):
         label = f"layer {one.head.layer}"
@@ -56,9 +55,9 @@ def _point(  # noqa: PLR0917 - a point's name and its ingredients
     cases: Sequence[Case],
     costs: Sequence[float],
     how: Plan,
-    margins: Sequence[float],
+    limits: Limits,
 ) -> Point:
-    outcomes = [replay(case, margins, how) for case in cases]
+    outcomes = [replay(case, limits, how) for case in cases]
     spent = float(np.mean([work(one, costs) for one in outcomes]))
     losses = [loss_of(case, one.order, how) for case, one in zip(cases, outcomes, strict=True)]
     return Point(kind, label, 1.0 / spent, float(np.mean(losses)))

@@ -26,18 +26,20 @@ def simulate(
     *,
     margins: Sequence[float] | None = None,
     counts: Sequence[int] | None = None,
+    depth: int | None = None,
     top_k: int = 10,
     priors: Floats | None = None,
     prior_weight: float = 0.0,
 ) -> Outcome:
     """Replay one question: scores per exit and of the whole model, all [candidates].
 
-    Survivors of an exit are those within its margin of the `top_k`-th best; `counts` bounds each
-    stage, the whole model included (0: it does not run). Both None: everything runs.
+    The first `depth` candidates enter. Survivors of an exit are those within its margin of the
+    `top_k`-th best; `counts` bounds each stage, the whole model included (0: it does not run). All
+    None: everything runs.
     """
     n = len(final)
     stages = [*levels, final]
-    alive = np.arange(n)
+    alive = np.arange(n)[:depth]
     tier = np.zeros(n, dtype=np.int64)
     keys = np.zeros(n)
     shares: list[float] = []

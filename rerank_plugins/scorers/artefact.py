@@ -15,7 +15,7 @@ from ..risk import Choice, Method
 from .files import ModelFiles, sha256
 from .heads import Head, Probe
 
-FORMAT = 2
+FORMAT = 3
 _FACTS, _ARRAYS = "exits.json", "exits.npz"
 
 
@@ -30,11 +30,42 @@ class Subject:
 
 
 @dataclass(frozen=True, slots=True)
-class Exits:
-    """Exit heads, and margins for any promise.
+class Limits:
+    """The margin behind each exit, and how many of the first stage's best enter (None: all)."""
 
-    The margin behind exit l is `levels[j] * scales[l]`; `losses` [queries, levels] were measured on
-    queries that shaped neither, at levels from careful to bold, for the best `top_k`. `nulls` are
+    margins: tuple[float, ...]
+    depth: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What one number, the level, stands for: the bolder, the lower.
+
+    The margin behind exit l is level * `scales[l]`; beside the best `top_k`, level * `depth_scale`
+    candidates enter (None: all).
+    """
+
+    scales: tuple[float, ...]
+    depth_scale: float | None = None
+
+    def at(self, level: float, top_k: int) -> Limits:
+        """Give the limits of a level.
+
+        >>> Shape((1.0, 0.5), 40.0).at(2.0, 10)
+        Limits(margins=(2.0, 1.0), depth=90)
+        """
+        margins = tuple(level * scale for scale in self.scales)
+        if self.depth_scale is None:
+            return Limits(margins)
+        return Limits(margins, top_k + round(level * self.depth_scale))
+
+
+@dataclass(frozen=True, slots=True)
+class Exits:
+    """Exit heads, and limits for any promise.
+
+    `losses` [queries, levels] were measured on queries that chose neither heads nor `shape`, at
+    `levels` from careful to bold, for the best `top_k`. `nulls` are
     scores of random query-passage pairs, ascending; `plans` maps candidates per stage to quality,
     `short_plans` does for lengths, in tokens, that pairs may be cut to.
     `mass_losses` [queries, masses] is what scoring in full only the head with such a share of the
@@ -44,7 +75,7 @@ class Exits:
 
     subject: Subject
     heads: tuple[Head, ...]
-    scales: tuple[float, ...]
+    shape: Shape
     levels: NDArray[np.float64]
     losses: NDArray[np.float64]
     top_k: int
@@ -59,14 +90,14 @@ class Exits:
 
     def choose(
         self, alpha: float, *, method: Method = "ucb", delta: float = 0.1
-    ) -> tuple[tuple[float, ...], Choice]:
-        """Give the margins that hold a loss of `alpha`, and what that stands on.
+    ) -> tuple[Limits, Choice]:
+        """Give the limits that hold a loss of `alpha`, and what that stands on.
 
         Raises `ConfigError` where no level does; it names the least that can be promised.
         """
         choice = risk.choose(self.losses, alpha, method=method, delta=delta)
         level = float(self.levels[_held(choice, "margin", self.loss)])
-        return tuple(level * scale for scale in self.scales), choice
+        return self.shape.at(level, self.top_k), choice
 
     def choose_mass(
         self, alpha: float, *, method: Method = "ucb", delta: float = 0.1
@@ -118,7 +149,8 @@ def save(exits: Exits, folder: Path) -> None:
         "format": FORMAT,
         "subject": asdict(exits.subject),
         "heads": listed,
-        "scales": list(exits.scales),
+        "scales": list(exits.shape.scales),
+        "depth_scale": exits.shape.depth_scale,
         "top_k": exits.top_k,
         "loss": exits.loss,
         "probability": [exits.probability.a, exits.probability.b],
@@ -178,7 +210,10 @@ def _parse(text: Mapping[str, object], arrays: Mapping[str, NDArray[np.generic]]
     return Exits(
         subject=Subject(**text["subject"]),  # type: ignore[arg-type]
         heads=tuple(heads),
-        scales=tuple(float(one) for one in text["scales"]),  # type: ignore[attr-defined]
+        shape=Shape(
+            tuple(float(one) for one in text["scales"]),  # type: ignore[attr-defined]
+            None if text["depth_scale"] is None else float(text["depth_scale"]),  # type: ignore[arg-type]
+        ),
         levels=np.asarray(arrays["levels"], dtype=np.float64),
         losses=np.asarray(arrays["losses"], dtype=np.float64),
         top_k=int(text["top_k"]),  # type: ignore[call-overload]
