@@ -135,10 +135,11 @@ def _kept(  # noqa: PLR0917 - one cell of a table, by its coordinates
         found = reranker.rerank(query.question.query, candidates, budget_ms=budget_ms)
         took_s = time.perf_counter() - started
         stages_s = sum(one.seconds for one in found.timings if one.step == "stage")
-        error = float("nan")
-        if found.predicted_s is not None and stages_s > 0.0:
-            error = abs(found.predicted_s - stages_s) / stages_s
         scored = sum(hit.depth > 0 for hit in found)
+        error = float("nan")
+        # Where the time was over before anything was scored there is no cost to predict.
+        if found.predicted_s is not None and scored:
+            error = abs(found.predicted_s - stages_s) / stages_s
         return 1e3 * took_s, error, replayed.ndcg(found.order, query), scored
 
     with ThreadPoolExecutor(callers) as pool:

@@ -148,6 +148,20 @@ class Meter:
                 middle, high = np.quantile(np.array(self._recent), (0.5, 0.95))
                 self._inflation = float(np.clip(high / middle, 1.0, 3.0))
 
+    def doubt(self, pairs: int, length_tokens: int, left_s: float) -> None:
+        """Lean towards the fitted model where by that alone a refused batch would have fitted.
+
+        After a stall everything may look too expensive for a budget, and what is never tried is
+        never learnt anew.
+        """
+        with self._lock:
+            if self._model is None or self._model.seconds(pairs, length_tokens) > left_s:
+                return
+            bucket = length_tokens.bit_length()
+            known = self._ratios.get(bucket, self._ratio)
+            self._ratios[bucket] = known + _SMOOTHING * (1.0 - known)
+            self._inflation += _SMOOTHING * (1.0 - self._inflation)
+
     @property
     def overhead_tokens(self) -> float:
         """Say what a batch costs besides its tokens, in tokens; 0 while nothing is known."""

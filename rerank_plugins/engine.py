@@ -15,7 +15,7 @@ from .fusion import Method
 from .guard import Guard
 from .planning import Effort, Planner
 from .policy import Audit, Label, Permit, Policy
-from .records import Budget, Candidate, Code, Decision, Hit, Request, Result, Timing
+from .records import DEGRADING, Budget, Candidate, Code, Decision, Hit, Request, Result, Timing
 from .scorers import RELATIVE, Sends
 from .scorers.claims import Share
 from .selection import Certain, Cut, Depth, NullCut, Sequential
@@ -24,20 +24,6 @@ from .standing import Standing
 from .telemetry import TelemetryOptions
 
 WhenCold: TypeAlias = Literal["wait", "pass_through"]
-
-DEGRADING = frozenset(
-    {
-        Code.DEADLINE,
-        Code.FALLBACK,
-        Code.GUARD,
-        Code.NOT_WARM,
-        Code.OVERLOADED,
-        Code.PASS_THROUGH,
-        Code.PLAN,
-        Code.STAGE_FAILED,
-        Code.TOO_LONG,
-    }
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +187,10 @@ async def rerank(
         deadline_s=deadline_s,
         clock=clock,
     )
+    if standing.scored and not any(one.code in DEGRADING for one in standing.decisions):
+        setup.planner.learn(
+            effort, sum(one.seconds for one in standing.timings if one.step == "stage")
+        )
     _raise_if_strict(setup, request, chosen, standing)
     fusing = clock()
     hits, fused = answer.assemble(

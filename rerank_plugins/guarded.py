@@ -10,10 +10,10 @@ from typing import TypeAlias
 
 from . import engine, shortlist
 from .drift.canaries import CANARIES
-from .engine import DEGRADING, Setup
+from .engine import Setup
 from .errors import RerankError
 from .guard import Guard, Note, Score, Stance
-from .records import Candidate, Hit, Request, Result
+from .records import DEGRADING, Candidate, Hit, Request, Result
 from .scorers.claims import Claim
 from .scorers.scheduler import Scheduler
 

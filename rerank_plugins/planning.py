@@ -3,18 +3,25 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from . import budget
 from .budget import Plan
 from .keep import Keep, MarginKeep, ShareKeep
 from .records import Code, Decision
-from .scorers import Priced, Scorer, Shortens
+from .scorers import Priced, Reads, Scorer, Shortens
 from .scorers.claims import Share
 
 # The share of the time that is planned for; the rest absorbs what predictions miss.
 _PLANNED = 0.9
 # How often a plan is made smaller because whole batches do not fill the time.
 _TRIES = 3
+_SMOOTHING = 0.1
+# One request is believed to be so much off at most, and all together so much.
+_ODD, _OFF = (0.5, 2.0), (0.8, 1.6)
+
+Kind: TypeAlias = tuple[bool, int]
+"""Whether others are under way, and the size of a prediction: what is off alike."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +29,8 @@ class Effort:
     """How many candidates each stage may score (None: as many as come), and what it should take.
 
     `predicted_s` is in wall-clock seconds, `worker_s` in worker seconds; None where nothing was
-    planned. Pairs are cut to about `short_tokens` (None: not beyond what is configured).
+    planned. Pairs are cut to about `short_tokens` (None: not beyond what is configured). `kind`
+    says which predictions it shares its error with.
     """
 
     counts: tuple[int | None, ...]
@@ -30,6 +38,7 @@ class Effort:
     worker_s: float | None = None
     decisions: tuple[Decision, ...] = ()
     short_tokens: int | None = None
+    kind: Kind = (False, 0)
 
 
 class Planner:
@@ -50,6 +59,20 @@ class Planner:
             for short, found in (shorter or {}).items():
                 self._measured[short] = found
         self._fronts: dict[tuple[int, ...], Sequence[Plan]] = {}
+        self._off: dict[Kind, tuple[int, float]] = {}
+
+    def learn(self, effort: Effort, actual_s: float) -> None:
+        """Correct later predictions by what a request took that ran as planned.
+
+        Prices are learnt batch by batch; this is for what comes between: queues of others, stages
+        that wait for their last batch.
+        """
+        if effort.predicted_s:
+            seen, known = self._off.get(effort.kind, (0, 1.0))
+            weight = max(_SMOOTHING, 1.0 / (seen + 2.0))
+            ratio = min(max(actual_s / effort.predicted_s, _ODD[0]), _ODD[1])
+            moved = known * (1.0 + weight * (ratio - 1.0))
+            self._off[effort.kind] = seen + 1, min(max(moved, _OFF[0]), _OFF[1])
 
     def plan(
         self,
@@ -77,15 +100,16 @@ class Planner:
         chosen = budget.afford(front, by_length, len(chars), worker_s, caps)
         if chosen is not None and chosen[0] is everything:
             counts = _stretched(everything, prices, len(chars), caps, worker_s)[0]
-            wall_s = share.wait_s + _wall_s(prices, counts, share)
-            return Effort((None,) * len(stages), wall_s, chosen[1])
+            wall_s, kind = self._wall_s(stages, prices, counts, chars, share, left_s)
+            return Effort((None,) * len(stages), wall_s, chosen[1], kind=kind)
         plan = Plan((1, *[0] * (len(stages) - 1)), 0.0) if chosen is None else chosen[0]
         prices = by_length[plan.short_tokens]
         for _ in range(_TRIES):
             counts, needed_s = _stretched(plan, prices, len(chars), caps, worker_s)
             # The first candidates may be longer or shorter than all are on average.
             prices = _prices(stages, chars[: counts[0]], plan.short_tokens)
-            wall_s = share.wait_s + _wall_s(prices, counts, share)
+            read = chars[: counts[0]]
+            wall_s, kind = self._wall_s(stages, prices, counts, read, share, left_s)
             if wall_s <= _PLANNED * left_s:
                 break
             worker_s *= _PLANNED * left_s / wall_s
@@ -95,7 +119,27 @@ class Planner:
             f"predicted {1e3 * wall_s:.0f} of {1e3 * left_s:.0f} ms"
         )
         decision = Decision("budget", Code.PLAN, max(0, len(chars) - counts[0]), detail)
-        return Effort(counts, wall_s, needed_s, (decision,), plan.short_tokens)
+        # What would not end in time is not begun.
+        wall_s = min(wall_s, left_s)
+        return Effort(counts, wall_s, needed_s, (decision,), plan.short_tokens, kind)
+
+    def _wall_s(  # noqa: PLR0917 - a plan, and what it runs beside
+        self,
+        stages: Sequence[tuple[Scorer, Keep | None]],
+        prices: Sequence[float],
+        counts: Sequence[int],
+        chars: Sequence[int],
+        share: Share,
+        left_s: float,
+    ) -> tuple[float, Kind]:
+        """Predict when it is done: what goes first, reading on one worker, computing on all."""
+        total_s = share.wait_s
+        for (scorer, _), price, count in zip(stages, prices, counts, strict=True):
+            read_s = min(price, scorer.read_s(chars)) if isinstance(scorer, Reads) else 0.0
+            total_s += read_s * count + budget.wall_s(price - read_s, count, share.workers)
+        busy = share.worker_s < 0.99 * share.workers * left_s
+        kind = busy, round(math.log2(total_s)) if total_s > 0.0 else 0
+        return total_s * self._off.get(kind, (0, 1.0))[1], kind
 
     def _plans(self, prices: Mapping[int | None, Sequence[float]]) -> Sequence[Plan]:
         """Give the plans worth having.
@@ -117,13 +161,6 @@ class Planner:
                 else budget.plans(costs[None])
             )
         return self._fronts[key]
-
-
-def _wall_s(prices: Sequence[float], counts: Sequence[int], share: Share) -> float:
-    return sum(
-        budget.wall_s(price, count, share.workers)
-        for price, count in zip(prices, counts, strict=True)
-    )
 
 
 def _prices(

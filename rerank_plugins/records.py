@@ -43,6 +43,22 @@ class Code(Enum):
         self.meaning = meaning
 
 
+DEGRADING = frozenset(
+    {
+        Code.DEADLINE,
+        Code.FALLBACK,
+        Code.GUARD,
+        Code.NOT_WARM,
+        Code.OVERLOADED,
+        Code.PASS_THROUGH,
+        Code.PLAN,
+        Code.STAGE_FAILED,
+        Code.TOO_LONG,
+    }
+)
+"""What tells that anything but the configured plan produced an order."""
+
+
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """One first-stage hit.

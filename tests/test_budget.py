@@ -40,6 +40,26 @@ def test_a_meter_follows_a_machine_that_slows_down():
         assert meter.seconds(*size) == pytest.approx(1.5 * true.seconds(*size), rel=0.1)
 
 
+def test_what_is_never_tried_is_learnt_anew():
+    """After a stall refusals lead back to the fitted model, and no further than a batch that fits.
+
+    Where even the fitted model says that there is no time, nothing is doubted.
+    """
+    meter = Meter()
+    meter.calibrate([(1, 100), (2, 100)], [0.01, 0.02])
+    for _ in range(64):
+        meter.observe(1, 100, 0.2)
+    stalled = meter.seconds(1, 100, sure=True)
+    assert stalled > 0.1
+    meter.doubt(1, 100, 0.009)
+    assert meter.seconds(1, 100, sure=True) == stalled
+    refused = 0
+    while meter.seconds(1, 100, sure=True) > 0.02:
+        meter.doubt(1, 100, 0.02)
+        refused += 1
+    assert 1 < refused < 60
+
+
 def test_a_sure_prediction_covers_the_noise():
     """With noise of 20 %, at least 93 of 100 batches end within the sure prediction."""
     random = np.random.default_rng(2)

@@ -137,6 +137,45 @@ def test_a_budget_limits_the_depth_and_says_so():
     assert decision.count == 50 - len(scored)
 
 
+def test_a_stall_does_not_silence_small_budgets_for_ever(tiny_model):
+    """When everything seemed too slow for a budget for a while, it is tried again."""
+    passages = ["a red fox"] * 3 + ["a blue hen"]
+    with Reranker(tiny_model) as reranker:
+        reranker.warm_up()
+        meter = reranker.setup.stages[0].scorer.pace.meter
+        for length in (4, 8, 16, 32):
+            for _ in range(130):
+                meter.observe(1, length, 1e9)
+        orders = [reranker.rerank("fox", passages, budget_ms=1000) for _ in range(100)]
+    assert not any(hit.depth for hit in orders[0])
+    assert all(hit.depth for hit in orders[-1])
+
+
+def test_reading_is_predicted_for_one_worker_and_computing_for_all():
+    """Two workers halve what is computed; passages are read by one of them."""
+
+    class Reading(Slow):
+        def read_s(self, chars):
+            return 4e-3
+
+    plan = Planner().plan([(Reading(1e-2), None)], [100] * 64, left_s=9.0, share=Share(9.0, 2))
+    assert plan.worker_s == pytest.approx(0.64)
+    assert plan.predicted_s == pytest.approx(64 * 4e-3 + 64 * 6e-3 / 2, rel=0.05)
+
+
+def test_predictions_follow_what_requests_took():
+    """What batches do not explain is learnt from whole requests, and only for those alike."""
+    planner = Planner()
+    stages, chars = [(Slow(1e-2), None)], [100] * 8
+    first = planner.plan(stages, chars, left_s=1.0)
+    for _ in range(40):
+        planner.learn(planner.plan(stages, chars, left_s=1.0), 0.1)
+    assert planner.plan(stages, chars, left_s=1.0).predicted_s == pytest.approx(0.1, rel=0.02)
+    assert planner.plan(stages, chars * 8, left_s=9.0).predicted_s == pytest.approx(0.64)
+    planner.learn(first, 100.0)
+    assert planner.plan(stages, chars, left_s=1.0).predicted_s < 0.12
+
+
 def test_a_plan_may_leave_later_stages_out():
     """Where the time is short a later stage is skipped, and the first one's order stands."""
     stages = (Stage(Slow(1e-3, "quick")), Stage(Slow(1.0, "thorough")))

@@ -115,6 +115,14 @@ class Priced(Protocol):
 
 
 @runtime_checkable
+class Reads(Protocol):
+    """A priced scorer that reads all passages on one worker before it computes on several."""
+
+    def read_s(self, chars: Sequence[int]) -> float:
+        """Predict what reading takes of `price_s`, in seconds per pair."""
+
+
+@runtime_checkable
 class Shortens(Protocol):
     """A scorer that can read less of each passage, for plans that a calibration vouches for."""
 

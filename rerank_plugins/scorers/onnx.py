@@ -106,6 +106,10 @@ class OnnxScorer:
         """Predict worker seconds per pair for passages of so many characters; 0.0: unknown."""
         return self.pace.price_s(chars, batch_tokens=self.batch_tokens)
 
+    def read_s(self, chars: Sequence[int]) -> float:
+        """Predict what tokenising takes of that."""
+        return self.pace.read_s(chars)
+
     def timed(self, count: int, length_tokens: int) -> float:
         """Time a batch of filler in seconds, the second of two runs: the first pays for shapes."""
         self._probe(count, length_tokens)

@@ -94,7 +94,11 @@ class Pace:
         tokens = min(self._max_tokens, expected)
         together = max(1, batch_tokens // max(1, tokens))
         computing = self.meter.seconds(together, max(1, tokens)) / together
-        return computing + (self._char_s * mean if read else 0.0)
+        return computing + (self.read_s(chars) if read else 0.0)
+
+    def read_s(self, chars: Sequence[int]) -> float:
+        """Predict the seconds that tokenising a passage takes; 0.0: unknown."""
+        return self._char_s * sum(chars) / len(chars) if chars else 0.0
 
     def batches(
         self, lengths: NDArray[np.int64], *, max_batch_tokens: int, left_s: float | None
@@ -122,13 +126,22 @@ class Pace:
     def admission(
         self, deadline_s: float | None, clock: Callable[[], float]
     ) -> Callable[[Job[R]], bool] | None:
-        """Give what admits a job: it is predicted to end by the deadline. None: everything is."""
+        """Give what admits a job: it is predicted to end by the deadline. None: everything is.
+
+        A request whose first batch is refused makes the meter doubt what it has learnt.
+        """
         if deadline_s is None:
             return None
+        tried = False
 
         def admit(job: Job[R]) -> bool:
+            nonlocal tried
+            first, tried = not tried, True
             length = job.length_tokens or 1
-            needed = self.meter.seconds(job.tokens // length, length, sure=True)
-            return clock() + needed <= deadline_s
+            left_s = deadline_s - clock()
+            admitted = self.meter.seconds(job.tokens // length, length, sure=True) <= left_s
+            if first and not admitted:
+                self.meter.doubt(job.tokens // length, length, left_s)
+            return admitted
 
         return admit

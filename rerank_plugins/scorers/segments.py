@@ -125,6 +125,10 @@ class ExitScorer:
             short_tokens=self.trunk.max_tokens if self.trunk.short else None,
         )
 
+    def read_s(self, chars: Sequence[int]) -> float:
+        """Predict what tokenising takes of that: the first exit reads."""
+        return self.pace.read_s(chars) if self.place == 0 else 0.0
+
     def shortened(self, max_tokens: int) -> "ExitScorer":
         """Give the same scorer, what it has learnt included, for pairs of fewer tokens."""
         made = copy.copy(self)
