@@ -16,7 +16,7 @@ def drift_map(
     choices: Mapping[str, Thresholds],
     path: Path,
 ) -> None:
-    """Draw what reranking gains on each stream, by half, against what is `left` of its signs.
+    """Draw what reranking gains on each stream, by half, against what is `left` of its agreement.
 
     Chosen thresholds are lines: streams to their left are harmful. Crosses are damaged streams.
     """
@@ -38,14 +38,16 @@ def drift_map(
                 textcoords="offset points",
             )
         axes.axvline(
-            choices[half].harm,
+            choices[half].agreement,
             color=_COLOURS[half],
             linestyle="--",
             linewidth=0.8,
-            label=f"harm chosen on half {half}",
+            label=f"chosen on half {half}",
         )
     axes.axhline(0.0, color="black", linewidth=0.8, label="first stage")
-    axes.set_xlabel("what is left of agreement or separation, the lower share of the mean")
+    axes.set_xlabel(
+        "what is left of the agreement with the first stage, as a share of the snapshot's mean"
+    )
     axes.set_ylabel("nDCG@10 of the reranker minus the first stage's")
     axes.legend(fontsize=8)
     figure.savefig(path, metadata={"Date": None})

@@ -27,8 +27,8 @@ WEB = ("trec-dl19", "trec-dl22")
 SNAPSHOT = "trec-dl22"
 # Queries taken of each set; of each half the first is also served changed and damaged.
 HALVES = (
-    {"trec-dl19": 43, "tatqa": 100, "scifact": 40, "cacm": 40, "cisi": 30},
-    {"vaswani": 40, "cosqa": 100, "cranfield": 30, "lisa": 30, "medline": 30},
+    {"trec-dl19": 43, "tatqa": 150, "scifact": 100, "cacm": 52, "cisi": 76},
+    {"vaswani": 60, "cosqa": 150, "cranfield": 100, "lisa": 35, "medline": 30},
 )
 SNAPSHOT_QUERIES = 100
 BITS = (2,)

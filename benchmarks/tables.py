@@ -8,7 +8,8 @@ from thresholds import Outcome, Stream, Thresholds, Tried
 
 CHOSEN = (
     "thresholds",
-    "harm",
+    "agreement",
+    "separation",
     "length",
     "least",
     "canaries",
@@ -23,9 +24,9 @@ CHOSEN = (
 class Row:
     """One stream: what is found, and what a guard serves by each choice of thresholds.
 
-    `found_by` and `verdict`, the most frequent one, are those of the shipped thresholds. `left` is
-    the share of the snapshot's mean that is left of agreement and separation, the lower one;
-    `length` the mean rank correlation of scores and lengths.
+    `found_by` and `verdict`, the most frequent one, are those of the shipped thresholds.
+    `agreement` and `separation` are the shares of the snapshot's means that are left, `length` the
+    mean rank correlation of scores and lengths.
     `in_sample` is by the thresholds chosen on the stream's own half of the sets, `held_out` by
     those of the other.
     """
@@ -35,7 +36,8 @@ class Row:
     found_by: int | None
     verdict: str
     moved: tuple[str, ...]
-    left: float
+    agreement: float
+    separation: float
     length: float
     shipped: Outcome
     in_sample: Outcome
@@ -45,17 +47,19 @@ class Row:
 def markdown(found: Sequence[Row]) -> str:
     """Give the table of streams."""
     head = (
-        "| stream | half | queries | found by window | verdict | what moved most | left | length "
+        "| stream | half | queries | found by window | verdict | what moved most | agreement left "
+        "| separation left | length "
         "| canaries | first stage | model alone | reranker | guard acts: in sample | held out "
         "| guarded: in sample | held out | below the better: in sample | held out |"
     )
-    lines = [head, "|---|---|--:|--:|---|---|" + "--:|" * 12]
+    lines = [head, "|---|---|--:|--:|---|---|" + "--:|" * 13]
     for row in found:
         one, own, other = row.stream, row.in_sample, row.held_out
         off = "" if one.canaries is None else f"{one.canaries:.2f}"
         lines.append(
             f"| {one.name} | {row.half} | {one.queries} | {row.found_by or 'not'} | {row.verdict} "
-            f"| {', '.join(row.moved)} | {row.left:.2f} | {row.length:.2f} | {off} "
+            f"| {', '.join(row.moved)} | {row.agreement:.2f} | {row.separation:.2f} "
+            f"| {row.length:.2f} | {off} "
             f"| {one.first_stage:.3f} | {one.model:.3f} | {one.reranker:.3f} "
             f"| {own.acts:.0%} | {other.acts:.0%} | {own.guarded:.3f} "
             f"| {other.guarded:.3f} | {own.loss:.3f} | {other.loss:.3f} |"
@@ -72,14 +76,14 @@ def choosing(tried: Tried, choices: Mapping[str, Thresholds]) -> str:
     }
     lines = [
         f"| {' | '.join(CHOSEN)} |",
-        "|---|--:|--:|--:|--:|---|--:|--:|--:|",
+        "|---|--:|--:|--:|--:|--:|---|--:|--:|--:|",
     ]
     for by, one in choices.items():
         for on, streams_ in names.items():
             worth = tried.merit(streams_, one)
             lines.append(
-                f"| {by} | {one.harm:.2f} | {one.length:.1f} | {one.least:.2f} "
-                f"| {one.tolerance:.1f} | {on} | {worth.detected:.1%} | {worth.loss:.3f} "
-                f"| {worth.alarms:.1%} |"
+                f"| {by} | {one.agreement:.1f} | {one.separation:.2f} | {one.length:.1f} "
+                f"| {one.least:.2f} | {one.tolerance:.1f} | {on} | {worth.detected:.1%} "
+                f"| {worth.loss:.3f} | {worth.alarms:.1%} |"
             )
     return "\n".join(lines) + "\n"

