@@ -111,7 +111,7 @@ def test_a_report_is_data_for_machines(logged, capsys):
     assert run("drift", "report", *logged(100), "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert found["windows"][0]["report"]["verdict"] == "ok"
-    assert len(found["windows"][0]["report"]["findings"]) == 2 * len(FEATURES)
+    assert len(found["windows"][0]["report"]["findings"]) == 2 * len(FEATURES) + 3
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """`rerank-plugins drift`: a snapshot of requests as they should be, and a log held against it."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from .. import config as settings
-from ..drift import FEATURES, Finding, Watch
+from ..drift import FEATURES, Finding, Test, Watch
 from ..evaluation import datasets, snapshots, sources
 from ..evaluation.datasets import Dataset, Topic
 from ..guard import Reading, Review, load, read_log, review, save
@@ -19,6 +19,12 @@ from ..scorers.files import EMBEDDED
 from . import console
 from .options import Config, Depth, Json, Model, Sample, Seed, one_of
 
+_COLUMNS = (
+    "feature",
+    *(name for test in ("KS", "PSI", "mean") for name in (test, "seldom over")),
+    "shift",
+    "moved in",
+)
 _SHOWN = 20
 
 
@@ -151,13 +157,13 @@ def _show(found: Review, size: int) -> None:
     screen = console.stdout()
     last = found.windows[-1].report
     table = Table(title=f"the last of {len(found.windows)} windows of {size}: {last.verdict}")
-    for name in ("feature", "KS", "seldom over", "PSI", "seldom over", "shift", "moved in"):
+    for name in _COLUMNS:
         table.add_column(name, justify="left" if name == "feature" else "right")
     for feature, meaning in FEATURES.items():
         tests = {one.test: one for one in last.findings if one.feature == feature}
         if tests:
             moved = sum(feature in one.report.moved for one in found.windows)
-            table.add_row(meaning, *_cells(tests["ks"], tests["psi"]), f"{moved} windows")
+            table.add_row(meaning, *_cells(tests), f"{moved} windows")
     screen.print(table)
     other = [one for one in found.windows if one.report.verdict != "ok"]
     for one in other[-_SHOWN:]:
@@ -174,12 +180,17 @@ def _show(found: Review, size: int) -> None:
     )
 
 
-def _cells(ks: Finding, psi: Finding) -> Iterator[str]:
-    for one in (ks, psi):
+def _cells(tests: Mapping[Test, Finding]) -> Iterator[str]:
+    names: tuple[Test, ...] = ("ks", "psi", "mean")
+    for name in names:
+        one = tests.get(name)
+        if one is None:
+            yield from ("", "")
+            continue
         bold = ("[bold]", "[/bold]") if one.moved else ("", "")
         yield f"{bold[0]}{one.value:.2f}{bold[1]}"
         yield f"{one.critical:.2f}"
-    yield f"{ks.shift:+.1f}"
+    yield f"{tests['ks'].shift:+.1f}"
 
 
 def _time(at_s: float) -> str:

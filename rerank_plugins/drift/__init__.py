@@ -2,7 +2,7 @@
 
 from .observing import FEATURES, Feature, Observation, common_start, observe
 from .snapshot import Snapshot, from_json, snapshot, to_json
-from .verdict import Finding, Report, Verdict, Watch, again, judge
+from .verdict import Finding, Report, Test, Verdict, Watch, again, judge
 from .window import Window
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "Observation",
     "Report",
     "Snapshot",
+    "Test",
     "Verdict",
     "Watch",
     "Window",

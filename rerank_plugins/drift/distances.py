@@ -1,6 +1,7 @@
 """How far apart two samples are, and how often chance alone would part them as far."""
 
 import math
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +47,46 @@ def ks_critical(alpha: float, n: int, m: int) -> float:
     0.103
     """
     return math.sqrt(-math.log(alpha / 2.0) / 2.0) * math.sqrt(1.0 / n + 1.0 / m)
+
+
+def welch(reference: NDArray[np.float64], window: NDArray[np.float64]) -> tuple[float, float]:
+    """Give how many standard errors two means lie apart, and the degrees of freedom (welch1947).
+
+    >>> round(welch(np.array([0.0, 2.0]), np.array([2.0, 4.0]))[0], 3)
+    1.414
+    """
+    parts = [float(one.var(ddof=1)) / one.size for one in (reference, window)]
+    gap, error = abs(float(reference.mean() - window.mean())), sum(parts)
+    if error == 0.0:
+        return (0.0 if gap == 0.0 else math.inf), 1.0
+    inner = [
+        part * part / (one.size - 1) for part, one in zip(parts, (reference, window), strict=True)
+    ]
+    return gap / math.sqrt(error), error * error / sum(inner)
+
+
+def welch_p(distance: float, freedom: float) -> float:
+    """Give the chance of means as far apart without any drift, either way.
+
+    Student's law by its normal approximation (wallace1959), good to .01 deviations.
+
+    >>> round(welch_p(2.704, 40.0), 3)
+    0.01
+    """
+    if math.isinf(distance):
+        return 0.0
+    bent = math.sqrt(freedom * math.log1p(distance * distance / freedom))
+    return min(1.0, 2.0 * normal_sf(bent * (8.0 * freedom + 1.0) / (8.0 * freedom + 3.0)))
+
+
+def welch_critical(alpha: float, freedom: float) -> float:
+    """Give the distance of means that chance passes with probability `alpha`, either way.
+
+    >>> round(welch_critical(0.01, 40.0), 2)
+    2.7
+    """
+    bent = NormalDist().inv_cdf(1.0 - alpha / 2.0) * (8.0 * freedom + 3.0) / (8.0 * freedom + 1.0)
+    return math.sqrt(freedom * math.expm1(bent * bent / freedom))
 
 
 def edges(reference: NDArray[np.float64], window_size: int) -> NDArray[np.float64]:

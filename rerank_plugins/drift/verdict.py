@@ -13,10 +13,15 @@ from .snapshot import Snapshot
 from .window import Window
 
 Verdict: TypeAlias = Literal["ok", "watch", "harmful"]
-Test: TypeAlias = Literal["ks", "psi"]
+Test: TypeAlias = Literal["ks", "psi", "mean"]
 
 # Below these nothing is judged: the tests' laws hold for samples.
 MIN_REQUESTS = 20
+
+
+# Harm is read from the means of these, so that their means are tested besides: a difference of
+# means shows in fewer requests than one of distributions.
+_SIGNS: frozenset[Feature] = frozenset({"agreement", "separation", "length_bias"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +102,7 @@ def judge(reference: Snapshot, window: Window, how: Watch | None = None) -> Repo
         )
         >= MIN_REQUESTS
     }
-    level = how.alpha / max(1, 2 * len(samples))
+    level = how.alpha / max(1, 2 * len(samples) + len(_SIGNS & samples.keys()))
     tests = [one for name, pair in samples.items() for one in _tests(name, *pair, level)]
     return again(Report("ok", len(window.observations), tuple(tests)), how)
 
@@ -136,6 +141,10 @@ def _tests(
     index = distances.psi(old, new, inner)
     critical = distances.psi_critical(level, bins, n, m)
     yield Finding(feature, "psi", index, critical, distances.psi_p(index, bins, n, m), *means)
+    if feature in _SIGNS:
+        apart, freedom = distances.welch(old, new)
+        critical = distances.welch_critical(level, freedom)
+        yield Finding(feature, "mean", apart, critical, distances.welch_p(apart, freedom), *means)
 
 
 def _certain(tests: Sequence[Finding], alpha: float) -> Iterator[Finding]:

@@ -55,6 +55,16 @@ def test_scores_that_lost_their_meaning_are_harmful_and_other_text_is_not():
     assert (longer.verdict, longer.reasons) == ("watch", ("passage_length",))
 
 
+def test_agreement_that_is_lost_shows_in_a_small_window():
+    """Forty requests against a snapshot of 76 are enough where most of the agreement is gone."""
+    found = []
+    for seed in range(20):
+        source = np.random.default_rng(seed)
+        before = snapshot(drawn(source, 76, agreement=0.3), subject="s", model="m")
+        found.append(judge(before, Window(40, drawn(source, 40, agreement=0.05))).verdict)
+    assert found.count("harmful") >= 18
+
+
 @pytest.mark.parametrize(
     ("how", "verdict"),
     [
