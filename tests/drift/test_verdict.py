@@ -56,13 +56,18 @@ def test_scores_that_lost_their_meaning_are_harmful_and_other_text_is_not():
 
 
 def test_agreement_that_is_lost_shows_in_a_small_window():
-    """Forty requests against a snapshot of 76 are enough where most of the agreement is gone."""
+    """Forty requests against a snapshot of 76 tell mostly, where most of the agreement is gone.
+
+    By the distributions alone nine of these twenty would be found.
+    """
     found = []
     for seed in range(20):
         source = np.random.default_rng(seed)
-        before = snapshot(drawn(source, 76, agreement=0.3), subject="s", model="m")
-        found.append(judge(before, Window(40, drawn(source, 40, agreement=0.05))).verdict)
-    assert found.count("harmful") >= 18
+        before = snapshot(drawn(source, 76, agreement=0.4, candidates=10), subject="s", model="m")
+        found.append(
+            judge(before, Window(40, drawn(source, 40, agreement=0.1, candidates=10))).verdict
+        )
+    assert found.count("harmful") >= 14
 
 
 @pytest.mark.parametrize(
