@@ -6,6 +6,7 @@ python run.py --python ENV/bin/python [--infinity ENV2/bin/python] [--plan quick
 
 import argparse
 import contextlib
+import itertools
 import json
 import os
 import subprocess
@@ -78,6 +79,8 @@ PLANS: Mapping[str, tuple[tuple[str, str, tuple[str, ...], int], ...]] = {
 # A request of ten passages says much about its lengths and little about others: so many draws.
 DRAWS = {"skewed-10": 5}
 CALLERS = (1, 4, 10, 16)
+# Requests of each caller: a burst that nothing follows, and callers who ask again.
+EACH = (1, 3)
 # Which variants serve concurrent callers: under a lock or not, in how many rounds.
 CROWDS = (
     (OURS, False, 3),
@@ -196,19 +199,28 @@ def started(names: Sequence[str], folder: Path, pythons: Mapping[str, str]) -> l
 
 
 def crowds(folder: Path, pythons: Mapping[str, str]) -> Iterator[dict[str, object]]:
-    """Let 1 to 16 callers ask at once."""
+    """Let 1 to 16 callers ask at once, once or again and again."""
     workers = started([name for name, _, _ in CROWDS], folder, pythons)
     for worker in workers:
         worker.ask(workload="skewed-20")
-    for callers in CALLERS:
+    for callers, each in itertools.product(CALLERS, EACH):
         found: dict[str, list[dict[str, object]]] = {}
         for turn in range(max(rounds for _, _, rounds in CROWDS)):
             for worker, (name, locked, rounds) in zip(workers, CROWDS, strict=True):
                 if turn < rounds:
-                    answer = worker.ask(workload="skewed-20", callers=callers, locked=locked)
+                    answer = worker.ask(
+                        workload="skewed-20", callers=callers, each=each, locked=locked
+                    )
                     found.setdefault(name, []).append(dict(answer))
         for name, locked, _ in CROWDS:
-            yield {"variant": name, "callers": callers, "locked": locked, "runs": found[name]}
+            runs = found[name]
+            yield {
+                "variant": name,
+                "callers": callers,
+                "each": each,
+                "locked": locked,
+                "runs": runs,
+            }
     for worker in workers:
         worker.end()
 

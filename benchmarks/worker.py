@@ -22,7 +22,8 @@ def answer(score: Score, command: dict[str, object]) -> dict[str, object]:
     if command.get("among"):
         return among(score, load, workload(str(command["among"])), int(command["callers"]))
     if command.get("callers"):
-        return concurrent(score, load, int(command["callers"]), locked=bool(command["locked"]))
+        callers, each = int(command["callers"]), int(command["each"])
+        return concurrent(score, load, callers, each, locked=bool(command["locked"]))
     started = time.perf_counter()
     scores = score(load.query, load.passages)
     seconds = time.perf_counter() - started
@@ -61,15 +62,17 @@ def timed(score: Score, load: Workload) -> float:
     return time.perf_counter() - started
 
 
-def concurrent(score: Score, load: Workload, callers: int, *, locked: bool) -> dict[str, object]:
-    """Let `callers` threads send three requests each, all at once; give every latency."""
+def concurrent(
+    score: Score, load: Workload, callers: int, each: int, *, locked: bool
+) -> dict[str, object]:
+    """Let `callers` threads send `each` requests one by one, all at once; give every latency."""
     lock = threading.Lock()
     latencies: list[float] = []
     gate = threading.Barrier(callers + 1)
 
     def call() -> None:
         gate.wait()
-        for _ in range(3):
+        for _ in range(each):
             started = time.perf_counter()
             with lock if locked else contextlib.nullcontext():
                 score(load.query, load.passages)
