@@ -2,8 +2,8 @@
 
 python benchmarks/adaptive.py [--quick], with the extras `eval` and `export` (for the random model
 of twelve layers; left out where torch is missing). Writes adaptive.json and adaptive.md into
-benchmarks/results and the plots into docs/measured. On two idle cores it takes about 11 minutes,
-quick about 3.
+benchmarks/results and the plots into docs/measured. On two idle cores it takes about 16 minutes,
+quick about 4.
 """
 
 import argparse
@@ -58,7 +58,7 @@ def main() -> None:
         artefact.save(one.done.exits, folder / "exits")
         queries = replayed.asked(how.data, CLOCK_SET, made, sample=1000)
         clock = {
-            "the model": pairs(one, how, one.asked[:: 8 if how.quick else 2]),
+            "the model": pairs(one, how, one.asked[:: 16 if how.quick else 4]),
             "MiniLM-L12, random weights": mechanics(
                 folder / "L12", options, queries[: 1 if how.quick else 2], started
             ),
@@ -303,7 +303,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--model", default="embedded")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
     parser.add_argument("--plots", type=Path, default=ROOT / "docs" / "measured")
-    parser.add_argument("--sample", type=int, default=16, help="queries of each set")
+    parser.add_argument("--sample", type=int, default=40, help="queries of each set")
     parser.add_argument(
         "--requests",
         type=int,
