@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import replayed
+from numpy.typing import NDArray
 from replayed import Asked
 
 from rerank_plugins import Candidate, Reranker, Result
@@ -112,9 +113,9 @@ def budgets(
                 for callers in CALLERS:
                     halved = (callers == 1) + (way == baseline)
                     for budget_ms in BUDGETS_MS:
-                        rows.append(
-                            _kept(reranker, way, k, asked, callers, budget_ms, requests >> halved)
-                        )
+                        # Every query is asked, and counts once.
+                        count = max(len(asked), requests >> halved)
+                        rows.append(_kept(reranker, way, k, asked, callers, budget_ms, count))
                         progress(f"{way}, {k} candidates, {callers} callers, {budget_ms} ms")
     return rows
 
@@ -156,8 +157,8 @@ def _kept(  # noqa: PLR0917 - one cell of a table, by its coordinates
         float(np.quantile(took, 0.99)),
         float(took.max()),
         float(np.nanmean(rows[:, 1])),
-        float(np.nanmean(rows[:, 2])),
-        float(rows[:, 3].mean()),
+        _by_query(rows[:, 2], len(queries)),
+        _by_query(rows[:, 3], len(queries)),
     )
 
 
@@ -181,6 +182,11 @@ def doubled(folder: Path, queries: Sequence[Asked]) -> list[Asked]:
 def _candidates(question: Question) -> list[Candidate]:
     priors = question.priors or (None,) * len(question.passages)
     return [Candidate(*one) for one in zip(question.passages, priors, strict=True)]
+
+
+def _by_query(values: NDArray[np.float64], queries: int) -> float:
+    """Give the mean over queries that were asked in turn, some of them more often."""
+    return float(np.nanmean([values[place::queries].mean() for place in range(queries)]))
 
 
 def _quality(results: Sequence[Result], queries: Sequence[Asked]) -> float:

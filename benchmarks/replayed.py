@@ -52,9 +52,13 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """The calibration, the judged queries it saw (`known`), and the measured ones."""
+    """The calibration, the judged queries it saw (`known`), and the measured ones.
+
+    `shaped` has a calibration for each loss, as a user makes one; `done` is that for the plan's.
+    """
 
     done: Calibrated
+    shaped: Mapping[float, Calibrated]
     how: Plan
     costs: tuple[float, ...]
     known: tuple[tuple[Case, Asked], ...]
@@ -114,13 +118,17 @@ def run(
         if one.collection == CALIBRATION or ranks[one.collection] % 2:
             calibrating.append(place)
     rest = [place for place in range(len(queries)) if place not in set(calibrating)]
-    done = certify(
-        trunk,
-        [queries[i].question for i in calibrating],
-        [seen[i] for i in calibrating],
-        how,
-        costs=costs,
-    )
+    shaped = {
+        alpha: certify(
+            trunk,
+            [queries[i].question for i in calibrating],
+            [seen[i] for i in calibrating],
+            replace(how, alpha=alpha),
+            costs=costs,
+        )
+        for alpha in dict.fromkeys((how.alpha, *ALPHAS))
+    }
+    done = shaped[how.alpha]
     heads = [one.head for one in done.fitted]
     cases = [case_of(one, heads, trunk, how, done.probability) for one in seen]
     whole = np.array([ndcg(one.full, q) for one, q in zip(cases, queries, strict=True)])
@@ -135,6 +143,7 @@ def run(
         }
     return Replay(
         done,
+        shaped,
         how,
         tuple(costs),
         tuple((cases[i], queries[i]) for i in calibrating if np.isfinite(whole[i])),
@@ -230,10 +239,11 @@ def _cheapest(one: Replay, loses: Callable[[float, int], float]) -> tuple[float,
 
 def certified(one: Replay, method: str, alpha: float) -> Limits | None:
     """Give the boldest limits that are certified for `alpha`; None where nothing is."""
-    choice = risk.choose(one.done.exits.losses, alpha, method=method)  # type: ignore[arg-type]
+    exits = one.shaped[alpha].exits
+    choice = risk.choose(exits.losses, alpha, method=method)  # type: ignore[arg-type]
     if choice.place is None:
         return None
-    return limits(one, float(one.done.exits.levels[choice.place]))
+    return exits.shape.at(float(exits.levels[choice.place]), one.how.top_k)
 
 
 def limits_at(one: Replay, alpha: float) -> Limits:

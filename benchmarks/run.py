@@ -257,6 +257,15 @@ def cold(folder: Path, pythons: Mapping[str, str], rounds: int = 7) -> Iterator[
         yield {"variant": name, "seconds": seconds}
 
 
+def weights(work: Path, geometry: str, python: str) -> Path:
+    """Make a checkpoint unless it is there; give its folder."""
+    folder = work / geometry
+    if not (folder / "origin.txt").is_file():
+        command = [python, str(HERE / "checkpoint.py"), geometry, str(folder)]
+        subprocess.run(command, check=True, capture_output=True)
+    return folder
+
+
 def main() -> None:
     """Make the checkpoints, run the plan, write the report."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -276,13 +285,17 @@ def main() -> None:
         facts |= json.loads(found.read_text())
         rows, origins = facts["rows"], facts["weights"]
     done = {(row["geometry"], row["workload"]) for row in rows}
+    parts = {"crowds": crowds, "among": among, "cold": cold}
+    for name, measure in parts.items():
+        if name not in facts:
+            print(name, flush=True)
+            folder = weights(options.work, "MiniLM-L6", options.python)
+            facts[name] = list(measure(folder, pythons))
+            report.write(facts, options.out)
     for geometry, load, names, rounds in PLANS[options.plan]:
         if (geometry, load) in done:
             continue
-        folder = options.work / geometry
-        if not (folder / "origin.txt").is_file():
-            command = [options.python, str(HERE / "checkpoint.py"), geometry, str(folder)]
-            subprocess.run(command, check=True, capture_output=True)
+        folder = weights(options.work, geometry, options.python)
         origins[geometry] = (folder / "origin.txt").read_text()
         present = tuple(name for name in names if name != "infinity" or options.infinity)
         print(f"{geometry} {load}: {len(present)} variants, {rounds} rounds", flush=True)
@@ -291,10 +304,6 @@ def main() -> None:
             for row in throughput(folder, load, present, rounds, pythons)
         ]
         report.write(facts, options.out)
-    facts["crowds"] = list(crowds(options.work / "MiniLM-L6", pythons))
-    facts["among"] = list(among(options.work / "MiniLM-L6", pythons))
-    facts["cold"] = list(cold(options.work / "MiniLM-L6", pythons))
-    report.write(facts, options.out)
     print(f"wrote {options.out}")
 
 

@@ -27,13 +27,10 @@ from ..scorers.artefact import Limits
 from ..scorers.files import EMBEDDED, find
 from ..scorers.options import OnnxOptions
 from ..scorers.pairs import MIN_WINDOW_TOKENS
-from ..scorers.segments import stages_of
+from ..scorers.segments import segment_costs
 from ..scorers.trunk import Trunk
 from . import console
 from .options import Json, Sample, Seed, whole_numbers
-
-# The length at which segments are timed against each other.
-_TYPICAL_TOKENS, _TYPICAL_PAIRS = 96, 5
 
 
 def calibrate_exits(  # noqa: PLR0913 - one parameter for each option
@@ -113,7 +110,7 @@ def calibrate_exits(  # noqa: PLR0913 - one parameter for each option
     made = Trunk(
         files, trunk.heads_at(files, whole_numbers(layers)), OnnxOptions(max_tokens=max_tokens)
     )
-    costs = _costs(made)
+    costs = segment_costs(made)
     weight = config.card_prior_weight(files.card)
     asked = _questions(collections, depth=depth, sample=sample, seed=seed)
     how = Plan(top_k, loss, alpha, weight, config.card_calibration(files.card), seed)
@@ -156,15 +153,6 @@ def _short(given: str | None, made: Trunk) -> list[int]:
         )
         raise ConfigError(message)
     return lengths
-
-
-def _costs(made: Trunk) -> list[float]:
-    """Time each segment per pair on this machine."""
-    costs: list[float] = []
-    for scorer in stages_of(made):
-        scorer.warm_up()
-        costs.append(scorer.pace.meter.seconds(_TYPICAL_PAIRS, _TYPICAL_TOKENS) / _TYPICAL_PAIRS)
-    return costs
 
 
 def _collections(

@@ -24,6 +24,8 @@ Floats: TypeAlias = NDArray[np.float32]
 
 _BATCH_TOKENS = 512
 _TIMED_LENGTHS_TOKENS = (16, 64, 128, 256)
+# Pairs and tokens of a batch that stands for many, and how often it is timed.
+_TYPICAL_BATCH, _TURNS = (5, 96), 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +147,7 @@ class ExitScorer:
                 for length in sorted({min(n, self.trunk.max_tokens) for n in _TIMED_LENGTHS_TOKENS})
                 for count in sorted({1, max(1, min(64, self.batch_tokens // length))})
             ]
-            self.pace.meter.calibrate(sizes, self.pace.time(sizes, self._timed))
+            self.pace.meter.calibrate(sizes, self.pace.time(sizes, self.timed))
             self._warm = True
 
     def close(self) -> None:
@@ -220,7 +222,7 @@ class ExitScorer:
                 rows[pair] = one.hidden[row, : int(laid.lengths[pair])]
         return Hidden(self.trunk.origin, self.place + 1, laid, tuple(rows), scores, ranks)
 
-    def _timed(self, count: int, length_tokens: int) -> float:
+    def timed(self, count: int, length_tokens: int) -> float:
         """Time this segment alone on filler, the second of two runs."""
         tokenizer = self.trunk.tokenizer
         filler = np.full(
@@ -237,6 +239,15 @@ class ExitScorer:
         started = self._clock()
         self.trunk.run(self.place, arrays, hidden)
         return self._clock() - started
+
+
+def segment_costs(trunk: Trunk) -> list[float]:
+    """Time each segment on a typical batch, in turns: seconds per pair, medians."""
+    scorers = stages_of(trunk)
+    pairs, tokens = _TYPICAL_BATCH
+    length = min(tokens, trunk.max_tokens)
+    runs = [[one.timed(pairs, length) for one in scorers] for _ in range(_TURNS)]
+    return [float(one) / pairs for one in np.median(runs, axis=0)]
 
 
 def stages_of(trunk: Trunk) -> tuple[ExitScorer, ...]:
