@@ -84,7 +84,7 @@ def _identity(stage: Stage) -> list[str]:
     if isinstance(scorer, ExitScorer):
         limit = scorer.trunk.max_tokens
     return [
-        sha256(files.graph),
+        sha256(files.graph) + (" int8" if files.int8 else ""),
         sha256(files.tokenizer),
         str(limit),
         stage.when,

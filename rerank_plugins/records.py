@@ -35,7 +35,7 @@ class Code(Enum):
     GRAPH = ("graph", "A graph rewrite was not used; the model runs as it was exported.")
     KERNELS = (
         "kernels",
-        "The model's card vouches for int8 kernels; which ones run here, and why.",
+        "Which kernels run, and why: a card vouches for int8, or int8 was asked for in vain.",
     )
 
     def __init__(self, code: str, meaning: str) -> None:

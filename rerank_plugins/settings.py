@@ -76,8 +76,9 @@ class StageSettings(_Table):
     )
     precision: Precision = Field(
         default="auto",
-        description="which of a model's graphs to prefer; auto: int8 where the model's card "
-        "vouches for it and it is faster here, else fp32",
+        description="which kernels to prefer; int8: from a file of them, or made at load from "
+        "weights stored as int8; auto: int8 where the model's card vouches for it and it is "
+        "faster here, else fp32",
     )
     provider: Provider = Field(default="cpu", description="ONNX Runtime execution provider")
     intra_threads: Annotated[int, Field(ge=0)] = Field(

@@ -5,7 +5,7 @@ import json
 import platform
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal, TypeAlias
 
@@ -35,6 +35,7 @@ _INT8_BY_FEATURE = (
     ("arm64", "model_qint8_arm64.onnx"),
 )
 _INT8_ANYWHERE = ("model_quantized.onnx", "model_int8.onnx", "model_uint8.onnx")
+_INT8_NAMES = frozenset({*_INT8_ANYWHERE, *(name for _, name in _INT8_BY_FEATURE)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,8 @@ class ModelFiles:
 
     `config` and `tokenizer_config` are the parsed Hugging Face files, `card` the parsed card.json;
     each is empty where there is none. `choice` says why this graph was taken, where its card left a
-    choice of kernels.
+    choice of kernels. `int8` asks for int8 kernels to be made at load: int8 is wanted, and there is
+    no file of them.
     """
 
     name: str
@@ -54,6 +56,7 @@ class ModelFiles:
     card: Mapping[str, object]
     revision: str | None = None
     choice: str = ""
+    int8: bool = False
 
 
 def find(
@@ -66,6 +69,11 @@ def find(
 
     `hub` only matters for hub ids. Raises `ModelError`.
     """
+    found = _found(model, precision, hub)
+    return replace(found, int8=precision == "int8" and found.graph.name not in _INT8_NAMES)
+
+
+def _found(model: str | Path, precision: Precision, hub: Hub | None) -> ModelFiles:
     if model == EMBEDDED:
         folder = Path(__file__).parent.parent / "models" / "embedded"
         return _in_folder(folder, EMBEDDED, precision, must_verify=True)

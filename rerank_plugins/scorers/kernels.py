@@ -1,9 +1,10 @@
 """Which kernels a model runs with unasked: exact ones, or int8 where that is vouched for and pays.
 
 A model's card vouches for an int8 graph by recording, under the graph's file name, what it loses:
-{"int8": {"model_int8.onnx": {"ndcg@10_loss": 0.002}}}. Without that nothing is looked at, let alone
-measured. What was measured is kept beside the rewritten graphs: a choice that moves scores must not
-be made anew, by chance another way, in every process.
+{"int8": {"model_int8.onnx": {"ndcg@10_loss": 0.002}}}. For int8 kernels made at load it does so
+under the hash of the graph that they are made from: {"int8": {"sha256:9f3c...": ...}}. Without that
+nothing is looked at, let alone measured. What was measured is kept beside the rewritten graphs: a
+choice that moves scores must not be made anew, by chance another way, in every process.
 """
 
 import statistics
@@ -12,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from ..errors import ModelError
-from .files import ModelFiles
+from .files import ModelFiles, sha256
 from .graphs import cache, runtime
 from .onnx import OnnxScorer
 from .options import OnnxOptions
@@ -21,6 +22,7 @@ MAX_LOSS = 0.005
 """How much nDCG@10 int8 kernels must stay below losing to be taken unasked."""
 
 _MUST_GAIN = 1.1
+_HASH = "sha256:"
 # A typical passage, and a few short ones: (pairs, tokens).
 _SIZES = ((1, 128), (4, 32))
 
@@ -39,24 +41,26 @@ def choose(
 ) -> ModelFiles:
     """Give a model's files with the graph to run; `choice` says why, where there was a choice.
 
-    `find_int8` is asked only where the card vouches for an int8 graph; where that one cannot be had
-    or run, the exact one runs.
+    `find_int8` is asked only where the card vouches for another file; where int8 cannot be had or
+    run, the exact graph runs.
     """
     losses = vouched(files.card)
     if not losses:
         return files
     names = ", ".join(losses)
     try:
-        other = find_int8()
-        if other.graph.name not in losses:
+        made = replace(files, int8=True)
+        other = made if _has_hash(losses) and _name(made) in losses else find_int8()
+        if _name(other) not in losses:
             return replace(files, choice=f"fp32: its card vouches for {names}, which is not here")
         faster = _remembered_gain(files, other, options)
     except ModelError as error:
         return replace(files, choice=f"fp32: its card vouches for {names}, but {error}")
-    said = f"{other.graph.name} is {faster:.2f} times as fast here"
+    what = f"{other.graph.name} with int8 kernels" if other.int8 else other.graph.name
+    said = f"{what} is {faster:.2f} times as fast here"
     if faster < _MUST_GAIN:
         return replace(files, choice=f"fp32: {said}, expected at least {_MUST_GAIN:g}")
-    loss = losses[other.graph.name]
+    loss = losses[_name(other)]
     return replace(other, choice=f"int8: {said}, and by its card loses {loss:g} nDCG@10")
 
 
@@ -93,18 +97,31 @@ def gain(
     return min(gains)
 
 
+def _has_hash(losses: Mapping[str, float]) -> bool:
+    return any(name.startswith(_HASH) for name in losses)
+
+
+def _name(files: ModelFiles) -> str:
+    """Name a graph as cards do."""
+    return f"{_HASH}{sha256(files.graph)}" if files.int8 else files.graph.name
+
+
 def _remembered_gain(files: ModelFiles, other: ModelFiles, options: OnnxOptions) -> float:
     folder = cache.directory() if options.graph_cache else None
     place = None if folder is None else folder / f"{_key(files, other, options)}.json"
     known = None if place is None else cache.number(place)
     if known is not None:
         return known
-    found = gain(OnnxScorer(files, options), OnnxScorer(other, options))
+    fast = OnnxScorer(other, options)
+    if fast.refusal:
+        raise ModelError(fast.refusal)
+    found = gain(OnnxScorer(files, options), fast)
     if place is not None:
         cache.write(place, f"{found:.4f}".encode())
     return found
 
 
 def _key(files: ModelFiles, other: ModelFiles, options: OnnxOptions) -> str:
-    facts = f"{runtime(options.provider)} {options.intra_threads} {options.rewrite} kernels"
+    kind = "int8" if other.int8 else "kernels"
+    facts = f"{runtime(options.provider)} {options.intra_threads} {options.rewrite} {kind}"
     return cache.key(other.graph, f"{facts} {cache.key(files.graph, facts)}")

@@ -15,8 +15,8 @@ from . import Scored, ScoreKind, State, costs, graphs, pairs, recall, tuning
 from .costs import Costs
 from .decoder import MOST_BATCH_TOKENS, Decoder, open_decoder, prompt_of
 from .files import ModelFiles, padding
-from .graphs import cache
-from .graphs.verify import probes
+from .graphs import cache, int8
+from .graphs.verify import many, probes
 from .jobs import Job, run_jobs
 from .options import OnnxOptions, checked, identity, score_column, usable_tokens
 from .pace import Pace
@@ -33,7 +33,8 @@ class OnnxScorer:
     """Scores pairs with an ONNX graph; see `OnnxOptions` for how.
 
     Complete once constructed: the graph is loaded and checked. `batch_tokens` is the size of
-    micro-batches, measured at warm-up unless an option says it. Raises `ModelError`.
+    micro-batches, measured at warm-up unless an option says it. `refusal` says why int8 kernels
+    that were asked for do not run. Raises `ModelError`.
     """
 
     score_kind: ScoreKind = "logit"
@@ -56,6 +57,7 @@ class OnnxScorer:
             prompt=self._asked,
         )
         self.max_tokens = self.options.max_tokens or usable_tokens(files)
+        self.refusal = ""
         self.graph, self._note, self._key = self._open()
         self._column = score_column(self.options, files)
         self._scores: recall.ScoreCache | None = None
@@ -170,7 +172,7 @@ class OnnxScorer:
             raise ModelError(message)
 
     def _graph_decisions(self, candidates: int) -> tuple[Decision, ...]:
-        said = {Code.KERNELS: self.files.choice, Code.GRAPH: self._note}
+        said = {Code.KERNELS: self.files.choice or self.refusal, Code.GRAPH: self._note}
         return tuple(Decision("score", code, candidates, why) for code, why in said.items() if why)
 
     def _costs(self) -> Costs:
@@ -206,6 +208,11 @@ class OnnxScorer:
         """
         options, path = self.options, self.files.graph
         provider, threads = options.provider, options.intra_threads
+        if self.files.int8:
+            made = self._int8()
+            if isinstance(made, graphs.Prepared):
+                return made.graph, "", made.key
+            self.refusal = f"no int8 kernels: {made}"
         if self._asked is not None:
             answers = self.tokenizer.answers()
             return open_decoder(path, answers, provider=provider, intra_threads=threads), "", ""
@@ -219,6 +226,21 @@ class OnnxScorer:
             folder=cache.directory() if options.graph_cache else None,
         )
         return prepared.graph, prepared.note, prepared.key
+
+    def _int8(self) -> graphs.Prepared | str:
+        """Open the graph with int8 kernels, or say why not."""
+        options = self.options
+        if self._asked is not None:
+            return "the model is asked by a prompt"
+        if not options.rewrite:
+            return "rewrite is off"
+        return int8.prepare(
+            self.files.graph,
+            lambda: many(self.tokenizer, self.max_tokens),
+            provider=options.provider,
+            intra_threads=options.intra_threads,
+            folder=cache.directory() if options.graph_cache else None,
+        )
 
     def _run_about(self, tokens: int) -> None:
         length = min(_TUNING_LENGTH_TOKENS, self.max_tokens)

@@ -130,5 +130,5 @@ def identity(options: OnnxOptions, files: ModelFiles) -> str:
     facts = [sha256(files.graph), sha256(files.tokenizer), repr(score_column(options, files))]
     facts += [repr(options.max_tokens or usable_tokens(files)), options.fold]
     facts += [repr(options.windowing)]
-    facts += [repr(prompt_of(files, options.template, options.instruction))]
+    facts += [repr(prompt_of(files, options.template, options.instruction)), repr(files.int8)]
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()

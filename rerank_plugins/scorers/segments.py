@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..batching import Batch
 from ..errors import ModelError
-from ..records import Timing
+from ..records import Code, Decision, Timing
 from . import Scored, ScoreKind, State, heads, pairs
 from .hidden import Hidden, gather
 from .jobs import Job, run_jobs
@@ -114,7 +114,10 @@ class ExitScorer:
                 Timing("score", scored - tokenised),
                 Timing("fold", self._clock() - scored),
             ),
-            decisions=pairs.decisions(laid, done, again=known is not None),
+            decisions=(
+                *pairs.decisions(laid, done, again=known is not None),
+                *(self._kernels(len(passages)) if known is None else ()),
+            ),
             usage=usage if known is None else replace(usage, truncated_tokens=0),
         )
 
@@ -152,6 +155,12 @@ class ExitScorer:
 
     def close(self) -> None:
         """Do nothing: the sessions end with the last reference to the trunk."""
+
+    def _kernels(self, candidates: int) -> tuple[Decision, ...]:
+        if not self.trunk.files.int8:
+            return ()
+        detail = "no int8 kernels: with exits the exact graph runs"
+        return (Decision("score", Code.KERNELS, candidates, detail),)
 
     def _continues(self, state: Hidden) -> bool:
         return state.origin == self.trunk.origin and state.place == self.place

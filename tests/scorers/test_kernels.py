@@ -15,7 +15,7 @@ from rerank_plugins.config import build, parse
 from rerank_plugins.records import Code
 from rerank_plugins.reranker import Reranker
 from rerank_plugins.scorers import kernels
-from rerank_plugins.scorers.files import find
+from rerank_plugins.scorers.files import find, sha256
 from rerank_plugins.scorers.graphs import cache
 from rerank_plugins.scorers.onnx import OnnxScorer
 from rerank_plugins.scorers.options import OnnxOptions
@@ -180,3 +180,99 @@ def test_the_gain_is_the_worse_of_two_sizes_and_stray_times_do_not_count(tiny_mo
     fast = scorer([1.0, 1.0, 1.0, 1.0, 50.0, 1.0])
     turns = kernels.Turns(least=3, most=3)
     assert kernels.gain(exact, fast, turns) == 2.0
+
+
+def embedded(folder, card=None):
+    """Copy the shipped model, whose weights are int8, beside a card of its own."""
+    folder.mkdir()
+    source = find("embedded")
+    shutil.copy(source.graph, folder)
+    shutil.copy(source.tokenizer, folder)
+    (folder / "card.json").write_text(json.dumps(card or {}))
+    return folder
+
+
+REAL = [
+    "Foraging honeybees navigate by the sun and learn landmarks around the hive.",
+    "Sourdough needs flour, water, salt and patience.",
+    "The hive of a bumblebee holds a few hundred animals at most.",
+    "Bees integrate distance and direction into one vector that brings them straight home.",
+    "A bus leaves for the harbour every 20 minutes.",
+    "They use the sun.",
+]
+
+
+def asked(scorer, **options):
+    """Rank real passages, all at once and one by one: both results' scores, and the first."""
+    stage = {"scorer": str(scorer), **options}
+    query = "how do bees find their way home"
+    with Reranker(build(parse({"stages": [stage], "fusion": {}}, "the test"))) as reranker:
+        whole = reranker.rerank(query, REAL)
+        alone = [reranker.rerank(query, [one])[0].score for one in REAL]
+    return scores(whole), alone, whole
+
+
+def test_int8_on_request_ranks_like_fp32_and_alone_like_in_a_batch():
+    """The embedded model has no int8 file: its kernels are made at load, and nothing is amiss."""
+    exact, _, reference = asked("embedded", precision="fp32")
+    found, alone, result = asked("embedded", precision="int8")
+    assert result.order == reference.order
+    assert found != exact
+    assert np.abs(np.subtract(found, exact)).max() < 0.1 * np.std(exact)
+    assert np.abs(np.subtract(found, alone)).max() < 1e-4 * np.std(exact)
+    assert told(result) is None
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"rewrite": False}, "no int8 kernels: rewrite is off"),
+        ({"exits": [2]}, "no int8 kernels: with exits the exact graph runs"),
+    ],
+)
+def test_int8_that_cannot_be_had_runs_exact_and_says_so(options, reason):
+    """A request for int8 kernels is answered in fp32 rather than refused."""
+    exact = asked("embedded", precision="fp32", **options)[0]
+    found, _, result = asked("embedded", precision="int8", **options)
+    assert found == exact
+    assert told(result) == reason
+
+
+def test_doctor_tells_why_int8_was_asked_for_in_vain(tmp_path):
+    """A model without weights in int8, and without a file of int8 kernels, runs as it is."""
+    folder = tiny.build(tmp_path / "model")
+    settings = parse({"stages": [{"scorer": str(folder), "precision": "int8"}]}, "the test")
+    found = {check.name: check.found for check in doctor.examine(settings)}
+    reason = "no int8 kernels: its weights are not stored as int8 behind DequantizeLinear"
+    assert found["stage 1: kernels"] == reason
+
+
+def test_a_card_vouches_by_hash_for_kernels_made_at_load(tmp_path):
+    """They run unasked where they were measured to pay; the hash of another graph says nothing."""
+    name = f"sha256:{sha256(find('embedded').graph)}"
+    folder = embedded(tmp_path / "model", {"int8": {name: {"ndcg@10_loss": 0.003}}})
+    assert "model.onnx with int8 kernels is " in told(answered(folder))
+    (kept,) = cache.directory().glob("*.json")
+    kept.write_text("1.9")
+    ours = answered(folder)
+    said = "int8: model.onnx with int8 kernels is 1.90 times as fast here, "
+    assert told(ours) == f"{said}and by its card loses 0.003 nDCG@10"
+    assert scores(ours) == scores(answered(folder, precision="int8"))
+    kept.write_text("1.05")
+    assert told(answered(folder)).startswith("fp32: model.onnx with int8 kernels is 1.05 times")
+    (folder / "card.json").write_text(
+        json.dumps({"int8": {"sha256:0": {"ndcg@10_loss": 0.0}, "model.onnx": {"ndcg@10_loss": 0}}})
+    )
+    ours = answered(folder)
+    assert told(ours) == "fp32: its card vouches for sha256:0, model.onnx, which is not here"
+    assert scores(ours) == scores(answered(folder, precision="fp32"))
+
+
+def test_vouched_kernels_that_cannot_be_made_leave_the_exact_graph(tmp_path):
+    """A card's word does not make weights int8."""
+    folder = tiny.build(tmp_path / "model")
+    name = f"sha256:{sha256(folder / 'model.onnx')}"
+    (folder / "card.json").write_text(json.dumps({"int8": {name: {"ndcg@10_loss": 0.001}}}))
+    ours = answered(folder)
+    assert told(ours).startswith(f"fp32: its card vouches for {name}, but no int8 kernels: its ")
+    assert scores(ours) == scores(answered(folder, precision="fp32"))

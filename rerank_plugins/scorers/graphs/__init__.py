@@ -45,14 +45,13 @@ def prepare(
     def opened(graph: Path | bytes) -> Graph:
         return open_graph(graph, provider=provider, intra_threads=intra_threads)
 
-    size = sum(one.stat().st_size for one in path.parent.glob(f"{path.name}*") if one.is_file())
-    if size > _MAX_BYTES:
-        return Prepared(opened(path), f"{size >> 20} MB are too many to rewrite at load")
+    if too_big := oversized(path):
+        return Prepared(opened(path), too_big)
     name = cache.key(path, runtime(provider)) if folder is not None else ""
     if folder is not None:
-        known = _known(folder, name, opened)
-        if known is not None:
-            return Prepared(known, key=name)
+        found = known(folder, name, opened)
+        if found is not None:
+            return Prepared(found, key=name)
         reason = cache.note(folder, name)
         if reason is not None:
             return Prepared(opened(path), reason, name)
@@ -71,7 +70,14 @@ def runtime(provider: Provider) -> str:
     return f"onnxruntime {ort.__version__} {provider}"
 
 
-def _known(folder: Path, name: str, opened: Callable[[Path], Graph]) -> Graph | None:
+def oversized(path: Path) -> str:
+    """Say that a graph is too big to rewrite, "" where it is not."""
+    size = sum(one.stat().st_size for one in path.parent.glob(f"{path.name}*") if one.is_file())
+    return f"{size >> 20} MB are too many to rewrite at load" if size > _MAX_BYTES else ""
+
+
+def known(folder: Path, name: str, opened: Callable[[Path], Graph]) -> Graph | None:
+    """Open a graph that an earlier process left, None where there is none."""
     path = folder / f"{name}.onnx"
     if not cache.touch(path):
         return None

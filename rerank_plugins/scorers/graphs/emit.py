@@ -1,6 +1,6 @@
 """Write graph nodes: names that do not clash, stored tensors, ONNX Runtime's fused operators."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,13 +12,14 @@ from .read import Linear, Norm
 
 MICROSOFT = "com.microsoft"
 # The rewritten nodes' names; no exporter makes such names.
-_PREFIX = "rerank_plugins"
+PREFIX = "rerank_plugins"
 
 
 @dataclass(slots=True)
 class Emitter:
     """Collects new nodes and stored tensors, each under a fresh name."""
 
+    prefix: str = PREFIX
     nodes: list[NodeProto] = field(default_factory=list)
     stored: dict[str, TensorProto] = field(default_factory=dict)
     _count: int = 0
@@ -30,7 +31,7 @@ class Emitter:
         *,
         output: str | None = None,
         domain: str = "",
-        settings: Mapping[str, float] | None = None,
+        settings: Mapping[str, float | Sequence[int]] | None = None,
     ) -> str:
         """Add a node with one output and return the output's name."""
         made = output or self._fresh(kind)
@@ -46,7 +47,7 @@ class Emitter:
         values = np.asarray(array, dtype=np.int64) if isinstance(array, list) else array
         name = self._fresh("stored")
         if isinstance(array, list):
-            name = f"{_PREFIX}/axes/{'_'.join(map(str, array))}"
+            name = f"{self.prefix}/axes/{'_'.join(map(str, array))}"
         self.stored[name] = numpy_helper.from_array(np.ascontiguousarray(values), name)
         return name
 
@@ -91,4 +92,4 @@ class Emitter:
 
     def _fresh(self, kind: str) -> str:
         self._count += 1
-        return f"{_PREFIX}/{kind}_{self._count}"
+        return f"{self.prefix}/{kind}_{self._count}"
