@@ -169,8 +169,8 @@ def _files(name: str, settings: StageSettings, scorer: OnnxScorer) -> Iterator[C
     revision = f", revision {files.revision[:12]}" if files.revision else ""
     yield Check(f"{name}: graph", "ok", f"{files.graph} ({megabytes:.1f} MB{revision})")
     folder = files.tokenizer.parent
-    if files.choice or scorer.refusal:
-        yield Check(f"{name}: kernels", "ok", files.choice or scorer.refusal)
+    if scorer.refusal or files.choice:
+        yield Check(f"{name}: kernels", "ok", scorer.refusal or files.choice)
     if (folder / "manifest.json").is_file():
         found = f"{verify(folder)} files match their sha256"
         yield Check(f"{name}: manifest", "ok", found)

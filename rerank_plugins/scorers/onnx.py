@@ -172,7 +172,7 @@ class OnnxScorer:
             raise ModelError(message)
 
     def _graph_decisions(self, candidates: int) -> tuple[Decision, ...]:
-        said = {Code.KERNELS: self.files.choice or self.refusal, Code.GRAPH: self._note}
+        said = {Code.KERNELS: self.refusal or self.files.choice, Code.GRAPH: self._note}
         return tuple(Decision("score", code, candidates, why) for code, why in said.items() if why)
 
     def _costs(self) -> Costs:
