@@ -63,10 +63,9 @@ class Course:
     """How far the stages go: per stage how many candidates at most (None: all that come).
 
     `stop` ends the first stage early, by `priors`: of the texts, and behind them of those that are
-    not scored. Where the prior has a say in the
-    order (`prior_weight`) it has the same one in who goes on. `care` widens margins, and lets more
-    enter. Regular stages that can cut pairs to about `short_tokens` (None: not beyond what is
-    configured).
+    not scored. Where the prior has a say in the order (`prior_weight`) it has the same one in who
+    goes on. `care` widens margins, and lets more enter. Regular stages that can cut pairs to about
+    `short_tokens` (None: not beyond what is configured).
     """
 
     counts: tuple[int | None, ...] = ()
