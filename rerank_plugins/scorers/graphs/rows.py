@@ -124,7 +124,7 @@ def coded(weight: NDArray[np.float32], *, signed: bool) -> tuple[Codes, NDArray[
     Weights that were stored as int8 with a scale per column get their codes back.
 
     >>> codes, scales = coded(np.array([[0.5, 0.0], [-1.27, 0.0]], np.float32), signed=True)
-    >>> codes.tolist(), np.round(scales, 4).tolist()
+    >>> codes.tolist(), [round(float(one), 4) for one in scales]
     ([[50, 0], [-127, 0]], [0.01, 1.0])
     """
     scales = np.abs(weight).max(axis=0) / np.float32(127)
