@@ -93,7 +93,7 @@ def test_a_weight_out_of_range_is_refused():
         fuse(np.zeros(1), np.zeros(1), 1.5)
 
 
-SCORES = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=30)
+SCORES = st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=30)
 
 
 @given(SCORES)
