@@ -135,8 +135,8 @@ def test_what_is_slow_leaves_time_for_the_fallback(reranker, server, fault):
     """An answer that does not come in time costs its share of the budget, never all of it."""
     server.break_with(itertools.repeat(fault))
     started = time.monotonic()
-    result = reranker.rerank(QUERY, PASSAGES, budget_ms=1000)
-    assert time.monotonic() - started < 2.5
+    result = reranker.rerank(QUERY, PASSAGES, budget_ms=600)
+    assert time.monotonic() - started < 1.5
     check(result, failed=True)
 
 
