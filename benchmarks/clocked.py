@@ -13,6 +13,7 @@ from replayed import Asked
 
 from rerank_plugins import Candidate, Reranker, Result
 from rerank_plugins.exits import Question
+from rerank_plugins.records import stages_s
 
 BUDGETS_MS = (50, 100, 200, 400)
 CALLERS = (1, 4)
@@ -135,12 +136,12 @@ def _kept(  # noqa: PLR0917 - one cell of a table, by its coordinates
         started = time.perf_counter()
         found = reranker.rerank(query.question.query, candidates, budget_ms=budget_ms)
         took_s = time.perf_counter() - started
-        stages_s = sum(one.seconds for one in found.timings if one.step == "stage")
+        took_in_stages_s = stages_s(found.timings)
         scored = sum(hit.depth > 0 for hit in found)
         error = float("nan")
         # Where the time was over before anything was scored there is no cost to predict.
         if found.predicted_s is not None and scored:
-            error = abs(found.predicted_s - stages_s) / stages_s
+            error = abs(found.predicted_s - took_in_stages_s) / took_in_stages_s
         return 1e3 * took_s, error, replayed.ndcg(found.order, query), scored
 
     with ThreadPoolExecutor(callers) as pool:

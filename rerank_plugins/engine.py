@@ -15,7 +15,18 @@ from .fusion import Method
 from .guard import Guard
 from .planning import Effort, Planner
 from .policy import Audit, Label, Permit, Policy
-from .records import DEGRADING, Budget, Candidate, Code, Decision, Hit, Request, Result, Timing
+from .records import (
+    DEGRADING,
+    Budget,
+    Candidate,
+    Code,
+    Decision,
+    Hit,
+    Request,
+    Result,
+    Timing,
+    stages_s,
+)
 from .scorers import RELATIVE, Sends
 from .scorers.claims import Share
 from .selection import Certain, Cut, Depth, NullCut, Sequential
@@ -188,9 +199,7 @@ async def rerank(
         clock=clock,
     )
     if standing.scored and not any(one.code in DEGRADING for one in standing.decisions):
-        setup.planner.learn(
-            effort, sum(one.seconds for one in standing.timings if one.step == "stage")
-        )
+        setup.planner.learn(effort, stages_s(standing.timings))
     _raise_if_strict(setup, request, chosen, standing)
     fusing = clock()
     hits, fused = answer.assemble(

@@ -1,6 +1,6 @@
 """The records that travel along the data path: frozen, slotted, and free of behaviour."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -105,6 +105,11 @@ class Timing:
     step: str
     seconds: float
     stage: str | None = None
+
+
+def stages_s(timings: Iterable[Timing]) -> float:
+    """Give the seconds that the stages took together, which is what plans predict."""
+    return sum(one.seconds for one in timings if one.step == "stage")
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,9 +65,9 @@ class Exits:
     """Exit heads, and limits for any promise.
 
     `losses` [queries, levels] were measured on queries that chose neither heads nor `shape`, at
-    `levels` from careful to bold, for the best `top_k`. `nulls` are
-    scores of random query-passage pairs, ascending; `plans` maps candidates per stage to quality,
-    `short_plans` does for lengths, in tokens, that pairs may be cut to.
+    `levels` from careful to bold, for the best `top_k`. `nulls` are scores of random query-passage
+    pairs, ascending; `plans` maps candidates per stage to quality, `short_plans` does for lengths,
+    in tokens, that pairs may be cut to.
     `mass_losses` [queries, masses] is what scoring in full only the head with such a share of the
     softmax of the priors loses, `masses` from careful to bold. `probability` turned scores into the
     gains that a regret is reckoned in.

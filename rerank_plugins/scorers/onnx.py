@@ -26,7 +26,6 @@ from .tokens import PairTokenizer
 
 # Batches are timed at the length of a typical passage.
 _TUNING_LENGTH_TOKENS = 64
-_TIMED_LENGTHS_TOKENS = (16, 64, 128, 256)
 
 
 class OnnxScorer:
@@ -194,11 +193,7 @@ class OnnxScorer:
         """Run full length, short and long, one pair and full batches, and time them."""
         self._probe(1, min(self.max_tokens, 2048))
         batch_tokens = self._fixed_tokens or tuning.batch_tokens(self._run_about)
-        sizes = tuple(
-            (count, length)
-            for length in sorted({min(one, self.max_tokens) for one in _TIMED_LENGTHS_TOKENS})
-            for count in sorted({1, max(1, min(64, batch_tokens // length))})
-        )
+        sizes = self.pace.sizes(batch_tokens)
         return Costs(batch_tokens, sizes, tuple(self.pace.time(sizes, self.timed)))
 
     def _open(self) -> tuple[Graph | Decoder, str, str]:

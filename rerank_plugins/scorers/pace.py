@@ -22,6 +22,8 @@ _PARTS = 8
 _CHARS_PER_TOKEN = 4.0
 _MAX_PADDING = 0.03
 _SMOOTHING = 0.1
+_TIMED_LENGTHS_TOKENS = (16, 64, 128, 256)
+_MOST_TIMED_PAIRS = 64
 
 
 class Pace:
@@ -43,6 +45,14 @@ class Pace:
     def workers(self) -> int:
         """Count the workers that the process may use now."""
         return cores.workers(self._intra_threads)
+
+    def sizes(self, batch_tokens: int) -> tuple[tuple[int, int], ...]:
+        """Name the batches (pairs, length) to time: short and long, one pair and full ones."""
+        return tuple(
+            (count, length)
+            for length in sorted({min(one, self._max_tokens) for one in _TIMED_LENGTHS_TOKENS})
+            for count in sorted({1, max(1, min(_MOST_TIMED_PAIRS, batch_tokens // length))})
+        )
 
     def time(
         self, sizes: Sequence[tuple[int, int]], timed: Callable[[int, int], float]

@@ -23,7 +23,6 @@ from .trunk import Trunk
 Floats: TypeAlias = NDArray[np.float32]
 
 _BATCH_TOKENS = 512
-_TIMED_LENGTHS_TOKENS = (16, 64, 128, 256)
 # Pairs and tokens of a batch that stands for many, and how often it is timed.
 _TYPICAL_BATCH, _TURNS = (5, 96), 9
 
@@ -145,11 +144,7 @@ class ExitScorer:
         with self._lock:
             if self._warm:
                 return
-            sizes = [
-                (count, length)
-                for length in sorted({min(n, self.trunk.max_tokens) for n in _TIMED_LENGTHS_TOKENS})
-                for count in sorted({1, max(1, min(64, self.batch_tokens // length))})
-            ]
+            sizes = self.pace.sizes(self.batch_tokens)
             self.pace.meter.calibrate(sizes, self.pace.time(sizes, self.timed))
             self._warm = True
 

@@ -10,7 +10,7 @@ from .. import semconv
 from ..drift import Verdict
 from ..drift.canaries import TOLERANCE
 from ..guard import State
-from ..records import Code, Result, StageRun
+from ..records import Code, Result, StageRun, stages_s
 from ..scorers import Breakable, BreakerState
 from ..semconv import Metric
 from .spans import padding_share
@@ -98,7 +98,7 @@ class Instruments:
 
     def _signals(self, result: Result, model: Mapping[str, str], context: Context) -> None:
         """Enter what moves when something is wrong that no error shows."""
-        took = sum(one.seconds for one in result.timings if one.step == "stage")
+        took = stages_s(result.timings)
         if result.predicted_s is not None and took > 0.0:
             self._record(semconv.PREDICTION_RATIO, result.predicted_s / took, model, context)
         if result.usage.pairs and len(result.order) > _HEAD:
