@@ -1,5 +1,6 @@
 """Every provider, every fault, over real sockets: whatever comes, a whole order in time."""
 
+import gc
 import itertools
 import time
 
@@ -63,6 +64,13 @@ QUICK = {"cohere", "bedrock", "google", "nvidia", "tei"}
 def provider(request):
     """Name each provider in turn."""
     return request.param
+
+
+@pytest.fixture(scope="module", autouse=True)
+def unburdened():
+    """Keep what tests before left out of collections, which took longer than a fallback's share."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="module")
