@@ -2,12 +2,13 @@
 
 python benchmarks/adaptive.py [--quick], with the extras `eval` and `export` (for the random model
 of twelve layers; left out where torch is missing). Writes adaptive.json and adaptive.md into
-benchmarks/results and the plots into docs/measured. On two idle cores it takes about 16 minutes,
-quick about 4.
+benchmarks/results and the plots into docs/measured. On two idle cores it takes about half
+an hour, quick about 4 minutes.
 """
 
 import argparse
 import json
+import shutil
 import sys
 import tempfile
 import time
@@ -18,11 +19,15 @@ from pathlib import Path
 
 import clocked
 import curves
+import judged
 import machine
 import numpy as np
+import onnx
 import replayed
+from cascades import cascades
 from clocked import Kept, Paired
-from replayed import Asked, Measured, Replay
+from judged import Asked
+from replayed import Measured, Replay
 
 from rerank_plugins import Reranker, Stage, config, exits, load
 from rerank_plugins.engine import Setup
@@ -32,6 +37,7 @@ from rerank_plugins.keep import MarginKeep
 from rerank_plugins.scorers import artefact, trunk
 from rerank_plugins.scorers.artefact import Limits
 from rerank_plugins.scorers.files import EMBEDDED, ModelFiles, find
+from rerank_plugins.scorers.graphs.rewrite import rewrite
 from rerank_plugins.scorers.heads import Head, Probe, from_card
 from rerank_plugins.scorers.onnx import OnnxScorer
 from rerank_plugins.scorers.options import OnnxOptions
@@ -51,20 +57,20 @@ def main() -> None:
     files = find(how.model)
     options = OnnxOptions(max_tokens=how.max_tokens, long="truncate")
     made = Trunk(files, from_card(files.card), options)
-    one = replay(made, how, started)
+    one, first = replay(made, how, started)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         artefact.save(one.done.exits, folder / "exits")
-        queries = replayed.asked(how.data, CLOCK_SET, made, sample=1000)
+        queries = judged.asked(how.data, CLOCK_SET, made, sample=1000)
         clock = {
-            "the model": pairs(one, how, one.asked[:: 16 if how.quick else 4]),
+            "the model": pairs(one, first, how, folder / "whole"),
             "MiniLM-L12, random weights": mechanics(
                 folder / "L12", options, queries[: 1 if how.quick else 2], started
             ),
         }
         say(started, "paired requests timed")
         kept = budgets(one, folder / "exits", how, queries, started)
-    rows, found = replayed.table(one), replayed.cascades(one)
+    rows, found = replayed.table(one, first), cascades(first)
     splits = replayed.splits(one)
     say(started, "replayed")
     draw(one, rows, found, kept, model=named(files), folder=how.plots)
@@ -90,25 +96,19 @@ def main() -> None:
     say(started, f"written to {how.out} and {how.plots}")
 
 
-def replay(made: Trunk, how: argparse.Namespace, started: float) -> Replay:
-    """Score the queries in full, calibrate on half of them."""
+def replay(made: Trunk, how: argparse.Namespace, started: float) -> tuple[Replay, Replay]:
+    """Score the queries in full, calibrate on half of them: all exits, and the first one alone."""
     sample = min(8, how.sample) if how.quick else how.sample
+    most = {judged.CALIBRATION: 24 if how.quick else 1000}
     queries = [
         query
-        for name in replayed.collections(how.data)
-        for query in replayed.asked(
-            how.data,
-            name,
-            made,
-            sample=24
-            if how.quick and name == replayed.CALIBRATION
-            else 1000
-            if name == replayed.CALIBRATION
-            else sample,
-        )
+        for name in judged.collections(how.data)
+        for query in judged.asked(how.data, name, made, sample=most.get(name, sample))
     ]
-    weight = config.card_prior_weight(made.files.card)
-    plan = Plan(prior_weight=weight, probability=config.card_calibration(made.files.card))
+    card = made.files.card
+    plan = Plan(
+        prior_weight=config.card_prior_weight(card), probability=config.card_calibration(card)
+    )
     done = 0
 
     def progress() -> None:
@@ -117,36 +117,46 @@ def replay(made: Trunk, how: argparse.Namespace, started: float) -> Replay:
         if done % 25 == 0:
             say(started, f"scored {done} of {len(queries)} queries in full")
 
-    one = replayed.run(made, queries, plan, segment_costs(made), progress)
+    costs = segment_costs(made)
+    seen = exits.observe(made, [one.question for one in queries], progress=progress)
+    one = replayed.run(made, queries, seen, plan, costs)
+    alone = Trunk(made.files, made.heads[:1], made.options)
+    at_first = [replace(saw, first=saw.first[:1], own=saw.own[:1]) for saw in seen]
+    first = replayed.run(alone, queries, at_first, plan, (costs[0], sum(costs[1:])))
     how.calibrated = len(queries) - len(one.asked)
     say(started, "calibrated")
-    return one
+    return one, first
 
 
-def pairs(one: Replay, how: argparse.Namespace, queries: Sequence[Asked]) -> list[Paired]:
-    """Time the whole model beside exits and the cascades that calibration chose."""
+def pairs(one: Replay, first: Replay, how: argparse.Namespace, folder: Path) -> list[Paired]:
+    """Time the whole model beside its exits, with everyone kept and as they were certified."""
     layers = [fitted.head.layer for fitted in one.done.fitted]
-    stage = {"scorer": how.model, "max_tokens": how.max_tokens, "long": "truncate"}
-    limits = {
-        "mean regret 0.01 when calibrated": replayed.limits_at(one, one.how.alpha),
-        "crc 0.03": replayed.certified(one, "crc", 0.03),
-        "ucb 0.03": replayed.certified(one, "ucb", 0.03),
-    }
+    cut = {"max_tokens": how.max_tokens, "long": "truncate"}
+    with_heads = {**cut, "scorer": str(with_every_head(find(how.model), folder)), "rewrite": False}
     ways: dict[str, Mapping[str, object]] = {
-        "whole model": {"stages": [stage]},
-        "exits, everyone kept": {"stages": [{**stage, "exits": layers}]},
+        "whole model": {"stages": [{**cut, "scorer": how.model}]},
+        "whole model, its exits' heads computed too": {"stages": [with_heads]},
+        "exits, everyone kept": {"stages": [{**cut, "scorer": how.model, "exits": layers}]},
     }
-    for chosen_by, choose in replayed.CHOICES.items():
-        mass, keep = choose(one)
-        ways[f"first exit > whole, adaptive depth, chosen by {chosen_by}"] = {
-            "stages": [{**stage, "exits": layers[:1], "exit_keep": keep}],
-            "selection": {"depth": {"mass": min(mass, 0.99999), "min": one.how.top_k}},
-        }
     opened = {way: partial(load, settings) for way, settings in ways.items()}
-    for name, certain in limits.items():
-        if certain is not None:
-            opened[f"exits, {name}"] = partial(_margined, one, how, certain)
-    return clocked.paired(opened, queries)
+    for exits_of, name in ((one, "exits"), (first, "first exit > whole")):
+        for method, alpha in (("crc", 0.02), ("ucb", 0.03)):
+            certain = replayed.certified(exits_of, method, alpha)
+            if certain is not None:
+                way = f"{name}, {method} {alpha:g}"
+                opened[way] = partial(_margined, exits_of, how, certain)
+    return clocked.paired(opened, one.asked[:: 16 if how.quick else 4])
+
+
+def with_every_head(files: ModelFiles, folder: Path) -> Path:
+    """Write a model whose graph, rewritten as for running it whole, gives every exit's score."""
+    model = onnx.load(str(files.graph))
+    rewrite(model, [one.name for one in model.graph.output])
+    folder.mkdir()
+    onnx.save(model, str(folder / "model.onnx"))
+    shutil.copy(files.tokenizer, folder)
+    (folder / "card.json").write_text(json.dumps(dict(files.card)), encoding="utf-8")
+    return folder
 
 
 def mechanics(
@@ -298,7 +308,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--model", default="embedded")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
     parser.add_argument("--plots", type=Path, default=ROOT / "docs" / "measured")
-    parser.add_argument("--sample", type=int, default=40, help="queries of each set")
+    parser.add_argument("--sample", type=int, default=120, help="queries of each set")
     parser.add_argument(
         "--requests",
         type=int,

@@ -6,10 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import judged
 import numpy as np
-import replayed
+from judged import Asked
 from numpy.typing import NDArray
-from replayed import Asked
 
 from rerank_plugins import Candidate, Reranker, Result
 from rerank_plugins.exits import Question
@@ -142,7 +142,7 @@ def _kept(  # noqa: PLR0917 - one cell of a table, by its coordinates
         # Where the time was over before anything was scored there is no cost to predict.
         if found.predicted_s is not None and scored:
             error = abs(found.predicted_s - took_in_stages_s) / took_in_stages_s
-        return 1e3 * took_s, error, replayed.ndcg(found.order, query), scored
+        return 1e3 * took_s, error, judged.ndcg(found.order, query), scored
 
     with ThreadPoolExecutor(callers) as pool:
         rows = np.array(list(pool.map(ask, range(requests))))
@@ -165,7 +165,7 @@ def _kept(  # noqa: PLR0917 - one cell of a table, by its coordinates
 
 def doubled(folder: Path, queries: Sequence[Asked]) -> list[Asked]:
     """Put another retriever's candidates behind BM25's: 200 in all; ranks are the priors."""
-    others = replayed.read(folder, "trec-dl19", run="SPLADE_P_P_ENSEMBLE_DISTIL")
+    others = judged.read(folder, "trec-dl19", run="SPLADE_P_P_ENSEMBLE_DISTIL")
     by_query = {topic.query: topic for topic in others.topics}
     made: list[Asked] = []
     for one in queries:
@@ -192,7 +192,7 @@ def _by_query(values: NDArray[np.float64], queries: int) -> float:
 
 def _quality(results: Sequence[Result], queries: Sequence[Asked]) -> float:
     return float(
-        np.nanmean([replayed.ndcg(r.order, q) for r, q in zip(results, queries, strict=True)])
+        np.nanmean([judged.ndcg(r.order, q) for r, q in zip(results, queries, strict=True)])
     )
 
 

@@ -1,41 +1,24 @@
-"""Adaptive work replayed on cached scores: what exits, cascades and depths save, and lose.
+"""Adaptive work replayed on cached scores: what exits and depths save, and what they lose.
 
 Half of the queries calibrate, the rest is measured; labels are read for measuring alone.
 """
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
+from judged import CALIBRATION, Asked, ndcg
 
 from rerank_plugins import risk
-from rerank_plugins.evaluation import datasets, sources
-from rerank_plugins.evaluation.datasets import Dataset, Topic
-from rerank_plugins.exits import Calibrated, Outcome, Plan, Question, certify, observe, simulate
-from rerank_plugins.exits.calibrate import Case, case_of, loss_of, replay, work
-from rerank_plugins.scorers.artefact import Limits
+from rerank_plugins.exits import Calibrated, Observed, Outcome, Plan, certify, simulate
+from rerank_plugins.exits.calibrate import Case, case_of, halves, loss_of, replay, shaped, work
+from rerank_plugins.scorers.artefact import Exits, Limits
 from rerank_plugins.scorers.trunk import Trunk
-from rerank_plugins.selection import MassDepth, depth
 
-CALIBRATION = "trec-dl22"
 DEPTHS = (20, 30, 50, 75)
-MASSES = (0.8, 0.85, 0.9, 0.95, 0.98, 1.0)
-KEEPS = (10, 12, 15, 20, 30, 40)
 ALPHAS = (0.01, 0.02, 0.03, 0.05)
 SPLITS = 100
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A query of a set, its distinct candidates, and what was judged of them."""
-
-    collection: str
-    question: Question
-    docids: tuple[str, ...]
-    relevances: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +35,15 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """The calibration, the judged queries it saw (`known`), and the measured ones.
+    """The calibration and the measured queries.
 
-    `shaped` has a calibration for each loss, as a user makes one; `done` is that for the plan's.
+    `shaped` has exits for each loss, as a user makes them; those of `done` are for the plan's.
     """
 
     done: Calibrated
-    shaped: Mapping[float, Calibrated]
+    shaped: Mapping[float, Exits]
     how: Plan
     costs: tuple[float, ...]
-    known: tuple[tuple[Case, Asked], ...]
     cases: tuple[Case, ...]
     asked: tuple[Asked, ...]
     whole: float
@@ -69,48 +51,14 @@ class Replay:
     sets: Mapping[str, Mapping[str, float]]
 
 
-def collections(folder: Path) -> list[str]:
-    """List the sets that are there, the calibration set first."""
-    names = sorted(one.name for one in folder.iterdir() if one.is_dir())
-    return sorted(names, key=lambda name: name != CALIBRATION)
-
-
-def read(folder: Path, name: str, *, run: str = "BM25") -> Dataset:
-    """Read a set with one retriever's candidates."""
-    runs = [folder / name / "rerank" / f"{run}.jsonl", *(folder / name).glob("candidates/*.trec")]
-    return sources.read(folder / name, run=next(one for one in runs if one.is_file()))
-
-
-def asked(folder: Path, name: str, trunk: Trunk, *, sample: int, seed: int = 0) -> list[Asked]:
-    """Draw queries of a set, with their first 100 candidates; none that takes half of a pair."""
-    found = read(folder, name)
-    most = trunk.max_tokens // 2
-    short = tuple(one for one in found.topics if len(trunk.tokenizer.query(one.query)) <= most)
-    found = replace(found, topics=short)
-    chosen = datasets.shorten(datasets.sample(found, sample, seed=seed), 100)
-    return [_asked(name, topic, found.qrels.get(topic.qid, {})) for topic in chosen.topics]
-
-
-def _asked(name: str, topic: Topic, relevances: Mapping[str, int]) -> Asked:
-    seen: dict[str, int] = {}
-    for place, one in enumerate(topic.candidates):
-        if one.text and one.text.strip():
-            seen.setdefault(one.text, place)
-    places = list(seen.values())
-    priors = tuple(topic.candidates[i].prior or 0.0 for i in places)
-    docids = tuple(topic.docids[i] for i in places)
-    return Asked(name, Question(topic.query, tuple(seen), priors), docids, relevances)
-
-
 def run(
     trunk: Trunk,
     queries: Sequence[Asked],
+    seen: Sequence[Observed],
     how: Plan,
     costs: Sequence[float],
-    progress: Callable[[], None],
 ) -> Replay:
-    """Calibrate on one half of the queries, keep the other half to measure on."""
-    seen = observe(trunk, [one.question for one in queries], progress=progress)
+    """Calibrate on one half of the observed queries, keep the other half to measure on."""
     ranks: dict[str, int] = {}
     calibrating: list[int] = []
     for place, one in enumerate(queries):
@@ -118,19 +66,11 @@ def run(
         if one.collection == CALIBRATION or ranks[one.collection] % 2:
             calibrating.append(place)
     rest = [place for place in range(len(queries)) if place not in set(calibrating)]
-    shaped = {
-        alpha: certify(
-            trunk,
-            [queries[i].question for i in calibrating],
-            [seen[i] for i in calibrating],
-            replace(how, alpha=alpha),
-            costs=costs,
-        )
-        for alpha in dict.fromkeys((how.alpha, *ALPHAS))
-    }
-    done = shaped[how.alpha]
+    questions = [queries[i].question for i in calibrating]
+    done = certify(trunk, questions, [seen[i] for i in calibrating], how, costs=costs)
     heads = [one.head for one in done.fitted]
     cases = [case_of(one, heads, trunk, how, done.probability) for one in seen]
+    shaping = [cases[calibrating[i]] for i in halves(len(calibrating), how.seed)[0]]
     whole = np.array([ndcg(one.full, q) for one, q in zip(cases, queries, strict=True)])
     before = np.array([ndcg(range(len(q.docids)), q) for q in queries])
     sets: dict[str, Mapping[str, float]] = {}
@@ -143,10 +83,9 @@ def run(
         }
     return Replay(
         done,
-        shaped,
+        {alpha: _reshaped(done, shaping, replace(how, alpha=alpha), costs) for alpha in ALPHAS},
         how,
         tuple(costs),
-        tuple((cases[i], queries[i]) for i in calibrating if np.isfinite(whole[i])),
         tuple(cases[i] for i in rest),
         tuple(queries[i] for i in rest),
         float(np.nanmean(whole[rest])),
@@ -155,33 +94,19 @@ def run(
     )
 
 
-def ndcg(order: Sequence[int] | NDArray[np.intp], query: Asked, k: int = 10) -> float:
-    """Measure nDCG@10 with linear gains; not a number where nothing relevant is judged."""
-    ideal = np.array(sorted(query.relevances.values(), reverse=True)[:k], dtype=np.float64)
-    gains = np.array([query.relevances.get(query.docids[i], 0) for i in order[:k]])
-    discounts = 1.0 / np.log2(np.arange(2, k + 2))
-    best = float((ideal * discounts[: len(ideal)]).sum())
-    return float((gains * discounts[: len(gains)]).sum()) / best if best > 0.0 else float("nan")
-
-
-def table(one: Replay) -> list[Measured]:
-    """Measure every way of doing less."""
-    rows = [_measured(one, "whole model", "", [replay(c, None, one.how) for c in one.cases])]
-    rows += [row for method in ("crc", "ucb") for row in _certified(one, method)]
-    rows.append(
-        _exits(one, "exits, mean regret 0.01 when calibrated", limits_at(one, one.how.alpha))
-    )
-    for chosen_by, choose in CHOICES.items():
-        row = cascade(one, *choose(one))
-        rows.append(replace(row, way=f"{row.way}, chosen by {chosen_by}"))
+def table(one: Replay, first: Replay) -> list[Measured]:
+    """Measure every way of doing less; `first` is the same of the first exit alone."""
+    rows = [measured(one, "whole model", "", [replay(c, None, one.how) for c in one.cases], 1.0)]
+    for exits, name in ((one, "exits"), (first, "first exit > whole")):
+        rows += [row for method in ("crc", "ucb") for row in _certified(exits, name, method)]
     for count in DEPTHS:
-        outcomes = [_shallow(one, c, [count], 0) for c in one.cases]
-        rows.append(_measured(one, "fixed depth", str(count), outcomes, whole_pairs=True))
+        outcomes = [counted(one, c, [count], 0) for c in one.cases]
+        spent = float(np.mean([outcome.shares[0] for outcome in outcomes]))
+        rows.append(measured(one, "fixed depth", str(count), outcomes, spent))
     for place, fitted in enumerate(one.done.fitted):
         outcomes = [_at_layer(one, c, place) for c in one.cases]
-        share = sum(one.costs[: place + 1]) / sum(one.costs)
-        row = _measured(one, "fixed layer", str(fitted.head.layer), outcomes, whole_pairs=True)
-        rows.append(_with_speedup(row, 1.0 / share))
+        spent = sum(one.costs[: place + 1]) / sum(one.costs)
+        rows.append(measured(one, "fixed layer", str(fitted.head.layer), outcomes, spent))
     return rows
 
 
@@ -190,67 +115,13 @@ def curve(one: Replay) -> list[Measured]:
     return [_exits(one, "exits", limits(one, level)) for level in one.done.exits.levels[::2]]
 
 
-def cascades(one: Replay) -> list[Measured]:
-    """Measure the first exit, then the whole model, at every setting."""
-    return [cascade(one, mass, keep) for mass, keep in itertools.product(MASSES, KEEPS)]
-
-
-def cascade(one: Replay, mass: float, keep: int) -> Measured:
-    """Measure the first exit over an adaptive depth, then the whole model over `keep`."""
-    outcomes = [_cascaded(one, c, mass, keep) for c in one.cases]
-    row = _measured(one, "first exit > whole", f"mass {mass:g}, keep {keep}", outcomes)
-    return _with_speedup(row, 1.0 / _cascade_work(one, outcomes))
-
-
-def by_regret(one: Replay) -> tuple[float, int]:
-    """Choose the cheapest cascade whose mean regret on the calibration queries is alpha at most."""
-
-    def loses(mass: float, keep: int) -> float:
-        cases = one.done.cases
-        return float(
-            np.mean([loss_of(c, _cascaded(one, c, mass, keep).order, one.how) for c in cases])
-        )
-
-    return _cheapest(one, loses)
-
-
-def by_labels(one: Replay) -> tuple[float, int]:
-    """Choose the cheapest cascade whose judged nDCG@10 falls by alpha at most when calibrated."""
-    whole = np.mean([ndcg(case.full, query) for case, query in one.known])
-
-    def loses(mass: float, keep: int) -> float:
-        orders = [(_cascaded(one, case, mass, keep).order, query) for case, query in one.known]
-        return float(1.0 - np.mean([ndcg(*pair) for pair in orders]) / whole)
-
-    return _cheapest(one, loses)
-
-
-CHOICES = {"regret": by_regret, "labels": by_labels}
-
-
-def _cheapest(one: Replay, loses: Callable[[float, int], float]) -> tuple[float, int]:
-    found: list[tuple[float, float, int]] = []
-    for mass, keep in itertools.product(MASSES, KEEPS):
-        if loses(mass, keep) <= one.how.alpha:
-            outcomes = [_cascaded(one, case, mass, keep) for case, _ in one.known]
-            found.append((_cascade_work(one, outcomes), mass, keep))
-    return min(found)[1:] if found else (MASSES[-1], KEEPS[-1])
-
-
 def certified(one: Replay, method: str, alpha: float) -> Limits | None:
     """Give the boldest limits that are certified for `alpha`; None where nothing is."""
-    exits = one.shaped[alpha].exits
+    exits = one.shaped[alpha]
     choice = risk.choose(exits.losses, alpha, method=method)  # type: ignore[arg-type]
     if choice.place is None:
         return None
     return exits.shape.at(float(exits.levels[choice.place]), one.how.top_k)
-
-
-def limits_at(one: Replay, alpha: float) -> Limits:
-    """Give the boldest limits whose mean regret on the calibration queries is `alpha` at most."""
-    means = one.done.exits.losses.mean(axis=0)
-    boldest = max(0, int((means <= alpha).cumprod().sum()) - 1)
-    return limits(one, float(one.done.exits.levels[boldest]))
 
 
 def limits(one: Replay, level: float) -> Limits:
@@ -289,10 +160,19 @@ def splits(one: Replay, seed: int = 0) -> list[dict[str, object]]:
     return rows
 
 
-def _certified(one: Replay, method: str) -> list[Measured]:
+def _reshaped(
+    done: Calibrated, shaping: Sequence[Case], how: Plan, costs: Sequence[float]
+) -> Exits:
+    """Give the exits as they are made for another loss."""
+    deviations = [one.deviation for one in done.fitted]
+    shape, losses = shaped(shaping, done.cases, deviations, costs, how)
+    return replace(done.exits, shape=shape, losses=losses)
+
+
+def _certified(one: Replay, name: str, method: str) -> list[Measured]:
     found = {alpha: certified(one, method, alpha) for alpha in ALPHAS}
     return [
-        _exits(one, f"exits, {method} {alpha:g}", within)
+        _exits(one, f"{name}, {method} {alpha:g}", within)
         for alpha, within in found.items()
         if within is not None
     ]
@@ -303,15 +183,11 @@ def _exits(one: Replay, way: str, within: Limits) -> Measured:
     setting = f"{within.margins[0]:.2f}"
     if within.depth is not None:
         setting += f", first {within.depth}"
-    return _measured(one, way, setting, outcomes)
+    return measured(one, way, setting, outcomes, spent_on(outcomes, one.costs))
 
 
-def _cascaded(one: Replay, c: Case, mass: float, keep: int) -> Outcome:
-    count = depth(MassDepth(mass, min=one.how.top_k), c.first_stage or (None,) * len(c.final))
-    return _shallow(one, c, [count, keep], 1)
-
-
-def _shallow(one: Replay, c: Case, counts: Sequence[int], exits: int) -> Outcome:
+def counted(one: Replay, c: Case, counts: Sequence[int], exits: int) -> Outcome:
+    """Replay a case with `exits` exits, so many candidates at each stage."""
     return simulate(
         c.levels[:exits],
         c.final,
@@ -332,32 +208,17 @@ def _at_layer(one: Replay, c: Case, place: int) -> Outcome:
     )
 
 
-def _cascade_work(one: Replay, outcomes: Sequence[Outcome]) -> float:
-    merged = (one.costs[0], sum(one.costs[1:]))
-    return float(np.mean([work(outcome, merged) for outcome in outcomes]))
+def spent_on(outcomes: Sequence[Outcome], costs: Sequence[float]) -> float:
+    """Give the mean work of outcomes, as a share of the whole model's on all candidates."""
+    return float(np.mean([work(outcome, costs) for outcome in outcomes]))
 
 
-def _measured(
-    one: Replay,
-    way: str,
-    setting: str,
-    outcomes: Sequence[Outcome],
-    *,
-    whole_pairs: bool = False,
+def measured(
+    one: Replay, way: str, setting: str, outcomes: Sequence[Outcome], spent: float
 ) -> Measured:
+    """Measure what outcomes give, `spent` being their share of the whole model's work."""
     pairs = list(zip(one.cases, outcomes, one.asked, strict=True))
-    values = [ndcg(outcome.order, query) for _, outcome, query in pairs]
-    losses = [loss_of(c, outcome.order, one.how) for c, outcome, _ in pairs]
-    if whole_pairs:
-        spent = float(np.mean([outcome.shares[0] for outcome in outcomes]))
-    elif len(outcomes[0].shares) == len(one.costs):
-        spent = float(np.mean([work(outcome, one.costs) for outcome in outcomes]))
-    else:
-        spent = 1.0
-    mean = float(np.nanmean(values))
+    mean = float(np.nanmean([ndcg(outcome.order, query) for _, outcome, query in pairs]))
+    regret = float(np.mean([loss_of(c, outcome.order, one.how) for c, outcome, _ in pairs]))
     lost = 100.0 * (1.0 - mean / one.whole)
-    return Measured(way, setting, 1.0 / spent, mean, lost, float(np.mean(losses)))
-
-
-def _with_speedup(row: Measured, speedup: float) -> Measured:
-    return Measured(row.way, row.setting, speedup, row.ndcg, row.loss_percent, row.regret)
+    return Measured(way, setting, 1.0 / spent, mean, lost, regret)

@@ -108,11 +108,8 @@ def certify(
     deviations = [one.deviation for one in fitted]
     probability = how.probability or _typical([observed[i] for i in first], how.top_k)
     cases = [case_of(one, heads, trunk, how, probability) for one in observed]
-    shape = _shape([cases[i] for i in first], deviations, costs, how)
     held = [cases[i] for i in second]
-    losses = np.array(
-        [[_loss(case, shape.at(level, how.top_k), how) for level in _LEVELS] for case in held]
-    )
+    shape, losses = shaped([cases[i] for i in first], held, deviations, costs, how)
     exits = Exits(
         subject(trunk.files, trunk.max_tokens, how.prior_weight),
         tuple(heads),
@@ -129,6 +126,22 @@ def certify(
         facts=_facts(trunk, questions, fitted, how),
     )
     return Calibrated(exits, tuple(fitted), tuple(held), probability)
+
+
+def shaped(
+    cases: Sequence[Case],
+    held: Sequence[Case],
+    deviations: Sequence[float],
+    costs: Sequence[float],
+    how: Plan,
+) -> tuple[Shape, Floats]:
+    """Choose the limits' shape by `cases`; also measure what its levels lose on those `held` out.
+
+    `deviations` are the heads' residual ones; losses are [held, levels].
+    """
+    shape = _shape(cases, deviations, costs, how)
+    losses = [[_loss(case, shape.at(level, how.top_k), how) for level in _LEVELS] for case in held]
+    return shape, np.array(losses)
 
 
 def halves(count: int, seed: int) -> tuple[list[int], list[int]]:
