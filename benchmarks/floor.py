@@ -37,7 +37,7 @@ CASES = (
     ("base", "skewed-10", 2),
 )
 ROUNDS = 5
-KINDS = {"BiasGelu": "GELU", "LayerNormalization": "norms and sums", "Add": "norms and sums"}
+KINDS = {"Gelu": "GELU", "LayerNormalization": "norms and sums", "Add": "norms and sums"}
 PARTS = (
     "products",
     "attention besides its product",

@@ -124,13 +124,9 @@ async def run(
         try:
             scorer = parting.permitted(_fitted(stage, course), permit, query, passages)
             if course.stop is not None and place == 0 and not isinstance(scorer, Parted):
+                priors = course.priors[: len(passages)]
                 scored = await tiers.score(
-                    scorer,
-                    query,
-                    passages,
-                    course.priors[: len(passages)],
-                    course.stop,
-                    deadline_s=limit_s,
+                    scorer, query, passages, priors, course.stop, deadline_s=limit_s
                 )
             else:
                 scored = await scorer.score(query, passages, state=state, deadline_s=limit_s)

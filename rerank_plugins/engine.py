@@ -208,13 +208,7 @@ async def rerank(
     order = fusion.merge(*answer.orders(chosen, standing, hits))
     hits = answer.without_foreign_scores(setup.stages, hits)
     ended = clock()
-    decisions = [*chosen.decisions, *effort.decisions, *standing.decisions]
-    if outage is not None:
-        decisions.insert(0, Decision("queue", outage, len(request.candidates)))
-    if fused:
-        decisions.append(Decision("fuse", Code.FUSED, fused))
-    if chosen.texts and not standing.scored:
-        decisions.append(Decision("fuse", Code.PASS_THROUGH, len(request.candidates)))
+    decisions = _decisions(len(request.candidates), chosen, effort, standing, outage, fused)
     timings = (
         Timing("queue", started - submitted_s),
         Timing("select", selected - started),
@@ -228,7 +222,7 @@ async def rerank(
         request_id=request_id,
         model=setup.model,
         timings=timings,
-        decisions=tuple(decisions),
+        decisions=decisions,
         usage=standing.usage,
         degraded=any(decision.code in DEGRADING for decision in decisions),
         stages=tuple(standing.runs),
@@ -270,6 +264,26 @@ def _plan(
     for i, count in zip(places, effort.counts, strict=True):
         counts[i] = count
     return replace(effort, counts=tuple(counts))
+
+
+def _decisions(  # noqa: PLR0917 - all that decided, in the order of the data path
+    candidates: int,
+    chosen: Shortlist,
+    effort: Effort,
+    standing: Standing,
+    outage: Code | None,
+    fused: int,
+) -> tuple[Decision, ...]:
+    """Put in order what was decided on the way, `fused` candidates having got a fused score."""
+    scored = bool(standing.scored) or not chosen.texts
+    return (
+        *(() if outage is None else (Decision("queue", outage, candidates),)),
+        *chosen.decisions,
+        *effort.decisions,
+        *standing.decisions,
+        *((Decision("fuse", Code.FUSED, fused),) if fused else ()),
+        *(() if scored else (Decision("fuse", Code.PASS_THROUGH, candidates),)),
+    )
 
 
 def _raise_if_strict(setup: Setup, request: Request, chosen: Shortlist, standing: Standing) -> None:

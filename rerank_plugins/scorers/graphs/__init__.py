@@ -1,8 +1,9 @@
 """Run a model's graph in its fastest exact form: rewritten, proved equal, kept on disk."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from ...errors import ModelError
 from ..session import Graph, Provider, open_graph, score_output
@@ -13,6 +14,10 @@ from . import cache
 _MAX_BYTES = 1536 * 2**20
 # The fused operators have kernels there; elsewhere they would fall back to the CPU one by one.
 _PROVIDERS = frozenset({"CPUExecutionProvider", "CUDAExecutionProvider"})
+
+
+Made: TypeAlias = tuple[Graph, bytes] | str
+"""A graph that was made, opened and as a file, or why it could not be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,20 +52,11 @@ def prepare(
 
     if too_big := oversized(path):
         return Prepared(opened(path), too_big)
-    name = cache.key(path, runtime(provider)) if folder is not None else ""
-    if folder is not None:
-        found = known(folder, name, opened)
-        if found is not None:
-            return Prepared(found, key=name)
-        reason = cache.note(folder, name)
-        if reason is not None:
-            return Prepared(opened(path), reason, name)
-    prepared, data = _rewritten(path, provider, probes, opened)
-    if folder is not None and data is not None:
-        cache.write(folder / f"{name}.onnx", data)
-    elif folder is not None:
-        cache.write(folder / f"{name}.txt", prepared.note.encode())
-    return replace(prepared, key=name)
+    name = "" if folder is None else cache.key(path, runtime(provider))
+    found = once(folder, name, lambda: _rewritten(path, provider, probes, opened), opened)
+    if isinstance(found, str):
+        return Prepared(opened(path), found, name)
+    return Prepared(found, key=name)
 
 
 def runtime(provider: Provider) -> str:
@@ -76,17 +72,29 @@ def oversized(path: Path) -> str:
     return f"{size >> 20} MB are too many to rewrite at load" if size > _MAX_BYTES else ""
 
 
-def known(folder: Path, name: str, opened: Callable[[Path], Graph]) -> Graph | None:
-    """Open a graph that an earlier process left, None where there is none."""
+def once(
+    folder: Path | None, name: str, make: Callable[[], Made], opened: Callable[[Path], Graph]
+) -> Graph | str:
+    """Open a graph that an earlier process left, or make and keep it, or why there is none."""
+    if folder is None:
+        made = make()
+        return made if isinstance(made, str) else made[0]
     path = folder / f"{name}.onnx"
-    if not cache.touch(path):
-        return None
-    try:
-        return opened(path)
-    except ModelError:
-        # Damaged on disk: made again below.
-        cache.discard(path)
-        return None
+    if cache.touch(path):
+        try:
+            return opened(path)
+        except ModelError:
+            # Damaged on disk: made again below.
+            cache.discard(path)
+    reason = cache.note(folder, name)
+    if reason is not None:
+        return reason
+    made = make()
+    if isinstance(made, str):
+        cache.write(folder / f"{name}.txt", made.encode())
+        return made
+    cache.write(path, made[1])
+    return made[0]
 
 
 def _rewritten(
@@ -94,33 +102,28 @@ def _rewritten(
     provider: Provider,
     probes: Callable[[], Sequence[PairArrays]],
     opened: Callable[[Path | bytes], Graph],
-) -> tuple[Prepared, bytes | None]:
+) -> Made:
     from .load import load
     from .rewrite import rewrite
     from .verify import compare
 
-    def as_exported(note: str) -> tuple[Prepared, None]:
-        return Prepared(opened(path), note), None
-
     if provider != "cpu" and (here := opened(path).provider) not in _PROVIDERS:
-        return as_exported(f"{here} has no kernels for fused operators")
+        return f"{here} has no kernels for fused operators"
     try:
         # Parity is to what the file says, not to what the runtime makes of it.
         original = open_graph(path, literal=True)
         model = load(path)
     except Exception as error:  # noqa: BLE001 - what onnxruntime runs, onnx may still refuse
-        return as_exported(f"the graph cannot be read for rewriting: {error}")
+        return f"the graph cannot be read for rewriting: {error}"
     done = rewrite(model, [score_output([one.name for one in model.graph.output])])
     if not done.layers and not done.dequantised:
-        return as_exported("no encoder layer was recognised")
+        return "no encoder layer was recognised"
     data = model.SerializeToString()
     try:
         graph = opened(data)
         parity = compare(original, graph, probes())
     except Exception as error:  # noqa: BLE001 - whatever a runtime raises, the original runs
-        return as_exported(f"the rewritten graph fails: {error}")
+        return f"the rewritten graph fails: {error}"
     if not parity.equal:
-        return as_exported(
-            f"the rewritten graph's scores differ by {parity.difference:.1e} of their spread"
-        )
-    return Prepared(graph), data
+        return f"the rewritten graph's scores differ by {parity.difference:.1e} of their spread"
+    return graph, data

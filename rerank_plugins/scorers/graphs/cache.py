@@ -14,7 +14,7 @@ from pathlib import Path
 from ..files import cpu_features, sha256
 
 # Raised with every change of the rewrites, so that no older result is used.
-_VERSION = 2
+_VERSION = 3
 # The least recently used files go first when the folder outgrows this.
 _MAX_BYTES = 4 * 2**30
 

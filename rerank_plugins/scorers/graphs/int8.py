@@ -6,7 +6,7 @@ from pathlib import Path
 from ..files import cpu_features
 from ..session import Graph, Provider, open_graph, score_output
 from ..tokens import PairArrays
-from . import Prepared, cache, known, oversized, runtime
+from . import Made, Prepared, cache, once, oversized, runtime
 
 # With these, products of 8 bits are added up without saturating.
 _SAFE = frozenset({"avx512_vnni", "avx_vnni", "arm64"})
@@ -33,16 +33,8 @@ def prepare(
     def opened(graph: Path | bytes) -> Graph:
         return open_graph(graph, intra_threads=intra_threads)
 
-    if folder is None:
-        made = _made(path, probes, opened)
-        return made if isinstance(made, str) else Prepared(made[0])
-    name = cache.key(path, f"{runtime(provider)} int8")
-    found = known(folder, name, opened) or cache.note(folder, name)
-    if found is None:
-        made = _made(path, probes, opened)
-        ending, data = (".txt", made.encode()) if isinstance(made, str) else (".onnx", made[1])
-        cache.write(folder / f"{name}{ending}", data)
-        found = made if isinstance(made, str) else made[0]
+    name = "" if folder is None else cache.key(path, f"{runtime(provider)} int8")
+    found = once(folder, name, lambda: _made(path, probes, opened), opened)
     return found if isinstance(found, str) else Prepared(found, key=name)
 
 
@@ -50,7 +42,7 @@ def _made(
     path: Path,
     probes: Callable[[], Sequence[PairArrays]],
     opened: Callable[[Path | bytes], Graph],
-) -> tuple[Graph, bytes] | str:
+) -> Made:
     from .load import load
     from .rewrite import rewrite
     from .rows import multiply

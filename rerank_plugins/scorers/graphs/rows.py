@@ -18,7 +18,7 @@ Codes: TypeAlias = NDArray[np.int8] | NDArray[np.uint8]
 
 _MIDDLE = 128
 # GELU gives at least -0.17, and what counts is far above: most codes go to positive values.
-_ZERO_AFTER = {"BiasGelu": 20, "FastGelu": 20}
+_ZERO_AFTER = {"Gelu": 20, "FastGelu": 20}
 # Rows of nothing but zeros.
 _LEAST_SCALE = 1e-30
 # From here on the axes of a reduction are an input.
