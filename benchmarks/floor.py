@@ -100,7 +100,11 @@ class Profiled:
         options.intra_op_num_threads = 1
         options.enable_profiling = True
         options.profile_file_prefix = f"{self._folder.name}/profile"
-        self.session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        provider = "CPUExecutionProvider"
+        left_out = list(session.UNHELPFUL[provider])
+        self.session = ort.InferenceSession(
+            graph, options, providers=[provider], disabled_optimizers=left_out
+        )
         self.inputs = [one.name for one in self.session.get_inputs()]
 
     def operators(self) -> dict[tuple[str, Size], tuple[int, float]]:

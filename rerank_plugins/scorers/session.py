@@ -28,8 +28,9 @@ _PROVIDERS: Mapping[str, str] = {
 _SETTINGS: Mapping[str, Mapping[str, str]] = {
     "CUDAExecutionProvider": {"use_tf32": "0", "arena_extend_strategy": "kSameAsRequested"},
 }
-# On CPUs the fused operator is slower than what it replaces; see `graphs.emit`.
-_UNHELPFUL: Mapping[str, Sequence[str]] = {"CPUExecutionProvider": ("BiasGeluFusion",)}
+UNHELPFUL: Mapping[str, Sequence[str]] = {"CPUExecutionProvider": ("BiasGeluFusion",)}
+"""The runtime's optimisations that are left out: on CPUs this one makes what it fuses slower."""
+
 # What "auto" tries, in order. Not TensorRT: it builds an engine per shape at first use.
 _AUTO = ("cuda", "coreml", "directml", "openvino", "cpu")
 # Scores are [pairs] or [pairs, columns].
@@ -123,7 +124,7 @@ def open_session(
             str(graph) if isinstance(graph, Path) else graph,
             options,
             providers=chosen,
-            disabled_optimizers=list(_UNHELPFUL.get(chosen[0][0], ())),
+            disabled_optimizers=list(UNHELPFUL.get(chosen[0][0], ())),
         )
     except Exception as error:
         message = (
