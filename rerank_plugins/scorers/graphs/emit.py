@@ -60,7 +60,7 @@ class Emitter:
 
         On CPUs the exact GELU runs apart from its bias: together (BiasGelu) they take a third
         longer, 2 % of a MiniLM-L6, for the same bits (onnxruntime 1.31, AVX-512); see
-        `session.open_session`, which keeps the runtime from fusing them.
+        `session.UNHELPFUL`, which keeps the runtime from fusing them.
         """
         stored = self.tensor(bias)
         if kind == "tanh":

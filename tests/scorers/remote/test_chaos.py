@@ -1,6 +1,5 @@
 """5,000 requests to a server that does everything wrong: every one is answered, in time."""
 
-import gc
 import json
 import logging
 import random
@@ -181,13 +180,11 @@ def asking(url: str) -> Iterator[Reranker]:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("unburdened")
 def test_every_request_is_answered_in_time_whatever_the_server_does(capsys):
     """A whole permutation within deadline + 50 ms, no candidate lost, no key seen."""
     leaks = Leaks()
     logging.getLogger().addHandler(leaks)
-    # What the test process holds besides (test runner, frameworks) is not collected over again.
-    gc.collect()
-    gc.freeze()
     with chaotic() as server, asking(server.stdout.readline().strip()) as reranker:
         with control() as clock:
             told = drive(reranker, random.Random(7))
@@ -199,7 +196,6 @@ def test_every_request_is_answered_in_time_whatever_the_server_does(capsys):
             reranker.rerank("red fox", ["a red fox"])
         server.stdin.write("end\n")
         done = json.loads(server.stdout.readline())
-    gc.unfreeze()
     logging.getLogger().removeHandler(leaks)
     late = np.array(told.ended) - told.deadlines
     own = late - clock.between(told.deadlines, told.ended) * (late > 0.0)

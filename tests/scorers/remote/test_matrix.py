@@ -1,6 +1,5 @@
 """Every provider, every fault, over real sockets: whatever comes, a whole order in time."""
 
-import gc
 import itertools
 import time
 
@@ -12,6 +11,8 @@ from rerank_plugins.testing import FakeRerankServer, Fault
 from rerank_plugins.testing.faults import HARMLESS
 
 from .serving import BEST_FIRST, PASSAGES, PROVIDERS, QUERY, SECRET, remote_first
+
+pytestmark = pytest.mark.usefixtures("unburdened")
 
 # A single one of these is over by the next attempt, within the budget.
 PASSING = {
@@ -64,13 +65,6 @@ QUICK = {"cohere", "bedrock", "google", "nvidia", "tei"}
 def provider(request):
     """Name each provider in turn."""
     return request.param
-
-
-@pytest.fixture(scope="module", autouse=True)
-def unburdened():
-    """Keep what tests before left out of collections, which took longer than a fallback's share."""
-    gc.collect()
-    gc.freeze()
 
 
 @pytest.fixture(scope="module")
