@@ -29,20 +29,22 @@ from clocked import Kept, Paired
 from judged import Asked
 from replayed import Measured, Replay
 
-from rerank_plugins import Reranker, Stage, config, exits, load
-from rerank_plugins.engine import Setup
+from rerank_plugins import Reranker, Stage, load
+from rerank_plugins.adaptive import exits
+from rerank_plugins.adaptive.exits import Plan
+from rerank_plugins.config.build import card_calibration, card_prior_weight
+from rerank_plugins.core.setup import Setup
 from rerank_plugins.errors import ConfigError
-from rerank_plugins.exits import Plan
-from rerank_plugins.keep import MarginKeep
-from rerank_plugins.scorers import artefact, trunk
-from rerank_plugins.scorers.artefact import Limits
-from rerank_plugins.scorers.files import EMBEDDED, ModelFiles, find
-from rerank_plugins.scorers.graphs.rewrite import rewrite
-from rerank_plugins.scorers.heads import Head, Probe, from_card
-from rerank_plugins.scorers.onnx import OnnxScorer
-from rerank_plugins.scorers.options import OnnxOptions
-from rerank_plugins.scorers.segments import segment_costs, stages_of
-from rerank_plugins.scorers.trunk import Trunk
+from rerank_plugins.rules.keep import MarginKeep
+from rerank_plugins.scoring.exits import calibration_file, segmented_model
+from rerank_plugins.scoring.exits.calibration_file import Limits
+from rerank_plugins.scoring.exits.heads import Head, Probe, from_card
+from rerank_plugins.scoring.exits.scorer import segment_costs, stages_of
+from rerank_plugins.scoring.exits.segmented_model import Trunk
+from rerank_plugins.scoring.models.files import EMBEDDED, ModelFiles, find
+from rerank_plugins.scoring.onnx.graph.rewrite import rewrite
+from rerank_plugins.scoring.onnx.options import OnnxOptions
+from rerank_plugins.scoring.onnx.scorer import OnnxScorer
 
 ROOT = Path(__file__).parent.parent
 CLOCK_SET = "trec-dl19"
@@ -60,7 +62,7 @@ def main() -> None:
     one, first = replay(made, how, started)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        artefact.save(one.done.exits, folder / "exits")
+        calibration_file.save(one.done.exits, folder / "exits")
         queries = judged.asked(how.data, CLOCK_SET, made, sample=1000)
         clock = {
             "the model": pairs(one, first, how, folder / "whole"),
@@ -106,9 +108,7 @@ def replay(made: Trunk, how: argparse.Namespace, started: float) -> tuple[Replay
         for query in judged.asked(how.data, name, made, sample=most.get(name, sample))
     ]
     card = made.files.card
-    plan = Plan(
-        prior_weight=config.card_prior_weight(card), probability=config.card_calibration(card)
-    )
+    plan = Plan(prior_weight=card_prior_weight(card), probability=card_calibration(card))
     done = 0
 
     def progress() -> None:
@@ -170,7 +170,7 @@ def mechanics(
         return []
     checkpoint.make("MiniLM-L12", folder)
     files = find(str(folder))
-    names = trunk.layers(files)
+    names = segmented_model.layers(files)
     width = checkpoint.GEOMETRIES["MiniLM-L12"][1]
     probe = Probe(np.zeros(width, np.float32), previous=0.0, log_rank=0.0, bias=0.0)
     heads = [Head(layer, names[layer], "probe", probe=probe) for layer in (4, 8)]

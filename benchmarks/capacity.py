@@ -23,7 +23,7 @@ from pathlib import Path
 import httpx
 import serving
 
-from rerank_plugins.capacity import sojourns
+from rerank_plugins.evaluation.capacity import sojourns
 from rerank_plugins.evaluation.latency import summarise
 
 HERE = Path(__file__).parent

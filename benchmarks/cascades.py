@@ -4,7 +4,7 @@ import itertools
 
 from replayed import Measured, Replay, counted, measured, spent_on
 
-from rerank_plugins.selection import MassDepth, depth
+from rerank_plugins.rules.selection import MassDepth, depth
 
 MASSES = (0.8, 0.85, 0.9, 0.95, 0.98, 1.0)
 KEEPS = (10, 12, 15, 20, 30, 40)

@@ -67,9 +67,9 @@ def _fill(model: hf.BertForSequenceClassification) -> bool:
     import onnx
 
     sys.path.insert(0, str(ROOT))
-    from rerank_plugins.scorers.graphs.dequantise import dequantise
-    from rerank_plugins.scorers.graphs.layers import find
-    from rerank_plugins.scorers.graphs.read import Reading
+    from rerank_plugins.scoring.onnx.graph.dequantise import dequantise
+    from rerank_plugins.scoring.onnx.graph.read import Reading
+    from rerank_plugins.scoring.onnx.graph.recognise import find
 
     proto = onnx.load(EMBEDDED / "model.onnx")
     dequantise(proto)

@@ -10,9 +10,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from replayed import Measured, Replay
 
-from rerank_plugins import selection
-from rerank_plugins.calibration import apply
-from rerank_plugins.selection import Cut, GapCut, MassCut, NullCut, ProbabilityCut
+from rerank_plugins.rules import selection
+from rerank_plugins.rules.calibration import apply
+from rerank_plugins.rules.selection import Cut, GapCut, MassCut, NullCut, ProbabilityCut
 
 
 def cascades(

@@ -21,8 +21,12 @@ from streams import HALVES, MODEL, SNAPSHOT, Asked, asking, document, half, load
 from tables import Row, choosing, markdown
 from thresholds import Stream, Thresholds, Tried
 
-from rerank_plugins import config, drift, fusion, guarded
-from rerank_plugins.drift import (
+from rerank_plugins.config.build import build_setup
+from rerank_plugins.config.read import parse_settings
+from rerank_plugins.core import with_guard
+from rerank_plugins.core.setup import Setup
+from rerank_plugins.quality import drift
+from rerank_plugins.quality.drift import (
     Feature,
     Finding,
     Observation,
@@ -32,9 +36,9 @@ from rerank_plugins.drift import (
     Window,
     canaries,
 )
-from rerank_plugins.engine import Setup
-from rerank_plugins.scorers.files import EMBEDDED
-from rerank_plugins.scorers.scheduler import Scheduler
+from rerank_plugins.rules import fusion
+from rerank_plugins.scoring.models.files import EMBEDDED
+from rerank_plugins.scoring.runtime.scheduler import Scheduler
 
 # At most as many distinct queries a window; smaller sets give what they have.
 WINDOW = 40
@@ -107,13 +111,13 @@ def quality(one: Asked) -> tuple[float, float, float]:
 def fixed_pairs(model: str | Path) -> list[float]:
     """Score the canaries."""
     with contextlib.closing(Scheduler(1)) as scheduler:
-        return guarded.canaries(_alone(model), scheduler)
+        return with_guard.canaries(_alone(model), scheduler)
 
 
 def templated_pairs(query: Callable[[str], str], passage: Callable[[str], str]) -> list[float]:
     """Score the canaries as a service would whose own settings hold a template."""
     with contextlib.closing(Scheduler(1)) as scheduler:
-        score = guarded.apart(_alone(EMBEDDED), scheduler)
+        score = with_guard.apart(_alone(EMBEDDED), scheduler)
         return [
             score(query(asked), passage(text))
             for asked, texts in canaries.CANARIES
@@ -160,7 +164,7 @@ def rows(tried: Tried, choices: Mapping[str, Thresholds]) -> Iterator[Row]:
 
 def _alone(model: str | Path) -> Setup:
     stage = {"scorer": str(model), "precision": "fp32"}
-    return config.build(config.parse({"stages": [stage]}, "a benchmark"))
+    return build_setup(parse_settings({"stages": [stage]}, "a benchmark"))
 
 
 def _dcg(grades: np.ndarray) -> float:

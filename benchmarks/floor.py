@@ -25,9 +25,9 @@ from text import workload
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from rerank_plugins import load
-from rerank_plugins.scorers import graphs, session
-from rerank_plugins.scorers.graphs import cache
-from rerank_plugins.scorers.tokens import PairArrays
+from rerank_plugins.scoring.onnx import session
+from rerank_plugins.scoring.onnx.graph import cache, prepare
+from rerank_plugins.scoring.text.tokenizer import PairArrays
 
 # Weights, passages, and how many draws of their lengths.
 CASES = (
@@ -176,7 +176,7 @@ def measure(model: Path, name: str, draw: int) -> Counter[str]:
     scorer = reranker.setup.stages[0].scorer
     workers = scorer.pace.workers
     watched = scorer.graph = Watched(scorer.graph)
-    key = graphs.prepare(model, tuple, folder=cache.directory()).key
+    key = prepare.prepare(model, tuple, folder=cache.directory()).key
     trial, whole = (Profiled(str(cache.directory() / f"{key}.onnx")) for _ in range(2))
 
     def rerank() -> Counter[str]:

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from rerank_plugins.evaluation import datasets, sources
+from rerank_plugins.adaptive.exits import Question
+from rerank_plugins.evaluation import datasets, loader
 from rerank_plugins.evaluation.datasets import Dataset, Topic
-from rerank_plugins.exits import Question
-from rerank_plugins.scorers.trunk import Trunk
+from rerank_plugins.scoring.exits.segmented_model import Trunk
 
 CALIBRATION = "trec-dl22"
 
@@ -34,7 +34,7 @@ def collections(folder: Path) -> list[str]:
 def read(folder: Path, name: str, *, run: str = "BM25") -> Dataset:
     """Read a set with one retriever's candidates."""
     runs = [folder / name / "rerank" / f"{run}.jsonl", *(folder / name).glob("candidates/*.trec")]
-    return sources.read(folder / name, run=next(one for one in runs if one.is_file()))
+    return loader.read(folder / name, run=next(one for one in runs if one.is_file()))
 
 
 def asked(folder: Path, name: str, trunk: Trunk, *, sample: int, seed: int = 0) -> list[Asked]:

@@ -37,12 +37,15 @@ def ours(folder: Path, **options: object) -> Score:
 def thread_per_request(folder: Path) -> Score:
     """The same rewritten graph and batches, each request's run one by one in its own thread."""
     sys.path.insert(0, str(Path(__file__).parent.parent))
-    from rerank_plugins.batching import plan
-    from rerank_plugins.scorers import onnx, pairs
-    from rerank_plugins.scorers.files import find
-    from rerank_plugins.scorers.options import OnnxOptions
+    from rerank_plugins.rules.batching import plan
+    from rerank_plugins.scoring.models.files import find
+    from rerank_plugins.scoring.onnx import scorer
+    from rerank_plugins.scoring.onnx.options import OnnxOptions
+    from rerank_plugins.scoring.text import pairs
 
-    scorer = onnx.OnnxScorer(find(folder / "onnx" / "model.onnx"), OnnxOptions(token_cache_bytes=0))
+    scorer = scorer.OnnxScorer(
+        find(folder / "onnx" / "model.onnx"), OnnxOptions(token_cache_bytes=0)
+    )
     scorer.warm_up()
 
     def score(query: str, passages: Sequence[str]) -> Sequence[float]:
@@ -135,7 +138,7 @@ def openvino_our_batching(folder: Path) -> Score:
     from tokenizers import Tokenizer
 
     sys.path.insert(0, str(Path(__file__).parent.parent))
-    from rerank_plugins.batching import plan
+    from rerank_plugins.rules.batching import plan
 
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.enable_truncation(512)

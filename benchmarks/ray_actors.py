@@ -18,7 +18,7 @@ from pathlib import Path
 
 import ray
 
-from rerank_plugins.ray_app import RayOptions, rerank_dataset
+from rerank_plugins.serving.ray import RayOptions, rerank_dataset
 
 CORPUS = Path(__file__).parent.parent / "examples" / "corpus" / "python-docs.jsonl"
 

@@ -10,11 +10,19 @@ from dataclasses import dataclass, replace
 import numpy as np
 from judged import CALIBRATION, Asked, ndcg
 
-from rerank_plugins import risk
-from rerank_plugins.exits import Calibrated, Observed, Outcome, Plan, certify, simulate
-from rerank_plugins.exits.calibrate import Case, case_of, halves, loss_of, replay, shaped, work
-from rerank_plugins.scorers.artefact import Exits, Limits
-from rerank_plugins.scorers.trunk import Trunk
+from rerank_plugins.adaptive.exits import Calibrated, Observed, Outcome, Plan, certify, simulate
+from rerank_plugins.adaptive.exits.calibrate import (
+    Case,
+    case_of,
+    halves,
+    loss_of,
+    replay,
+    shaped,
+    work,
+)
+from rerank_plugins.rules import risk_control
+from rerank_plugins.scoring.exits.calibration_file import Exits, Limits
+from rerank_plugins.scoring.exits.segmented_model import Trunk
 
 DEPTHS = (20, 30, 50, 75)
 ALPHAS = (0.01, 0.02, 0.03, 0.05)
@@ -118,7 +126,7 @@ def curve(one: Replay) -> list[Measured]:
 def certified(one: Replay, method: str, alpha: float) -> Limits | None:
     """Give the boldest limits that are certified for `alpha`; None where nothing is."""
     exits = one.shaped[alpha]
-    choice = risk.choose(exits.losses, alpha, method=method)  # type: ignore[arg-type]
+    choice = risk_control.choose(exits.losses, alpha, method=method)  # type: ignore[arg-type]
     if choice.place is None:
         return None
     return exits.shape.at(float(exits.levels[choice.place]), one.how.top_k)
@@ -144,7 +152,7 @@ def splits(one: Replay, seed: int = 0) -> list[dict[str, object]]:
         for _ in range(SPLITS):
             order = random.permutation(len(pool))
             half = len(pool) // 2
-            place = risk.choose(pool[order[:half]], alpha, method=method).place  # type: ignore[arg-type]
+            place = risk_control.choose(pool[order[:half]], alpha, method=method).place  # type: ignore[arg-type]
             # Where nothing can be certified everything runs in full, which loses nothing.
             realised.append(0.0 if place is None else float(pool[order[half:], place].mean()))
         rows.append(

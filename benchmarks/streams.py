@@ -15,10 +15,11 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from rerank_plugins import Candidate, Reranker, drift
+from rerank_plugins import Candidate, Reranker
 from rerank_plugins.evaluation import datasets
 from rerank_plugins.evaluation.datasets import Dataset, Topic
-from rerank_plugins.scorers.files import EMBEDDED
+from rerank_plugins.quality import drift
+from rerank_plugins.scoring.models.files import EMBEDDED
 
 DEPTH = 30
 NULLS = 4

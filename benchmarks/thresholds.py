@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rerank_plugins import drift
-from rerank_plugins.drift import Report, Watch
-from rerank_plugins.guard import GuardOptions
-from rerank_plugins.guard.resolve import Resolve
+from rerank_plugins.quality import drift
+from rerank_plugins.quality.drift import Report, Watch
+from rerank_plugins.quality.guard import GuardOptions
+from rerank_plugins.quality.guard.stance import Resolve
 
 AGREEMENT = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2)
 SEPARATION = (0.05, 0.15, 0.25, 0.35, 0.45, 0.55)

@@ -16,9 +16,9 @@ from traces import tables
 
 from rerank_plugins import errors
 from rerank_plugins.cli import application
+from rerank_plugins.config.schema import Settings
 from rerank_plugins.records import Code
-from rerank_plugins.registry import KNOWN
-from rerank_plugins.settings import Settings
+from rerank_plugins.scoring.models.registry import KNOWN
 
 DOCS = Path(__file__).parent
 _MODEL_COLUMNS = (

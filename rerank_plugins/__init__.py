@@ -1,11 +1,11 @@
 """Rerank passages for retrieval-augmented generation: fast, bounded in time, and explained."""
 
-from .cascade import Stage
+from .core.stage import Stage
 from .errors import RerankError
-from .policy import Policy
 from .records import Budget, Candidate, Hit, Request, Result
 from .reranker import Reranker, load
-from .scorers import Scorer
+from .rules.residency import Policy
+from .scoring import Scorer
 
 __all__ = [
     "Budget",

@@ -12,19 +12,21 @@ from typing import Literal, Self
 from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import TracerProvider
 
-from . import auditing, beside, engine, guarded, validity
-from .cascade import Stage
-from .engine import Setup, WhenCold
+from .config import arguments
+from .core import exit_auditor, pipeline, with_guard
+from .core.request import check_feedback, check_request, make_request
+from .core.setup import Setup, WhenCold
+from .core.stage import Stage
+from .core.warm_up import Readiness, once_warm
 from .errors import Overloaded
-from .passages import Fold
-from .policy import Policy
-from .readiness import Readiness, once_warm
 from .records import Candidate, Code, Request, Result
-from .scorers import cores
-from .scorers.files import EMBEDDED, Precision
-from .scorers.pairs import Long
-from .scorers.scheduler import Scheduler
-from .scorers.session import Provider
+from .rules.residency import Policy
+from .rules.windows import Fold
+from .scoring.models.files import EMBEDDED, Precision
+from .scoring.onnx.session import Provider
+from .scoring.runtime import process
+from .scoring.runtime.scheduler import Scheduler
+from .scoring.text.pairs import Long
 from .telemetry import Redact, Telemetry, Trace
 
 
@@ -74,9 +76,13 @@ class Reranker:
         redact: Redact | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        from . import config  # pydantic is a third of the import time
+        # pydantic is a third of the import time
 
-        beside.check(locals(), Reranker.__init__.__kwdefaults__ or {})
+        # Here, because pydantic is a third of the import time.
+        from .config.build import build_setup
+        from .config.read import parse_settings
+
+        arguments.check(locals(), Reranker.__init__.__kwdefaults__ or {})
         common: dict[str, object] = {
             "budget": {"time_ms": budget_ms},
             "selection": {"depth": depth, "top_k": top_k},
@@ -87,8 +93,8 @@ class Reranker:
         if isinstance(model, Setup):
             self.setup = model
         elif stages is not None:
-            settings = config.parse(common, "Reranker(...)")
-            self.setup = config.build(settings, stages=tuple(stages), policy=policy)
+            settings = parse_settings(common, "Reranker(...)")
+            self.setup = build_setup(settings, stages=tuple(stages), policy=policy)
         else:
             stage = {
                 "scorer": str(model),
@@ -102,11 +108,11 @@ class Reranker:
                 "local_files_only": local_files_only,
                 "cache_dir": cache_dir,
             }
-            settings = config.parse({**common, "stages": [stage]}, "Reranker(...)")
-            self.setup = config.build(settings, policy=policy)
+            settings = parse_settings({**common, "stages": [stage]}, "Reranker(...)")
+            self.setup = build_setup(settings, policy=policy)
         self._clock = clock
         self._scheduler = Scheduler(
-            self.setup.workers or cores.count(),
+            self.setup.workers or process.count(),
             max_requests=self.setup.max_requests,
             clock=clock,
         )
@@ -121,13 +127,13 @@ class Reranker:
             guard=self.setup.guard,
             clock=clock,
         )
-        self._auditor = auditing.made(self.setup, told=self._telemetry.audited, clock=clock)
+        self._auditor = exit_auditor.made(self.setup, told=self._telemetry.audited, clock=clock)
         # Worker threads must not outlive a reranker that nobody closed.
         self._finalizer = weakref.finalize(self, self._scheduler.close)
         if self.setup.guard is not None:
             self.setup.guard.attach(
-                guarded.apart(self.setup, self._scheduler),
-                canaries=guarded.at_leisure(self.setup, self._scheduler),
+                with_guard.apart(self.setup, self._scheduler),
+                canaries=with_guard.at_leisure(self.setup, self._scheduler),
             )
             weakref.finalize(self, self.setup.guard.close)
 
@@ -145,7 +151,7 @@ class Reranker:
         """Run real shapes on every stage and learn what they cost here; later calls do nothing."""
         self._scheduler.home.check()
         self._readiness.warm_up()
-        guarded.recognise(self.setup, self._scheduler)
+        with_guard.recognise(self.setup, self._scheduler)
 
     def feedback(self, request_id: str, score: float) -> None:
         """Tell how good the answer built on a result was, in [0, 1], 1 being best.
@@ -155,7 +161,7 @@ class Reranker:
         microseconds. Raises `InvalidRequest`.
         """
         self._scheduler.home.check()
-        validity.feedback(score)
+        check_feedback(score)
         self._telemetry.feedback(score)
         if self.setup.guard is not None:
             self.setup.guard.feedback(request_id, score)
@@ -174,7 +180,7 @@ class Reranker:
         Give `Candidate`s where the first stage has scores. Raises `InvalidRequest`; anything else
         degrades the result visibly, unless strict.
         """
-        request = validity.request(query, passages, top_k=top_k, budget_ms=budget_ms, strict=strict)
+        request = make_request(query, passages, top_k=top_k, budget_ms=budget_ms, strict=strict)
         return self.submit(request).result()
 
     async def arerank(
@@ -189,7 +195,7 @@ class Reranker:
         """Do what `rerank` does without blocking the event loop; cancelling drops the work."""
         import asyncio
 
-        request = validity.request(query, passages, top_k=top_k, budget_ms=budget_ms, strict=strict)
+        request = make_request(query, passages, top_k=top_k, budget_ms=budget_ms, strict=strict)
         return await asyncio.wrap_future(self.submit(request))
 
     def submit(self, request: Request) -> Future[Result]:
@@ -202,7 +208,7 @@ class Reranker:
 
     def _submit(self, request: Request, trace: Trace) -> Future[Result]:
         now = self._clock()
-        validity.check(request)
+        check_request(request)
         strict = self.setup.strict if request.strict is None else request.strict
         passing = self.setup.when_cold == "pass_through" and not strict
         if passing and not self.ready and self._readiness.begin():
@@ -227,10 +233,10 @@ class Reranker:
         answer = trace.observe(
             lambda: once_warm(
                 warming,
-                lambda: guarded.rerank(
+                lambda: with_guard.rerank(
                     self.setup,
                     request,
-                    lambda setup, request: engine.rerank(
+                    lambda setup, request: pipeline.rerank(
                         setup,
                         request,
                         deadline_s=deadline_s,
@@ -259,7 +265,7 @@ class Reranker:
             except Overloaded as error:
                 detail = str(error)
         seconds = self._clock() - now_s
-        result = engine.pass_through(self.setup, request, outage, seconds=seconds, detail=detail)
+        result = pipeline.pass_through(self.setup, request, outage, seconds=seconds, detail=detail)
         done: Future[Result] = Future()
         done.set_result(result)
         return done
@@ -293,10 +299,11 @@ def load(
     redact: Redact | None = None,
 ) -> Reranker:
     """Build a reranker from a TOML or JSON file, or a dict. Raises `ConfigError`, `ModelError`."""
-    from . import config
+    from .config.build import build_setup
+    from .config.read import read_settings
 
     return Reranker(
-        config.build(config.read(source)),
+        build_setup(read_settings(source)),
         tracer_provider=tracer_provider,
         meter_provider=meter_provider,
         redact=redact,

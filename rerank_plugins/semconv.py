@@ -12,7 +12,6 @@ SCOPE = "rerank_plugins"
 OPERATION = "rerank"
 # Key of OpenTelemetry's context: a framework's own span around us is the RERANKER already.
 COUNTED = "rerank_plugins.counted"
-
 When: TypeAlias = Literal["start", "end", "content"]
 Kind: TypeAlias = Literal["counter", "histogram", "gauge"]
 
@@ -60,7 +59,6 @@ INPUT_TOKENS = "gen_ai.usage.input_tokens"
 ERROR_TYPE = "error.type"
 SERVER_ADDRESS = "server.address"
 SERVER_PORT = "server.port"
-
 OI_KIND = "openinference.span.kind"
 OI_MODEL = "reranker.model_name"
 OI_TOP_K = "reranker.top_k"
@@ -68,7 +66,6 @@ OI_QUERY = "reranker.query"
 OI_INPUT = "input.value"
 OI_INPUTS = "reranker.input_documents"
 OI_OUTPUTS = "reranker.output_documents"
-
 CANDIDATES = "rerank.candidates"
 STAGES = "rerank.stages"
 BUDGET = "rerank.budget_s"
@@ -92,10 +89,10 @@ QUEUE_WAIT = "rerank.queue_wait_s"
 PREDICTED = "rerank.predicted_s"
 DECISIONS = "rerank.decisions"
 DOCUMENTS_LEFT_OUT = "rerank.documents_left_out"
-
 HTTP_STATUS = "http.response.status_code"
 REMOTE_SPAN = "rerank.remote"
 REMOTE_TIMING = "rerank.remote.timing"
+
 # Answer headers that tell how long the other side took: TEI's, Voyage's, and the standard one.
 TIMING_HEADERS = (
     "x-total-time",
@@ -111,7 +108,6 @@ STAGE = "rerank.stage"
 STEP = "rerank.step"
 STAGE_CANDIDATES = "rerank.stage.candidates"
 STAGE_SCORED = "rerank.stage.scored"
-
 CANDIDATES_BUCKET = "rerank.candidates.bucket"
 TOKENS_BUCKET = "rerank.tokens.bucket"
 CODE = "rerank.decision"
@@ -194,6 +190,7 @@ SECONDS = (
     *(0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05),
     *(0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0),
 )
+
 _STEP_SECONDS = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 _SHARES = (0.0, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5)
 _BATCH_TOKENS = (16.0, 32.0, 64.0, 128.0, 256.0, 384.0, 512.0, 1024.0, 2048.0, 4096.0, 8192.0)
@@ -206,6 +203,7 @@ DURATION = Metric(
     (REQUEST_MODEL, OUTCOME, CANDIDATES_BUCKET, TOKENS_BUCKET, ERROR_TYPE),
     SECONDS,
 )
+
 STEP_DURATION = Metric(
     "rerank.step.duration",
     "histogram",
@@ -214,6 +212,7 @@ STEP_DURATION = Metric(
     (STEP, STAGE),
     _STEP_SECONDS,
 )
+
 QUEUE_DURATION = Metric(
     "rerank.queue.wait",
     "histogram",
@@ -222,6 +221,7 @@ QUEUE_DURATION = Metric(
     (REQUEST_MODEL,),
     _STEP_SECONDS,
 )
+
 BATCH_TOKENS = Metric(
     "rerank.batch.tokens",
     "histogram",
@@ -230,6 +230,7 @@ BATCH_TOKENS = Metric(
     (STAGE,),
     _BATCH_TOKENS,
 )
+
 BATCH_PADDING = Metric(
     "rerank.batch.padding",
     "histogram",
@@ -238,11 +239,14 @@ BATCH_PADDING = Metric(
     (STAGE,),
     _SHARES,
 )
+
 PAIR_COUNT = Metric("rerank.pairs", "counter", "{pair}", "Model inputs computed.", (STAGE,))
 TOKEN_COUNT = Metric("rerank.tokens", "counter", "{token}", "Real tokens computed.", (STAGE,))
+
 TRUNCATED_COUNT = Metric(
     "rerank.truncated_tokens", "counter", "{token}", "Tokens the model did not read.", (STAGE,)
 )
+
 CACHE_HITS = Metric(
     "rerank.cache.hits",
     "counter",
@@ -250,6 +254,7 @@ CACHE_HITS = Metric(
     "Passages (`tokens`) or pairs (`scores`) found in a cache.",
     (CACHE, STAGE),
 )
+
 EXITS = Metric(
     "rerank.exits",
     "counter",
@@ -257,6 +262,7 @@ EXITS = Metric(
     "Candidates that a stage scored and no later stage was given.",
     (STAGE,),
 )
+
 DECISION_COUNT = Metric(
     "rerank.decisions",
     "counter",
@@ -264,6 +270,7 @@ DECISION_COUNT = Metric(
     "Candidates a decision touched, by its code: fallbacks, deadlines, cuts, truncations.",
     (CODE,),
 )
+
 FAILURES = Metric(
     "rerank.stage.failures",
     "counter",
@@ -271,6 +278,7 @@ FAILURES = Metric(
     "Stages that failed; their candidates keep the order they came in.",
     (STAGE, ERROR_TYPE),
 )
+
 BUDGET_MISSES = Metric(
     "rerank.budget.misses",
     "counter",
@@ -278,6 +286,7 @@ BUDGET_MISSES = Metric(
     "Requests that ended after their budget, or left candidates unscored because of it.",
     (REQUEST_MODEL,),
 )
+
 PREDICTION_RATIO = Metric(
     "rerank.budget.prediction_ratio",
     "histogram",
@@ -286,6 +295,7 @@ PREDICTION_RATIO = Metric(
     (REQUEST_MODEL,),
     (0.25, 0.5, 0.7, 0.8, 0.9, 0.95, 1.0, 1.05, 1.1, 1.2, 1.5, 2.0, 4.0),
 )
+
 AGREEMENT = Metric(
     "rerank.first_stage.agreement",
     "histogram",
@@ -295,6 +305,7 @@ AGREEMENT = Metric(
     (REQUEST_MODEL,),
     (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
 )
+
 TOP_PROBABILITY = Metric(
     "rerank.top.probability",
     "histogram",
@@ -303,6 +314,7 @@ TOP_PROBABILITY = Metric(
     (REQUEST_MODEL,),
     (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0),
 )
+
 AUDIT_LOSS = Metric(
     "rerank.exit_audit.loss",
     "histogram",
@@ -311,6 +323,7 @@ AUDIT_LOSS = Metric(
     (REQUEST_MODEL,),
     (0.0, 0.001, 0.003, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1.0),
 )
+
 AUDIT_CARE = Metric(
     "rerank.exit_audit.care",
     "gauge",
@@ -318,6 +331,7 @@ AUDIT_CARE = Metric(
     "The factor on the margins of exits that audits led to: 1 as certified, more is more careful.",
     (REQUEST_MODEL,),
 )
+
 BREAKER = Metric(
     "rerank.breaker.state",
     "gauge",
@@ -325,6 +339,7 @@ BREAKER = Metric(
     "0: calls go out; 1: one probe decides; 2: the destination is left alone. Set by each request.",
     (DESTINATION,),
 )
+
 FALLBACK = Metric(
     "rerank.fallback.state",
     "gauge",
@@ -341,6 +356,7 @@ GUARD_STATE = Metric(
     "0: requests look as they should; 1: they moved; 2: reranking hurts.",
     (REQUEST_MODEL,),
 )
+
 GUARD_ACTING = Metric(
     "rerank.guard.acting",
     "gauge",
@@ -348,6 +364,7 @@ GUARD_ACTING = Metric(
     "1 while the guard has requests served otherwise than configured.",
     (REQUEST_MODEL,),
 )
+
 DRIFT = Metric(
     "rerank.drift",
     "gauge",
@@ -356,6 +373,7 @@ DRIFT = Metric(
     "moved. By feature and test (`ks`, `psi`; `canaries` for the fixed pairs).",
     (FEATURE, TEST),
 )
+
 DRIFT_SHIFT = Metric(
     "rerank.drift.shift",
     "gauge",
@@ -363,6 +381,7 @@ DRIFT_SHIFT = Metric(
     "The change of a feature's mean in the last window, in deviations of the snapshot.",
     (FEATURE,),
 )
+
 FEEDBACK = Metric(
     "rerank.feedback",
     "histogram",

@@ -7,10 +7,10 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from .. import bench as loop
-from .. import otlp
-from ..bench import Load
-from ..evaluation import datasets, sources
+from ..evaluation import datasets, loader
+from ..evaluation import load as loop
+from ..evaluation.load import Load
+from ..telemetry import otlp_file
 from . import console
 from .options import Config, DatasetFolder, Depth, Json, Model, Run, open_one
 
@@ -46,10 +46,10 @@ def bench(
 
         rerank-plugins bench --dataset scifact --requests 20 --trace out.json
     """
-    chosen = sources.read(dataset, run=run)
+    chosen = loader.read(dataset, run=run)
     topics = (chosen if depth is None else datasets.shorten(chosen, depth)).topics
     with ExitStack() as recorded, console.progress("asking", requests) as advance:
-        provider = None if trace is None else recorded.enter_context(otlp.recording(trace))
+        provider = None if trace is None else recorded.enter_context(otlp_file.recording(trace))
         reranker = open_one(model, config, tracer_provider=provider)
         load = loop.measure(
             reranker, topics, requests=requests, concurrency=concurrency, progress=advance

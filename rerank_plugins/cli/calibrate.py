@@ -7,11 +7,7 @@ from typing import Annotated, Literal
 import typer
 from rich.table import Table
 
-from .. import config
-from ..errors import ConfigError
-from ..evaluation import datasets, retrieving, sources
-from ..evaluation.datasets import Dataset, Topic
-from ..exits import (
+from ..adaptive.exits import (
     MEASURED,
     Calibrated,
     Gain,
@@ -22,13 +18,17 @@ from ..exits import (
     gain,
     with_short_plans,
 )
-from ..scorers import artefact, trunk
-from ..scorers.artefact import Limits
-from ..scorers.files import EMBEDDED, find
-from ..scorers.options import OnnxOptions
-from ..scorers.pairs import MIN_WINDOW_TOKENS
-from ..scorers.segments import segment_costs
-from ..scorers.trunk import Trunk
+from ..config import build
+from ..errors import ConfigError
+from ..evaluation import datasets, loader, retrieval
+from ..evaluation.datasets import Dataset, Topic
+from ..scoring.exits import calibration_file, segmented_model
+from ..scoring.exits.calibration_file import Limits
+from ..scoring.exits.scorer import segment_costs
+from ..scoring.exits.segmented_model import Trunk
+from ..scoring.models.files import EMBEDDED, find
+from ..scoring.onnx.options import OnnxOptions
+from ..scoring.text.pairs import MIN_WINDOW_TOKENS
 from . import console
 from .options import Json, Sample, Seed, whole_numbers
 
@@ -108,19 +108,21 @@ def calibrate_exits(  # noqa: PLR0913 - one parameter for each option
     files = find(model)
     collections = _collections(dataset or [], run or [], queries, corpus, depth)
     made = Trunk(
-        files, trunk.heads_at(files, whole_numbers(layers)), OnnxOptions(max_tokens=max_tokens)
+        files,
+        segmented_model.heads_at(files, whole_numbers(layers)),
+        OnnxOptions(max_tokens=max_tokens),
     )
     costs = segment_costs(made)
-    weight = config.card_prior_weight(files.card)
+    weight = build.card_prior_weight(files.card)
     asked = _questions(collections, depth=depth, sample=sample, seed=seed)
-    how = Plan(top_k, loss, alpha, weight, config.card_calibration(files.card), seed)
+    how = Plan(top_k, loss, alpha, weight, build.card_calibration(files.card), seed)
     short = _short(short_tokens, made)
     again = len(short) * min(MEASURED, len(asked) - len(asked) // 2)
     with console.progress("scoring in full", len(asked) + again) as advance:
         done = calibrate(made, asked, how, costs=costs, progress=advance)
         if short:
             done = with_short_plans(made, asked, done, how, short, progress=advance)
-    artefact.save(done.exits, out)
+    calibration_file.save(done.exits, out)
     limits: Limits | None = None
     note = ""
     try:
@@ -170,12 +172,12 @@ def _collections(
         )
         raise ConfigError(message)
     found = [
-        sources.read(folder, run=runs[place] if place < len(runs) else None)
+        loader.read(folder, run=runs[place] if place < len(runs) else None)
         for place, folder in enumerate(folders)
     ]
     if queries is not None and corpus is not None:
-        with console.progress("searching", retrieving.count(queries)) as advance:
-            found.append(retrieving.retrieve(queries, corpus, depth=depth, progress=advance))
+        with console.progress("searching", retrieval.count(queries)) as advance:
+            found.append(retrieval.retrieve(queries, corpus, depth=depth, progress=advance))
     return found
 
 

@@ -6,9 +6,9 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from .. import capacity as queueing
-from ..capacity import Capacity
-from ..evaluation import datasets, sources
+from ..evaluation import capacity as queueing
+from ..evaluation import datasets, loader
+from ..evaluation.capacity import Capacity
 from . import console
 from .options import Config, DatasetFolder, Depth, Json, Model, Run, open_one
 
@@ -55,7 +55,7 @@ def capacity(  # noqa: PLR0913 - one parameter for each option
 
         rerank-plugins capacity --dataset scifact --servers 4 --price 0.09 --plot capacity.svg
     """
-    chosen = sources.read(dataset, run=run)
+    chosen = loader.read(dataset, run=run)
     topics = (chosen if depth is None else datasets.shorten(chosen, depth)).topics
     with console.progress("timing", requests) as advance, open_one(model, config) as reranker:
         times = queueing.service_times(reranker, topics, requests, progress=advance)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ..evaluation.report.plain import plain
+from ..evaluation.report.json_data import plain
 
 _PIPE_WIDTH = 120
 

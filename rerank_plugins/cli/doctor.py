@@ -6,9 +6,9 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from .. import config as settings
-from .. import doctor as examination
-from ..settings import Settings
+from ..config.read import read_settings
+from ..config.schema import Settings
+from . import checks as examination
 from . import console
 from .options import Config, Json
 
@@ -29,7 +29,7 @@ def doctor(*, config: Config = None, threads: Threads = False, as_json: Json = F
 
         rerank-plugins doctor --config rerank.toml --json
     """
-    read = Settings() if config is None else settings.read(config)
+    read = Settings() if config is None else read_settings(config)
     checks = list(examination.examine(read, threads=threads))
     if as_json:
         console.print_json(checks)

@@ -10,12 +10,13 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from .. import config as settings
-from ..drift import FEATURES, Finding, Test, Watch
-from ..evaluation import datasets, snapshots, sources
+from ..config.build import build_setup
+from ..config.read import read_settings
+from ..evaluation import datasets, guard_snapshot, loader
 from ..evaluation.datasets import Dataset, Topic
-from ..guard import Reading, Review, load, read_log, review, save
-from ..scorers.files import EMBEDDED
+from ..quality.drift import FEATURES, Finding, Test, Watch
+from ..quality.guard import Reading, Review, load, read_log, review, save
+from ..scoring.models.files import EMBEDDED
 from . import console
 from .options import Config, Depth, Json, Model, Sample, Seed, one_of
 
@@ -25,6 +26,7 @@ _COLUMNS = (
     "shift",
     "moved in",
 )
+
 _SHOWN = 20
 
 
@@ -73,10 +75,10 @@ def snapshot(
     """
     one_of(model, config)
     source = {"stages": [{"scorer": model or EMBEDDED}]} if config is None else config
-    setup = settings.build(settings.read(source).model_copy(update={"guard": None}))
+    setup = build_setup(read_settings(source).model_copy(update={"guard": None}))
     topics = list(_topics(dataset, run or [], sample=sample, seed=seed, depth=depth))
     with console.progress("reranking", len(topics)) as advance:
-        found = snapshots.take(setup, topics, progress=advance)
+        found = guard_snapshot.take(setup, topics, progress=advance)
     save(found, save_to)
     if as_json:
         console.print_json(found)
@@ -147,7 +149,7 @@ def _topics(
     places: list[Path], runs: list[Path], *, sample: int | None, seed: int, depth: int | None
 ) -> Iterator[Topic]:
     for at, place in enumerate(places):
-        found: Dataset = sources.read(place, run=runs[at] if at < len(runs) else None)
+        found: Dataset = loader.read(place, run=runs[at] if at < len(runs) else None)
         found = found if sample is None else datasets.sample(found, sample, seed=seed)
         found = found if depth is None else datasets.shorten(found, depth)
         yield from (topic for topic in found.topics if topic.candidates)

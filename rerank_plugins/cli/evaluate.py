@@ -15,14 +15,14 @@ from ..evaluation import (
     datasets,
     gates,
     labels,
+    loader,
     measures,
     report,
-    sources,
 )
-from ..evaluation.answers import collect, first_stage
 from ..evaluation.comparison import FIRST_STAGE, require_judged, without_texts
 from ..evaluation.datasets import Dataset
 from ..evaluation.label_free import observe
+from ..evaluation.runs import collect, first_stage
 from ..reranker import Reranker
 from . import console, tables
 from .options import Depth, Json, Sample, Seed, open_several, split
@@ -134,7 +134,7 @@ def evaluate(  # noqa: PLR0913 - one parameter for each option
     unlabelled = label_free or label_sample is not None
     chosen = [
         _choose(
-            sources.read(place, run=its_run, qrels=qrels), sample, seed, depth, unjudged=unlabelled
+            loader.read(place, run=its_run, qrels=qrels), sample, seed, depth, unjudged=unlabelled
         )
         for place, its_run in zip(dataset, _runs(dataset, run or []), strict=True)
     ]

@@ -7,10 +7,10 @@ import typer
 from rich.table import Table
 
 from ..errors import ConfigError
-from ..export import STEPS, Exported, Exporter
-from ..export import export as write
-from ..scorers.hub import Hub
-from ..triton import Repository, repository
+from ..scoring.export.export import STEPS, Exported, Exporter
+from ..scoring.export.export import export as write
+from ..scoring.export.triton import Repository, repository
+from ..scoring.models.hub import Hub
 from . import console
 from .options import Json, whole_numbers
 

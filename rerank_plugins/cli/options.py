@@ -9,7 +9,7 @@ from opentelemetry.trace import TracerProvider
 
 from ..errors import ConfigError
 from ..reranker import Reranker, load
-from ..scorers.files import EMBEDDED
+from ..scoring.models.files import EMBEDDED
 
 Model: TypeAlias = Annotated[
     str | None,
@@ -21,11 +21,14 @@ Model: TypeAlias = Annotated[
         show_default=False,
     ),
 ]
+
 Config: TypeAlias = Annotated[
     Path | None,
     typer.Option("--config", "-c", metavar="C", help="A TOML or JSON file of settings instead."),
 ]
+
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+
 DatasetFolder: TypeAlias = Annotated[
     Path,
     typer.Option(
@@ -35,6 +38,7 @@ DatasetFolder: TypeAlias = Annotated[
         "rerank/*.jsonl lines {qid, query, candidates: [{docid, text, rank, score, rel}]}.",
     ),
 ]
+
 Run: TypeAlias = Annotated[
     Path | None,
     typer.Option(
@@ -44,11 +48,14 @@ Run: TypeAlias = Annotated[
         "where the folder holds one only.",
     ),
 ]
+
 Sample: TypeAlias = Annotated[
     int | None,
     typer.Option("--sample", metavar="N", min=1, help="Only N queries, drawn at random."),
 ]
+
 Seed: TypeAlias = Annotated[int, typer.Option("--seed", help="Fixes the draw and the bootstrap.")]
+
 Depth: TypeAlias = Annotated[
     int | None,
     typer.Option("--depth", metavar="K", min=1, help="Only each query's first K candidates."),

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from ..errors import ConfigError
-from ..scorers.files import EMBEDDED
+from ..scoring.models.files import EMBEDDED
 from .options import Config, Model
 
 
@@ -44,7 +44,7 @@ def serve(
         message = "both --model and --config were given; the file names its models: give one"
         raise ConfigError(message)
     try:
-        from ..server import run
+        from ..serving.http import run
     except ModuleNotFoundError as error:
         message = f"{error}; the server needs: pip install 'rerank-plugins[server]'"
         raise ImportError(message) from error

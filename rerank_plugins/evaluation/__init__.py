@@ -2,7 +2,7 @@
 
 from .comparison import Comparison, Difference, System, adjust, compare
 from .datasets import Dataset, Topic, sample, shorten
-from .sources import read
+from .loader import read
 
 __all__ = [
     "Comparison",

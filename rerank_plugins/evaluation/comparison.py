@@ -6,16 +6,16 @@ from statistics import fmean
 
 from ..errors import InvalidRequest
 from ..reranker import Reranker
-from . import buckets, curves, fusing, losses, reliability
-from .answers import Cost, Ranking, collect, cost, first_stage
-from .buckets import Bucket
-from .curves import Recall
+from . import depth_curves, latency_buckets, prior_weight, reliability, worst_queries
 from .datasets import Dataset
-from .fusing import FusionFit
-from .losses import Loss
+from .depth_curves import Recall
+from .latency_buckets import Bucket
 from .measures import DEFAULT, Qrels, check, judged_only, per_query
+from .prior_weight import FusionFit
 from .reliability import Reliability
+from .runs import Cost, Ranking, collect, cost, first_stage
 from .significance import Interval, bootstrap, holm, permutation
+from .worst_queries import Loss
 
 FIRST_STAGE = "first stage"
 _SAME = 1e-9
@@ -118,7 +118,7 @@ def measure(
         len(judged.topics),
         sum(len(one.candidates) for one in judged.topics),
         tuple(measures),
-        curves.recall(before, judged.qrels),
+        depth_curves.recall(before, judged.qrels),
         (start, *systems),
     )
 
@@ -179,12 +179,12 @@ def _system(
         values,
         judged_only(after.orders, qrels, measures),
         {name: difference(start.values[name], values[name], seed=seed) for name in measures},
-        curves.by_depth(after, qrels, first),
-        losses.worst(after, start.values[first], values[first]),
-        buckets.split(after.answers),
+        depth_curves.by_depth(after, qrels, first),
+        worst_queries.worst(after, start.values[first], values[first]),
+        latency_buckets.split(after.answers),
         cost(after.answers),
         reliability.examine(after, qrels),
-        fusing.fit(after, qrels, first, seed=seed),
+        prior_weight.fit(after, qrels, first, seed=seed),
     )
 
 

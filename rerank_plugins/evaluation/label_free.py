@@ -10,9 +10,9 @@ import numpy as np
 
 from ..records import Candidate
 from ..reranker import Reranker
-from .answers import Cost, Ranking, collect, cost, first_stage
 from .comparison import FIRST_STAGE
 from .datasets import Dataset, Topic
+from .runs import Cost, Ranking, collect, cost, first_stage
 
 TOP = 10
 STRANGERS = 10

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from ..errors import InvalidRequest
 from ..records import Candidate
-from .answers import Ranking
 from .datasets import Dataset, Topic, read_jsonl
+from .runs import Ranking
 
 COLUMNS = ("qid", "query", "docid", "passage", "label")
 

@@ -8,6 +8,7 @@ from ..errors import InvalidRequest
 if TYPE_CHECKING:
     from types import ModuleType
 
+
 Qrels: TypeAlias = Mapping[str, Mapping[str, int]]
 """Judgements: query id -> document id -> relevance, 0 and less meaning not relevant."""
 

@@ -7,16 +7,15 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import calibration
-from ..calibration import Calibration, Isotonic
-from .answers import Ranking
+from ..rules import calibration
+from ..rules.calibration import Calibration, Isotonic
 from .measures import Qrels
+from .runs import Ranking
 
 PRECISIONS = (0.5, 0.7, 0.8, 0.9)
 _BINS = 10
 # Fewer judged pairs of either kind fit noise; a cut resting on fewer pairs is luck.
 _LEAST = 20
-
 Fit: TypeAlias = Callable[[NDArray[np.floating], NDArray[np.bool_]], Calibration | Isotonic]
 
 METHODS: Mapping[str, Fit] = {

@@ -7,11 +7,11 @@ from opentelemetry.context import Context
 from opentelemetry.metrics import Counter, Histogram, Meter
 
 from .. import semconv
-from ..drift import Verdict
-from ..drift.canaries import TOLERANCE
-from ..guard import State
+from ..quality.drift import Verdict
+from ..quality.drift.canaries import TOLERANCE
+from ..quality.guard import State
 from ..records import Code, Result, StageRun, stages_s
-from ..scorers import Breakable, BreakerState
+from ..scoring import Breakable, BreakerState
 from ..semconv import Metric
 from .spans import padding_share
 

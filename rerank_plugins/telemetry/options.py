@@ -8,7 +8,6 @@ Redact: TypeAlias = Callable[[str], str]
 """Rewrites a text before it is written to a span; an error in it withholds the text."""
 
 REDACTED = "__REDACTED__"
-
 _CONTENT = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
 _ON = frozenset({"true", "1", "span_only", "span_and_event"})
 _HIDE_INPUTS = ("OPENINFERENCE_HIDE_INPUTS", "OPENINFERENCE_HIDE_INPUT_TEXT")

@@ -7,9 +7,9 @@ from typing import TypeAlias
 
 from .. import semconv
 from ..records import Hit, Request, Result, StageRun, Usage
-from ..scorers import Scorer, Sends
-from .layout import CALL, Step, is_far, layout
+from ..scoring import Scorer, Sends
 from .options import Content
+from .timeline import CALL, Step, is_far, layout
 
 Value: TypeAlias = str | bool | int | float | Sequence[str]
 Attributes: TypeAlias = dict[str, Value]

@@ -29,11 +29,11 @@ from opentelemetry.trace import (
 )
 
 from .. import semconv
-from ..guard import Guard
+from ..quality.guard import Guard
 from ..records import Request, Result
-from ..scorers import Breakable, Scorer, Sends
-from ..scorers.tracing import with_tracer
-from . import slow, spans
+from ..remote.tracing import with_tracer
+from ..scoring import Breakable, Scorer, Sends
+from . import slow_log, spans
 from .metrics import Instruments
 from .options import Redact, TelemetryOptions, content
 
@@ -261,7 +261,7 @@ class Trace:
     ) -> None:
         threshold_s = self._telemetry.options.slow_s
         if result is not None and threshold_s is not None and seconds >= threshold_s:
-            slow.log(
+            slow_log.log(
                 result,
                 seconds=seconds,
                 candidates=len(self._request.candidates),

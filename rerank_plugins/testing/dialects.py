@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from . import answering, kserve, reading
-from .asked import Asked, Layout
+from . import kserve, requests, responses
+from .messages import Asked, Layout
 
 
 def dump(value: object) -> bytes:
@@ -72,8 +72,9 @@ def _tei_error(status: int, message: str) -> object:
 
 
 _COHERE = Dialect(
-    ("/v2/rerank", "/v1/rerank"), reading.reader(), answering.cohere, _message, cap=10_000
+    ("/v2/rerank", "/v1/rerank"), requests.reader(), responses.cohere, _message, cap=10_000
 )
+
 _TEI_HEADERS = {
     "x-total-time": "12",
     "x-queue-time": "1",
@@ -86,44 +87,44 @@ DIALECTS: Mapping[str, Dialect] = MappingProxyType(
         "cohere": _COHERE,
         "cohere-v1": _COHERE,
         "azure": Dialect(
-            ("/providers/cohere/v2/rerank",), reading.reader(), answering.cohere, _message
+            ("/providers/cohere/v2/rerank",), requests.reader(), responses.cohere, _message
         ),
         "azure-v1": _COHERE,
         "compatible": _COHERE,
-        "jina": Dialect(("/v1/rerank",), reading.reader(), answering.jina, _detail),
+        "jina": Dialect(("/v1/rerank",), requests.reader(), responses.jina, _detail),
         "voyage": Dialect(
             ("/rerank", "/v1/rerank"),
-            reading.reader(cut="top_k"),
-            answering.voyage,
+            requests.reader(cut="top_k"),
+            responses.voyage,
             _detail,
             headers={"voyage-processing-ms": "34"},
         ),
         "mixedbread": Dialect(
-            ("/v1/reranking",), reading.reader("input", "top_k"), answering.mixedbread, _message
+            ("/v1/reranking",), requests.reader("input", "top_k"), responses.mixedbread, _message
         ),
         "zeroentropy": Dialect(
-            ("/models/rerank",), reading.reader(), answering.zeroentropy, _detail
+            ("/models/rerank",), requests.reader(), responses.zeroentropy, _detail
         ),
         "pinecone": Dialect(
             ("/rerank",),
-            reading.read_pinecone,
-            answering.pinecone,
+            requests.read_pinecone,
+            responses.pinecone,
             _openai,
             cap=100,
             key_header="api-key",
         ),
-        "bedrock": Dialect(("/rerank",), reading.read_bedrock, answering.bedrock, _message),
-        "bedrock-invoke": Dialect(("/model/",), reading.reader(), answering.cohere, _message),
+        "bedrock": Dialect(("/rerank",), requests.read_bedrock, responses.bedrock, _message),
+        "bedrock-invoke": Dialect(("/model/",), requests.reader(), responses.cohere, _message),
         "google": Dialect(
-            ("/v1/projects/",), reading.read_google, answering.google, _openai, cap=200
+            ("/v1/projects/",), requests.read_google, responses.google, _openai, cap=200
         ),
         "nvidia": Dialect(
-            ("/v1/ranking",), reading.read_nvidia, answering.nvidia, _openai, cap=512, logits=True
+            ("/v1/ranking",), requests.read_nvidia, responses.nvidia, _openai, cap=512, logits=True
         ),
         "tei": Dialect(
             ("/rerank", "/", "/invocations"),
-            reading.reader("texts", None),
-            answering.tei,
+            requests.reader("texts", None),
+            responses.tei,
             _tei_error,
             cap=32,
             cap_status=422,
@@ -131,18 +132,18 @@ DIALECTS: Mapping[str, Dialect] = MappingProxyType(
         ),
         "vllm": Dialect(
             ("/rerank", "/v1/rerank", "/v2/rerank"),
-            reading.reader(zero_means=None),
-            answering.vllm,
+            requests.reader(zero_means=None),
+            responses.vllm,
             _openai,
         ),
         "vllm-score": Dialect(
-            ("/score", "/v1/score"), reading.read_vllm_score, answering.vllm_score, _openai
+            ("/score", "/v1/score"), requests.read_vllm_score, responses.vllm_score, _openai
         ),
-        "infinity": Dialect(("/rerank",), reading.reader(), answering.infinity, _openai),
+        "infinity": Dialect(("/rerank",), requests.reader(), responses.infinity, _openai),
         "llama.cpp": Dialect(
             ("/rerank", "/reranking", "/v1/rerank", "/v1/reranking"),
-            reading.reader(zero_means=0),
-            answering.jina,
+            requests.reader(zero_means=0),
+            responses.jina,
             _openai,
             logits=True,
         ),

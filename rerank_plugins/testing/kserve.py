@@ -9,7 +9,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from .asked import Asked, Layout, RefusedError
+from .messages import Asked, Layout, RefusedError
 
 Infer: TypeAlias = Callable[[Mapping[str, NDArray[np.int64]]], NDArray[np.float32]]
 """What stands for the graph: int64 [pairs, length] by name to float32 [pairs, columns]."""

@@ -14,15 +14,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self, TypeAlias
 
-from .asked import Asked, Layout, RefusedError, Row
 from .dialects import DIALECTS, Dialect, dump
+from .fault_effects import BODIES, ECHOES, REFUSALS, Answer, hints, perform, spoil
 from .faults import Fault
 from .kserve import runner
-from .misbehaving import BODIES, ECHOES, REFUSALS, Answer, hints, perform, spoil
+from .messages import Asked, Layout, RefusedError, Row
 
 Faults: TypeAlias = "Iterable[Fault | None] | Callable[[int], Fault | None]"
 Score: TypeAlias = Callable[[str, str], float]
-
 _MOVED = "/moved"
 
 

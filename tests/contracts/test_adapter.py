@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from rerank_plugins import Candidate, Reranker, RerankError
-from rerank_plugins.adapting import prior, shown
-from rerank_plugins.sharing import SharedReranker, settings
+from rerank_plugins.serving.adapter_support import prior, shown
+from rerank_plugins.serving.shared_engine import SharedReranker, settings
 from tests import tiny
 
 os.environ["HAYSTACK_TELEMETRY_ENABLED"] = "false"

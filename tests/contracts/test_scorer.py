@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from rerank_plugins.records import Code
-from rerank_plugins.scorers import Scored, Scorer
-from rerank_plugins.scorers.files import find
-from rerank_plugins.scorers.lexical import LexicalScorer
-from rerank_plugins.scorers.onnx import OnnxScorer
-from rerank_plugins.scorers.options import OnnxOptions
-from rerank_plugins.scorers.scheduler import Scheduler
+from rerank_plugins.scoring import Scored, Scorer
+from rerank_plugins.scoring.lexical import LexicalScorer
+from rerank_plugins.scoring.models.files import find
+from rerank_plugins.scoring.onnx.options import OnnxOptions
+from rerank_plugins.scoring.onnx.scorer import OnnxScorer
+from rerank_plugins.scoring.runtime.scheduler import Scheduler
 from tests import tiny
 
 QUERY = "what is a red fox"

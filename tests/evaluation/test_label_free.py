@@ -4,7 +4,7 @@ import pytest
 
 from rerank_plugins import Reranker
 from rerank_plugins.evaluation import label_free, read
-from rerank_plugins.evaluation.answers import Answer, Ranking
+from rerank_plugins.evaluation.runs import Answer, Ranking
 from tests.small_collections import beir_folder
 
 

@@ -7,7 +7,7 @@ import pytest
 from rerank_plugins import Reranker
 from rerank_plugins.errors import InvalidRequest
 from rerank_plugins.evaluation import labels, read
-from rerank_plugins.evaluation.answers import collect, first_stage
+from rerank_plugins.evaluation.runs import collect, first_stage
 from tests.small_collections import QRELS, beir_folder
 
 

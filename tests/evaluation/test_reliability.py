@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from rerank_plugins import Candidate
-from rerank_plugins.calibration import Calibration, apply
 from rerank_plugins.evaluation import Dataset, Topic, reliability
-from rerank_plugins.evaluation.answers import Answer, Ranking
+from rerank_plugins.evaluation.runs import Answer, Ranking
+from rerank_plugins.rules.calibration import Calibration, apply
 
 
 def drawn(topics: int, *, told: bool = True, seed: int = 0) -> tuple[Ranking, dict]:

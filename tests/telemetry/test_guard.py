@@ -3,9 +3,9 @@
 import numpy as np
 
 from rerank_plugins import Stage, semconv
-from rerank_plugins.engine import Setup
-from rerank_plugins.guard import Guard, GuardOptions
-from tests.guard.serving import Tied, question, reference
+from rerank_plugins.core.setup import Setup
+from rerank_plugins.quality.guard import Guard, GuardOptions
+from tests.quality.guard.serving import Tied, question, reference
 
 
 def test_drift_gauges_tell_the_last_window_and_feedback_is_a_histogram(make, observed):

@@ -3,9 +3,9 @@
 import pytest
 
 from rerank_plugins import Reranker, RerankError, Stage, semconv
-from rerank_plugins.calibration import Calibration
 from rerank_plugins.errors import ModelError
-from rerank_plugins.scorers.lexical import LexicalScorer
+from rerank_plugins.rules.calibration import Calibration
+from rerank_plugins.scoring.lexical import LexicalScorer
 
 PASSAGES = ["a blue hen", "a red fox", "", "a red fox", "the red fox and the blue hen"]
 

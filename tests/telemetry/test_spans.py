@@ -13,11 +13,11 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Decision, Sampler, Samp
 from opentelemetry.trace import SpanKind, StatusCode, get_current_span
 
 from rerank_plugins import Candidate, Reranker, RerankError, Stage, load, semconv
-from rerank_plugins.engine import Setup
+from rerank_plugins.core.setup import Setup
 from rerank_plugins.errors import ClosedError, InvalidRequest, ModelError, Overloaded
 from rerank_plugins.records import Budget, Request
-from rerank_plugins.scorers.jobs import Job, run_jobs
-from rerank_plugins.scorers.lexical import LexicalScorer
+from rerank_plugins.scoring.lexical import LexicalScorer
+from rerank_plugins.scoring.runtime.jobs import Job, run_jobs
 
 PASSAGES = ["a blue hen", "a red fox", "", "a red fox", "the red fox and the blue hen"]
 STEPS = ["rerank.select", "rerank.tokenise", "rerank.score", "rerank.fold", "rerank.fuse"]

@@ -10,8 +10,8 @@ from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
 from rerank_plugins import Candidate, Result
-from rerank_plugins.adapting import facts, hit_facts, prior, shown
-from rerank_plugins.sharing import SharedReranker, kept
+from rerank_plugins.serving.adapter_support import facts, hit_facts, prior, shown
+from rerank_plugins.serving.shared_engine import SharedReranker, kept
 
 from .runs import arun, run
 

@@ -8,7 +8,7 @@ from typing import Any
 from langchain_core.cross_encoders import BaseCrossEncoder
 
 from rerank_plugins import Candidate
-from rerank_plugins.sharing import SharedReranker, settings
+from rerank_plugins.serving.shared_engine import SharedReranker, settings
 
 
 class RerankPluginsCrossEncoder(BaseCrossEncoder):

@@ -7,7 +7,7 @@ from pathlib import Path
 from ...errors import InvalidRequest
 from ..comparison import Comparison
 from . import html, markdown
-from .plain import plain
+from .json_data import plain
 
 _WRITERS: Mapping[str, Callable[[Sequence[Comparison]], str]] = {
     ".html": html.page,

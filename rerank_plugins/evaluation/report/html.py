@@ -5,12 +5,13 @@ from html import escape
 from statistics import fmean
 
 from ..comparison import Comparison, Difference, System
-from ..fusing import FusionFit
-from ..losses import Loss
+from ..prior_weight import FusionFit
 from ..reliability import PRECISIONS, Reliability
+from ..worst_queries import Loss
 from . import plots
 
 _ONE_RERANKER = 2  # the first stage is a system too
+
 _STYLE = """
 :root { color-scheme: light; }
 body { font: 15px/1.5 system-ui, sans-serif; color: #1c2024; margin: 2rem auto; max-width: 76rem;

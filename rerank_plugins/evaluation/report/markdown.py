@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from statistics import fmean
 
 from ..comparison import Comparison, System
-from ..losses import Loss
+from ..worst_queries import Loss
 
 _FEW = 3
 

@@ -10,6 +10,7 @@ from ..comparison import Comparison, System
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+
 # Okabe and Ito's palette: told apart by colour-blind readers too.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _GREY = "#777777"

@@ -13,8 +13,8 @@ from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, QueryBundle
 
 from rerank_plugins import Candidate, Hit, Result
-from rerank_plugins.adapting import counted, facts, hit_facts, prior, shown
-from rerank_plugins.sharing import SharedReranker, kept
+from rerank_plugins.serving.adapter_support import counted, facts, hit_facts, prior, shown
+from rerank_plugins.serving.shared_engine import SharedReranker, kept
 
 dispatcher = get_dispatcher(__name__)
 

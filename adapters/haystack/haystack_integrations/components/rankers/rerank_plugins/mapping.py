@@ -8,7 +8,7 @@ from haystack import Document
 from haystack.utils import Secret
 
 from rerank_plugins import Candidate, Result
-from rerank_plugins.adapting import prior, shown
+from rerank_plugins.serving.adapter_support import prior, shown
 
 
 @dataclass(frozen=True, slots=True)

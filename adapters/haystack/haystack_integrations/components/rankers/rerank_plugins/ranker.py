@@ -7,8 +7,8 @@ from haystack import Document, component, default_from_dict, default_to_dict, lo
 from haystack.utils import Secret
 
 from rerank_plugins import RerankError
-from rerank_plugins.adapting import counted, facts
-from rerank_plugins.sharing import SharedReranker, settings
+from rerank_plugins.serving.adapter_support import counted, facts
+from rerank_plugins.serving.shared_engine import SharedReranker, settings
 
 from .mapping import Wanted, candidates, checked, distinct, documents_of, variable
 

@@ -1,0 +1,25 @@
+"""Early exit for any cross-encoder, fitted on its own scores and certified without labels."""
+
+from .calibrate import Calibrated, Plan, calibrate, certify
+from .collect import Observed, Question, observe
+from .simulate import Outcome, simulate
+from .tradeoff import Gain, Point, draw, gain
+from .truncated_plans import MEASURED, with_short_plans
+
+__all__ = [
+    "MEASURED",
+    "Calibrated",
+    "Gain",
+    "Observed",
+    "Outcome",
+    "Plan",
+    "Point",
+    "Question",
+    "calibrate",
+    "certify",
+    "draw",
+    "gain",
+    "observe",
+    "simulate",
+    "with_short_plans",
+]

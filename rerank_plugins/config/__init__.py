@@ -1,0 +1,1 @@
+"""Settings: the only room that knows every concrete scorer."""

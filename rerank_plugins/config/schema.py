@@ -1,0 +1,304 @@
+"""The settings as pydantic models: every table and key that a configuration may have."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field
+
+from ..adaptive.exit_audit import Adjust
+from ..core.setup import WhenCold
+from ..core.stage import When
+from ..quality.guard import Action
+from ..rules.fusion import Method
+from ..rules.plans import PROFILES
+from ..rules.residency import Per, Policy, Unlabelled
+from ..rules.windows import Fold
+from ..scoring.models.files import EMBEDDED, Precision
+from ..scoring.onnx.session import Provider
+from ..scoring.text.pairs import Long
+from .remote_schema import RemoteSettings, ScorerSettings
+from .selection_schema import RULE_TABLES, KeepValue, SelectionSettings
+from .tables import Positive, Share, Table
+
+
+class StageSettings(Table):
+    """One stage: its scorer, how it runs, and how many candidates it passes on."""
+
+    scorer: ScorerSettings = Field(
+        default=EMBEDDED,
+        description='"embedded", "lexical", a hub id, a folder, an .onnx file, or a remote table',
+    )
+    keep: KeepValue | None = Field(
+        default=None, description="who goes on to the next stage: a number, or a rule"
+    )
+    exits: list[Positive] | Path | None = Field(
+        default=None,
+        description="layers to stop at that the model has heads for, or a folder of calibrated "
+        "exits; None: all layers for all",
+    )
+    exit_keep: KeepValue | None = Field(
+        default=None, description="who goes on behind each of the model's own exits"
+    )
+    exit_method: Literal["ucb", "crc", "ltt"] = Field(
+        default="ucb", description="how keep = {risk = ...} is certified"
+    )
+    exit_delta: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
+        default=0.1, description="chance that the certificate fails (ucb, ltt)"
+    )
+    when: When = Field(default="always", description="always, or only as a fallback")
+    max_tokens: Positive | None = Field(
+        default=None, description="tokens a pair; None: what the model takes"
+    )
+    long: Long = Field(default="window", description="what happens to passages over max_tokens")
+    fold: Fold = Field(default="max", description="how window scores become one")
+    window_tokens: Positive | None = Field(
+        default=None,
+        description="passage tokens a window behind the first; None: as the card says, or all",
+    )
+    window_overlap: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
+        default=0.5, description="what a window shares with the next"
+    )
+    max_windows: Positive | None = Field(
+        default=None,
+        description="windows a passage is read in, at most; None: what 8 of max_tokens would reach",
+    )
+    precision: Precision = Field(
+        default="auto",
+        description="which kernels to prefer; int8: from a file of them, or made at load from "
+        "weights stored as int8; auto: int8 where the model's card vouches for it and it is "
+        "faster here, else fp32",
+    )
+    provider: Provider = Field(default="cpu", description="ONNX Runtime execution provider")
+    intra_threads: Annotated[int, Field(ge=0)] = Field(
+        default=1, description="threads inside an operator"
+    )
+    max_batch_tokens: Positive | None = Field(
+        default=None, description="padded tokens a micro-batch, at most; None: measured at warm-up"
+    )
+    token_cache_bytes: Annotated[int, Field(ge=0)] = Field(
+        default=64 * 2**20, description="memory for passage token ids; 0: no cache"
+    )
+    score_cache_bytes: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="memory for scores of pairs seen before; 0: no cache"
+    )
+    score_column: int | None = Field(
+        default=None, description="output column that counts, if several"
+    )
+    template: str | None = Field(
+        default=None, description="how a decoder is asked; None: as its card or the registry says"
+    )
+    instruction: str | None = Field(
+        default=None, description="what a model that takes instructions is to look for"
+    )
+    rewrite: bool = Field(
+        default=True, description="rewrite the graph where that is proved to change no score"
+    )
+    graph_cache: bool = Field(
+        default=True,
+        description="keep rewritten graphs, and what was measured of them, in the platform's "
+        "cache folder",
+    )
+    revision: str | None = Field(default=None, description="hub revision; pin a commit")
+    local_files_only: bool = Field(default=False, description="never ask the hub")
+    cache_dir: Path | None = Field(
+        default=None, description="hub cache; None: huggingface-hub's own"
+    )
+    token_env: str | None = Field(
+        default=None, description="environment variable with a hub token; None: the hub's own"
+    )
+    calibration: tuple[float, float] | None = Field(
+        default=None, description="Platt parameters [a, b]; None: the model card's, if any"
+    )
+
+
+class BudgetSettings(Table):
+    """How long a request may take."""
+
+    time_ms: Annotated[float, Field(gt=0.0)] | None = Field(
+        default=None, description="milliseconds from the call to the answer; None: no limit"
+    )
+    profile: Literal["search-as-you-type", "interactive-chat", "agent-step", "report"] | None = (
+        Field(default=None, description="a named budget, where time_ms is not given")
+    )
+
+    @property
+    def time_s(self) -> float | None:
+        """Give the budget in seconds."""
+        if self.time_ms is not None:
+            return self.time_ms / 1e3
+        return None if self.profile is None else PROFILES[self.profile]
+
+
+class FusionSettings(Table):
+    """Whether the prior has a say."""
+
+    prior_weight: Share | None = Field(
+        default=None, description="0: model only, 1: prior only; None: the model card's, or 0"
+    )
+    method: Method = Field(
+        default="convex",
+        description="by weighted scores, or by ranks (which needs neither weight nor priors)",
+    )
+
+
+class PolicySettings(Table):
+    """Where text may be processed."""
+
+    regions: Annotated[list[str], Field(min_length=1)] | None = Field(
+        default=None, description="regions that text may be sent to; None: anywhere"
+    )
+    residency_key: str = Field(
+        default="residency", description="metadata key under which a document narrows that"
+    )
+    unlabelled: Unlabelled = Field(
+        default="allow", description="whether documents without that key may leave"
+    )
+    per: Per = Field(
+        default="request",
+        description="what a document that has to stay keeps here: its whole request, or itself",
+    )
+    inside: dict[str, str] = Field(
+        default_factory=dict, description="names of your own, and the region each lies in"
+    )
+    audit: Path | None = Field(
+        default=None, description="file for one JSON line a sending and a refusal"
+    )
+
+    def policy(self) -> Policy:
+        """Give the policy. Raises `PolicyError`."""
+        return Policy(
+            regions=None if self.regions is None else tuple(self.regions),
+            residency_key=self.residency_key,
+            unlabelled=self.unlabelled,
+            inside=self.inside,
+            per=self.per,
+            audit=self.audit,
+        )
+
+
+class ServiceSettings(Table):
+    """Threads and readiness."""
+
+    workers: Positive | None = Field(default=None, description="worker threads; None: one per core")
+    max_requests: Positive = Field(
+        default=1024, description="requests under way before one is refused"
+    )
+    when_cold: WhenCold = Field(
+        default="wait", description="what a request does while the model warms up"
+    )
+
+
+class ExitAuditSettings(Table):
+    """Whether some requests are scored in full besides, to see what calibrated exits lose."""
+
+    share: Annotated[float, Field(ge=0.0, le=1.0)] = Field(
+        default=0.0, description="share of requests, when workers are idle; 0: none"
+    )
+    adjust: Adjust = Field(
+        default="tighten",
+        description="margins: off, tighten (never below the certified ones), or both ways",
+    )
+
+
+class TelemetrySettings(Table):
+    """What traces and logs tell; see the telemetry page for spans and metrics."""
+
+    enabled: bool = Field(default=True, description="whether spans and metrics are recorded")
+    content: bool | None = Field(
+        default=None,
+        description="query and documents on spans; None: as the GenAI environment variable says",
+    )
+    max_documents: Positive = Field(default=10, description="documents on a span, in and out each")
+    max_chars: Positive = Field(default=2000, description="characters of a text on a span")
+    slow_ms: Annotated[float, Field(ge=0.0)] | None = Field(
+        default=None, description="log requests that take this long, without text; None: never"
+    )
+
+
+class GuardSettings(Table):
+    """What happens when reranking starts to hurt; the table turns the guard on."""
+
+    do_no_harm: bool = Field(
+        default=True, description="act on harm; false only watches, logs and measures"
+    )
+    snapshot: Path | None = Field(
+        default=None,
+        description="what requests should look like, from `rerank-plugins drift snapshot`; "
+        "None: the first `learn` requests",
+    )
+    action: Action = Field(
+        default="first_stage",
+        description="what is done on harm: answer in first-stage order, raise the prior's weight, "
+        "let every candidate pass all exits, or serve by the fallback stages",
+    )
+    prior_weight: Share = Field(default=0.7, description='the weight that "raise_prior" raises to')
+    window: Annotated[int, Field(ge=20)] = Field(
+        default=100, description="requests judged together"
+    )
+    learn: Annotated[int, Field(ge=50)] = Field(
+        default=300, description="requests that make a snapshot, where none is given"
+    )
+    patience: Positive = Field(default=2, description="harmful windows in a row before it acts")
+    relief: Positive = Field(default=3, description="other windows in a row before it stops")
+    alpha: Annotated[float, Field(gt=0.0, le=0.1)] = Field(
+        default=0.005, description="chance of an alarm in a window without drift"
+    )
+    probe_every: Positive = Field(
+        default=10, description="while the model is passed over, one request in this many is scored"
+    )
+    control_share: Annotated[float, Field(ge=0.0, le=0.5)] = Field(
+        default=0.0, description="requests answered in first-stage order, to compare feedback with"
+    )
+    null_every: Annotated[int, Field(ge=0)] = Field(
+        default=4,
+        description="for one request in this many, a passage of an earlier one is scored too, off "
+        "the path and never where text is sent; up to 32 passages are kept in memory for that; 0: "
+        "none, and nothing is kept",
+    )
+    canary_every: Annotated[int, Field(ge=0)] = Field(
+        default=10,
+        description="windows after which the sixteen fixed pairs are scored again, in spare time "
+        "and never where text is sent; 0: only at warm-up",
+    )
+    log: Path | None = Field(
+        default=None, description="JSON lines of numbers, per request and window; None: none"
+    )
+
+
+class Settings(Table):
+    """A whole configuration; every table may be left out."""
+
+    stages: Annotated[list[StageSettings], Field(min_length=1)] = Field(
+        default_factory=lambda: [StageSettings()]
+    )
+    budget: BudgetSettings = BudgetSettings()
+    selection: SelectionSettings = SelectionSettings()
+    fusion: FusionSettings = FusionSettings()
+    service: ServiceSettings = ServiceSettings()
+    policy: PolicySettings = PolicySettings()
+    exit_audit: ExitAuditSettings = ExitAuditSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
+    guard: GuardSettings | None = Field(default=None, description="None: nothing is watched")
+    strict: bool = Field(default=False, description="raise where a result would be degraded")
+
+
+def keys_at(loc: Iterable[int | str]) -> set[str]:
+    """Name the keys that the table at a place in the settings may have."""
+    table: type[BaseModel] = Settings
+    tables: Mapping[str, type[BaseModel]] = {
+        "stages": StageSettings,
+        "budget": BudgetSettings,
+        "selection": SelectionSettings,
+        "fusion": FusionSettings,
+        "service": ServiceSettings,
+        "policy": PolicySettings,
+        "remote": RemoteSettings,
+        **RULE_TABLES,
+        "exit_audit": ExitAuditSettings,
+        "telemetry": TelemetrySettings,
+        "guard": GuardSettings,
+    }
+    for part in loc:
+        table = tables.get(str(part), table)
+    return set(table.model_fields)

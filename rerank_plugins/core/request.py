@@ -1,0 +1,65 @@
+"""What a request must be before anything is done for it."""
+
+import math
+from collections.abc import Iterable
+from numbers import Integral, Real
+
+from ..errors import InvalidRequest
+from ..records import Budget, Candidate, Request
+
+# How much of the caller's own bad input an error shows.
+_SHOWN_CHARS = 40
+
+
+def make_request(
+    query: str,
+    passages: Iterable[str | Candidate | None],
+    *,
+    top_k: int | None,
+    budget_ms: float | None,
+    strict: bool | None,
+) -> Request:
+    """Return a request of a caller's arguments; `check_request` judges it.
+
+    Raises `InvalidRequest` where `passages` is no list.
+    """
+    if isinstance(passages, str | bytes) or not isinstance(passages, Iterable):
+        message = f"passages is {repr(passages)[:_SHOWN_CHARS]}; expected a list of texts"
+        raise InvalidRequest(message)
+    candidates = tuple(one if isinstance(one, Candidate) else Candidate(one) for one in passages)
+    budget = Budget(None if budget_ms is None else budget_ms / 1e3)
+    return Request(query, candidates, top_k=top_k, budget=budget, strict=strict)
+
+
+def check_request(request: Request) -> None:
+    """Refuse what cannot be answered. Raises `InvalidRequest`."""
+    query: object = request.query
+    if not isinstance(query, str) or not query.strip():
+        message = f"the query is {repr(query)[:_SHOWN_CHARS]}; expected text that is not blank"
+        raise InvalidRequest(message)
+    top_k: object = request.top_k
+    if top_k is not None and not (isinstance(top_k, Integral) and int(top_k) >= 1):
+        message = f"top_k is {top_k!r}; expected at least 1, or None for all candidates"
+        raise InvalidRequest(message)
+    time_s: object = request.budget.time_s
+    if time_s is not None and not (isinstance(time_s, Real) and float(time_s) > 0.0):
+        message = f"the budget is {time_s!r} s; expected more than 0, or None"
+        raise InvalidRequest(message)
+    for index, candidate in enumerate(request.candidates):
+        if candidate.prior is not None and not _is_finite(candidate.prior):
+            message = (
+                f"candidate {index} has prior {candidate.prior!r}; expected a finite number, or "
+                "None where the first stage gives no scores"
+            )
+            raise InvalidRequest(message)
+
+
+def check_feedback(score: float) -> None:
+    """Refuse what is no share of the best. Raises `InvalidRequest`."""
+    if not 0.0 <= score <= 1.0:
+        message = f"feedback is {score!r}; expected a number from 0 (bad) to 1 (good)"
+        raise InvalidRequest(message)
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, Real) and math.isfinite(value)

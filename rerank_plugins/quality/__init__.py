@@ -1,0 +1,1 @@
+"""When reranking hurts: drift of the requests, and the guard that acts on it."""

@@ -1,0 +1,111 @@
+"""The guard's log: JSON lines of numbers, one for each request and each verdict; never text."""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from io import FileIO
+from pathlib import Path
+from typing import Any
+
+from ...errors import ConfigError, InvalidRequest
+from ..drift import FEATURES, Observation, Report
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line: what was observed of a request, or what the guard found and did.
+
+    `kind` is "request", "window", "canaries" or "feedback"; `at_s` counts from the epoch.
+    """
+
+    kind: str
+    at_s: float
+    observation: Observation | None = None
+    harmful: bool = False
+    acting: bool = False
+
+
+def open_log(path: Path) -> FileIO:
+    """Open a log to append to, a line at a time: no buffer that a fork would write once more.
+
+    Raises `ConfigError`.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("ab", buffering=0)
+    except OSError as error:
+        message = f"the guard's log {path} cannot be opened ({error.strerror}); give another path"
+        raise ConfigError(message) from error
+
+
+def request_line(request_id: str, one: Observation, at_s: float) -> str:
+    """Give the line of one request; what it does not tell is left out."""
+    features: dict[str, object] = {
+        name: one[name] for name in FEATURES if not math.isnan(one[name])
+    }
+    return _line({"kind": "request", "at_s": at_s, "request_id": request_id} | features)
+
+
+def window_line(report: Report, *, acting: bool, action: str, at_s: float) -> str:
+    """Give the line of one verdict."""
+    return _line(
+        {
+            "kind": "window",
+            "at_s": at_s,
+            "verdict": report.verdict,
+            "requests": report.requests,
+            "reasons": list(report.reasons),
+            "acting": acting,
+            "action": action,
+            "findings": [
+                {
+                    "feature": one.feature,
+                    "test": one.test,
+                    "value": round(one.value, 4),
+                    "critical": round(one.critical, 4),
+                    "p": one.p,
+                    "shift": round(one.shift, 3),
+                    "moved": one.moved,
+                }
+                for one in report.findings
+            ],
+        }
+    )
+
+
+def note_line(cause: str, value: float, *, harmful: bool, at_s: float) -> str:
+    """Give the line of what canaries or feedback showed."""
+    facts = {"kind": cause, "at_s": at_s, "value": round(value, 6), "harmful": harmful}
+    return _line(facts)
+
+
+def read(path: Path) -> Iterator[Entry]:
+    """Read a log, line by line. Raises `InvalidRequest`."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        message = f"{path} cannot be read ({error}); give the guard's log"
+        raise InvalidRequest(message) from error
+    for number, line in enumerate(lines, start=1):
+        try:
+            yield _entry(json.loads(line))
+        except (ValueError, KeyError, TypeError) as error:
+            message = (
+                f"{path}, line {number} is none of a guard's log ({type(error).__name__}); "
+                "give the file that [guard] log names"
+            )
+            raise InvalidRequest(message) from error
+
+
+def _entry(facts: Mapping[str, Any]) -> Entry:
+    kind, at_s = str(facts["kind"]), float(facts["at_s"])
+    if kind == "request":
+        values = tuple(float(facts.get(name, math.nan)) for name in FEATURES)
+        return Entry(kind, at_s, Observation(values))
+    harmful = facts["verdict"] == "harmful" if kind == "window" else bool(facts["harmful"])
+    return Entry(kind, at_s, harmful=harmful, acting=bool(facts.get("acting", False)))
+
+
+def _line(facts: Mapping[str, object]) -> str:
+    return json.dumps(facts) + "\n"

@@ -1,0 +1,1 @@
+"""What each family of remote APIs wants to read, and what it answers."""

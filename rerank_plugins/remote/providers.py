@@ -1,0 +1,300 @@
+"""Every provider we can speak to, as one table: where, how, how much at once, and what comes back.
+
+Shapes, limits and traps were read from the providers' documentation, their SDKs and the servers'
+sources; `docs/remote.md` lists what differs where.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Literal, TypeAlias
+
+from ..scoring import ScoreKind
+from .dialects.bedrock import BedrockRerank
+from .dialects.json_body import Dialect, Shape
+from .dialects.kserve import KServe
+
+Auth: TypeAlias = Literal["bearer", "api-key", "aws"]
+_UNIT = (0.0, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Caps:
+    """What one call may hold; None is no limit.
+
+    `tokens` bounds query tokens x n + document tokens, which are estimated; `text_bytes` the UTF-8
+    of all texts and, once a document, the query plus `overhead_bytes`. Longer documents than
+    `document_chars` are cut here, and counted.
+    """
+
+    documents: int | None = 1000
+    tokens: int | None = None
+    text_bytes: int | None = None
+    overhead_bytes: int = 0
+    document_chars: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """One row of the table.
+
+    `base_url` and `path` may name {model}, {project} and {location}. `key_env` is where the key is
+    looked for unless the operator says otherwise; `key_needed` is False for servers of one's own.
+    `echoes_model` says that the answer names the model that was asked, so that another name means
+    another model. Models starting with a name in `slate` score candidates relative to each other,
+    so many at once, and are never split. Keys starting with a name in `url_by_key` belong to that
+    base URL. `poll_url` is where a 202 is followed up. `instruction` is the body's field for one;
+    without it an instruction goes in front of the query. `tensors` says that it takes no text.
+    """
+
+    path: str
+    dialect: Dialect
+    base_url: str | None = None
+    key_env: str | None = None
+    key_needed: bool = True
+    auth: Auth = "bearer"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    caps: Caps = field(default_factory=Caps)
+    score_kind: ScoreKind = "vendor"
+    score_range: tuple[float, float] | None = None
+    echoes_model: bool = False
+    slate: Mapping[str, int] = field(default_factory=dict)
+    url_by_key: Mapping[str, str] = field(default_factory=dict)
+    poll_url: str | None = None
+    instruction: str | None = None
+    tensors: bool = False
+
+
+_COHERE_V2 = Shape(
+    tokens=("meta", "tokens", "input_tokens"), billed=("meta", "billed_units", "search_units")
+)
+
+_COHERE_V1 = replace(_COHERE_V2, fixed={"return_documents": False})
+
+_COHERE = Provider(
+    "/v2/rerank",
+    _COHERE_V2,
+    base_url="https://api.cohere.com",
+    key_env="COHERE_API_KEY",
+    score_kind="probability",
+    score_range=_UNIT,
+)
+
+_PLAIN = Shape(fixed={"return_documents": False})
+
+PROVIDERS: Mapping[str, Provider] = MappingProxyType(
+    {
+        "cohere": _COHERE,
+        "cohere-v1": replace(_COHERE, path="/v1/rerank", dialect=_COHERE_V1),
+        "azure": replace(
+            _COHERE, path="/providers/cohere/v2/rerank", base_url=None, key_env="AZURE_API_KEY"
+        ),
+        "azure-v1": replace(
+            _COHERE,
+            path="/v1/rerank",
+            dialect=_COHERE_V1,
+            base_url=None,
+            key_env="AZURE_API_KEY",
+        ),
+        "jina": Provider(
+            "/v1/rerank",
+            _PLAIN,
+            base_url="https://api.jina.ai",
+            key_env="JINA_API_KEY",
+            echoes_model=True,
+            slate={"jina-reranker-v3": 64},
+        ),
+        "voyage": Provider(
+            "/rerank",
+            Shape(
+                cut="top_k",
+                fixed={"return_documents": False, "truncation": True},
+                rows=("data",),
+                header_ms={"remote": "voyage-processing-ms"},
+            ),
+            base_url="https://api.voyageai.com/v1",
+            key_env="VOYAGE_API_KEY",
+            url_by_key={"al-": "https://ai.mongodb.com/v1"},
+            caps=Caps(documents=1000, tokens=600_000),
+            score_range=_UNIT,
+            echoes_model=True,
+        ),
+        "mixedbread": Provider(
+            "/v1/reranking",
+            Shape(
+                documents="input",
+                cut="top_k",
+                fixed={"return_input": False},
+                rows=("data",),
+                scores=("score",),
+            ),
+            base_url="https://api.mixedbread.com",
+            key_env="MXBAI_API_KEY",
+            echoes_model=True,
+        ),
+        "zeroentropy": Provider(
+            "/models/rerank",
+            Shape(
+                tokens=("total_tokens",),
+                # Unset, a call over quota silently becomes one that takes ten seconds.
+                hurried={"latency": "fast"},
+                seconds={"remote": ("e2e_latency",), "remote_inference": ("inference_latency",)},
+            ),
+            base_url="https://api.zeroentropy.dev/v1",
+            key_env="ZEROENTROPY_API_KEY",
+            caps=Caps(documents=1000, text_bytes=5_000_000, overhead_bytes=150),
+            score_kind="probability",
+            score_range=_UNIT,
+        ),
+        "pinecone": Provider(
+            "/rerank",
+            Shape(
+                wrap_document="text",
+                fixed={"return_documents": False, "rank_fields": ["text"]},
+                rows=("data",),
+                scores=("score",),
+                tokens=(),
+                billed=("usage", "rerank_units"),
+            ),
+            base_url="https://api.pinecone.io",
+            key_env="PINECONE_API_KEY",
+            auth="api-key",
+            headers={"x-pinecone-api-version": "2026-07"},
+            caps=Caps(documents=100),
+            echoes_model=True,
+        ),
+        "bedrock": Provider(
+            "/rerank",
+            BedrockRerank(),
+            base_url="https://bedrock-agent-runtime.{location}.amazonaws.com",
+            auth="aws",
+            key_needed=False,
+            caps=Caps(documents=1000, document_chars=32_000),
+            score_kind="probability",
+            score_range=_UNIT,
+        ),
+        "bedrock-invoke": Provider(
+            "/model/{model}/invoke",
+            Shape(model=None, fixed={"api_version": 2}, tokens=()),
+            base_url="https://bedrock-runtime.{location}.amazonaws.com",
+            auth="aws",
+            key_needed=False,
+            score_kind="probability",
+            score_range=_UNIT,
+        ),
+        "google": Provider(
+            "/v1/projects/{project}/locations/{location}/rankingConfigs/default_ranking_config:rank",
+            Shape(
+                documents="records",
+                wrap_document="content",
+                number="id",
+                cut="topN",
+                fixed={"ignoreRecordDetailsInResponse": True},
+                rows=("records",),
+                index="id",
+                scores=("score",),
+                tokens=(),
+            ),
+            base_url="https://discoveryengine.googleapis.com",
+            key_env="GOOGLE_ACCESS_TOKEN",
+            headers={"x-goog-user-project": "{project}"},
+            caps=Caps(documents=200),
+            score_kind="probability",
+            score_range=_UNIT,
+        ),
+        "nvidia": Provider(
+            "/v1/ranking",
+            Shape(
+                wrap_query="text",
+                documents="passages",
+                wrap_document="text",
+                # The field is rejected by servers of one's own; all passages come back anyway.
+                cut=None,
+                # The default, NONE, answers over-long passages with an error.
+                fixed={"truncate": "END"},
+                rows=("rankings",),
+                scores=("logit",),
+            ),
+            key_env="NVIDIA_API_KEY",
+            key_needed=False,
+            caps=Caps(documents=512),
+            score_kind="logit",
+            poll_url="https://api.nvcf.nvidia.com/v2/nvcf/pexec/status/",
+        ),
+        "tei": Provider(
+            "/rerank",
+            Shape(
+                documents="texts",
+                cut=None,
+                model=None,
+                fixed={"truncate": True, "raw_scores": False, "return_text": False},
+                rows=(),
+                scores=("score",),
+                tokens=(),
+                header_ms={
+                    "remote": "x-total-time",
+                    "remote_queue": "x-queue-time",
+                    "remote_tokenise": "x-tokenization-time",
+                    "remote_inference": "x-inference-time",
+                },
+            ),
+            key_env="TEI_API_KEY",
+            key_needed=False,
+            caps=Caps(documents=32, text_bytes=1_500_000),
+            score_kind="probability",
+            score_range=_UNIT,
+        ),
+        "vllm": Provider(
+            "/v2/rerank",
+            # -1: as many tokens as the model takes. Without it over-long passages are an error.
+            Shape(fixed={"truncate_prompt_tokens": -1}),
+            key_env="VLLM_API_KEY",
+            key_needed=False,
+            echoes_model=True,
+            instruction="instruction",
+        ),
+        "vllm-score": Provider(
+            "/v1/score",
+            Shape(
+                query="text_1",
+                documents="text_2",
+                cut=None,
+                fixed={"truncate_prompt_tokens": -1},
+                rows=("data",),
+                scores=("score",),
+            ),
+            key_env="VLLM_API_KEY",
+            key_needed=False,
+            echoes_model=True,
+        ),
+        "infinity": Provider(
+            "/rerank",
+            replace(_PLAIN, fixed={"return_documents": False, "raw_scores": False}),
+            key_env="INFINITY_API_KEY",
+            key_needed=False,
+            score_kind="probability",
+            score_range=_UNIT,
+            echoes_model=True,
+        ),
+        "llama.cpp": Provider(
+            "/v1/rerank", Shape(), key_env="LLAMA_API_KEY", key_needed=False, score_kind="logit"
+        ),
+        "triton": Provider(
+            "/v2/models/{model}/infer",
+            KServe(),
+            key_env="TRITON_API_KEY",
+            key_needed=False,
+            caps=Caps(documents=64),
+            score_kind="logit",
+            echoes_model=True,
+            tensors=True,
+        ),
+        "compatible": Provider(
+            "/v2/rerank",
+            Shape(rows=("results", "data"), scores=("relevance_score", "score")),
+            key_env="RERANK_API_KEY",
+            key_needed=False,
+        ),
+    }
+)
+"""Providers by the name that settings give them; "compatible" is any URL that speaks as Cohere."""

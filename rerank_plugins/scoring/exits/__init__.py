@@ -1,0 +1,1 @@
+"""A model cut at its exits, so that a candidate can stop early."""

@@ -1,0 +1,240 @@
+"""Calibrated exits on disk: heads, margins, and the losses that every promise is drawn from."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import ConfigError, ModelError
+from ...rules import risk_control
+from ...rules.calibration import Calibration
+from ...rules.risk_control import Choice, Method
+from ..models.files import ModelFiles, sha256
+from .heads import Head, Probe
+
+FORMAT = 3
+_FACTS, _ARRAYS = "exits.json", "exits.npz"
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What was calibrated: another model, tokenizer or limit makes the promise void."""
+
+    graph_sha256: str
+    tokenizer_sha256: str
+    max_tokens: int
+    prior_weight: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The margin behind each exit, and how many of the first stage's best enter (None: all)."""
+
+    margins: tuple[float, ...]
+    depth: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What one number, the level, stands for: the bolder, the lower.
+
+    The margin behind exit l is level * `scales[l]`; beside the best `top_k`, level * `depth_scale`
+    candidates enter (None: all).
+    """
+
+    scales: tuple[float, ...]
+    depth_scale: float | None = None
+
+    def at(self, level: float, top_k: int) -> Limits:
+        """Give the limits of a level.
+
+        >>> Shape((1.0, 0.5), 40.0).at(2.0, 10)
+        Limits(margins=(2.0, 1.0), depth=90)
+        """
+        margins = tuple(level * scale for scale in self.scales)
+        if self.depth_scale is None:
+            return Limits(margins)
+        return Limits(margins, top_k + round(level * self.depth_scale))
+
+
+@dataclass(frozen=True, slots=True)
+class Exits:
+    """Exit heads, and limits for any promise.
+
+    `losses` [queries, levels] were measured on queries that chose neither heads nor `shape`, at
+    `levels` from careful to bold, for the best `top_k`. `nulls` are scores of random query-passage
+    pairs, ascending; `plans` maps candidates per stage to quality, `short_plans` does for lengths,
+    in tokens, that pairs may be cut to.
+    `mass_losses` [queries, masses] is what scoring in full only the head with such a share of the
+    softmax of the priors loses, `masses` from careful to bold. `probability` turned scores into the
+    gains that a regret is reckoned in.
+    """
+
+    subject: Subject
+    heads: tuple[Head, ...]
+    shape: Shape
+    levels: NDArray[np.float64]
+    losses: NDArray[np.float64]
+    top_k: int
+    loss: str
+    nulls: tuple[float, ...] = ()
+    plans: Mapping[tuple[int, ...], float] = field(default_factory=dict)
+    facts: Mapping[str, object] = field(default_factory=dict)
+    masses: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    mass_losses: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0)))
+    probability: Calibration = field(default_factory=lambda: Calibration(1.0, 0.0))
+    short_plans: Mapping[int, Mapping[tuple[int, ...], float]] = field(default_factory=dict)
+
+    def choose(
+        self, alpha: float, *, method: Method = "ucb", delta: float = 0.1
+    ) -> tuple[Limits, Choice]:
+        """Give the limits that hold a loss of `alpha`, and what that stands on.
+
+        Raises `ConfigError` where no level does; it names the least that can be promised.
+        """
+        choice = risk_control.choose(self.losses, alpha, method=method, delta=delta)
+        level = float(self.levels[_held(choice, "margin", self.loss)])
+        return self.shape.at(level, self.top_k), choice
+
+    def choose_mass(
+        self, alpha: float, *, method: Method = "ucb", delta: float = 0.1
+    ) -> tuple[float, Choice]:
+        """Give the least mass of a depth that holds a loss of `alpha`. Raises `ConfigError`."""
+        if not self.mass_losses.size:
+            raise ConfigError("these exits hold no certified depth; calibrate again")
+        choice = risk_control.choose(self.mass_losses, alpha, method=method, delta=delta)
+        return float(self.masses[_held(choice, "depth", self.loss)]), choice
+
+
+def _held(choice: Choice, what: str, loss: str) -> int:
+    """Give the place of the chosen setting. Raises `ConfigError` where there is none."""
+    if choice.place is None:
+        message = (
+            f"no {what} holds a {loss} of {choice.alpha:g} ({choice.method}, {choice.queries} "
+            f"queries): the least that can be promised is {choice.bound:.4f}; allow that much, or "
+            "calibrate on more queries"
+        )
+        raise ConfigError(message)
+    return choice.place
+
+
+def subject(files: ModelFiles, max_tokens: int, prior_weight: float = 0.0) -> Subject:
+    """Identify a model as it is run."""
+    return Subject(sha256(files.graph), sha256(files.tokenizer), max_tokens, prior_weight)
+
+
+def save(exits: Exits, folder: Path) -> None:
+    """Write calibrated exits as exits.json and exits.npz."""
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays: dict[str, NDArray[np.generic]] = {
+        "levels": exits.levels,
+        "losses": exits.losses.astype(np.float32),
+        "masses": exits.masses,
+        "mass_losses": exits.mass_losses.astype(np.float32),
+        "nulls": np.array(exits.nulls, dtype=np.float32),
+    }
+    listed: list[dict[str, object]] = []
+    for place, head in enumerate(exits.heads):
+        facts: dict[str, object] = {
+            key: value for key, value in _public(head).items() if key != "probe"
+        }
+        if head.probe is not None:
+            arrays[f"weights_{place}"] = head.probe.weights
+            facts |= {name: getattr(head.probe, name) for name in ("previous", "log_rank", "bias")}
+        listed.append(facts)
+    text = {
+        "format": FORMAT,
+        "subject": asdict(exits.subject),
+        "heads": listed,
+        "scales": list(exits.shape.scales),
+        "depth_scale": exits.shape.depth_scale,
+        "top_k": exits.top_k,
+        "loss": exits.loss,
+        "probability": [exits.probability.a, exits.probability.b],
+        "plans": _listed(exits.plans),
+        "short_plans": [[tokens, _listed(one)] for tokens, one in exits.short_plans.items()],
+        "facts": dict(exits.facts),
+    }
+    (folder / _FACTS).write_text(json.dumps(text, indent=1) + "\n", encoding="utf-8")
+    np.savez_compressed(folder / _ARRAYS, allow_pickle=False, **arrays)
+
+
+def load(folder: Path) -> Exits:
+    """Read calibrated exits. Raises `ModelError`; see `require` for whose they are."""
+    try:
+        text = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
+        with np.load(folder / _ARRAYS, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        return _parse(text, arrays)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        message = (
+            f"{folder} holds no calibrated exits ({type(error).__name__}: {error}); make them "
+            "with: rerank-plugins calibrate --out DIR"
+        )
+        raise ModelError(message) from error
+
+
+def require(found: Exits, current: Subject, folder: Path) -> None:
+    """Refuse exits of another subject than the current one. Raises `ModelError`."""
+    if found.subject != current:
+        old, new = asdict(found.subject), asdict(current)
+        changed = ", ".join(
+            f"{name} was {str(old[name])[:12]} and is {str(new[name])[:12]}"
+            for name in old
+            if old[name] != new[name]
+        )
+        message = (
+            f"the exits in {folder} were calibrated on something else: {changed}. Their promise "
+            "does not hold here; calibrate again"
+        )
+        raise ModelError(message)
+
+
+def _parse(text: Mapping[str, object], arrays: Mapping[str, NDArray[np.generic]]) -> Exits:
+    if text["format"] != FORMAT:
+        raise ValueError(f"format {text['format']}, expected {FORMAT}")
+    listed = text["heads"]
+    heads: list[Head] = []
+    for place, facts in enumerate(listed if isinstance(listed, list) else []):
+        known = dict(facts)
+        probe = None
+        if f"weights_{place}" in arrays:
+            numbers = {name: float(known.pop(name)) for name in ("previous", "log_rank", "bias")}
+            weights = np.asarray(arrays[f"weights_{place}"], dtype=np.float32)
+            probe = Probe(weights, **numbers)
+        heads.append(Head(**known, probe=probe))
+    short = text.get("short_plans", [])
+    return Exits(
+        subject=Subject(**text["subject"]),  # type: ignore[arg-type]
+        heads=tuple(heads),
+        shape=Shape(
+            tuple(float(one) for one in text["scales"]),  # type: ignore[attr-defined]
+            None if text["depth_scale"] is None else float(text["depth_scale"]),  # type: ignore[arg-type]
+        ),
+        levels=np.asarray(arrays["levels"], dtype=np.float64),
+        losses=np.asarray(arrays["losses"], dtype=np.float64),
+        top_k=int(text["top_k"]),  # type: ignore[call-overload]
+        loss=str(text["loss"]),
+        nulls=tuple(np.asarray(arrays["nulls"], dtype=np.float64).tolist()),
+        plans=_mapped(text["plans"]),
+        facts=dict(text["facts"]),  # type: ignore[call-overload]
+        masses=np.asarray(arrays["masses"], dtype=np.float64),
+        mass_losses=np.asarray(arrays["mass_losses"], dtype=np.float64),
+        probability=Calibration(*text["probability"]),  # type: ignore[misc]
+        short_plans={int(tokens): _mapped(one) for tokens, one in short},  # type: ignore[attr-defined]
+    )
+
+
+def _listed(plans: Mapping[tuple[int, ...], float]) -> list[list[object]]:
+    return [[list(counts), quality] for counts, quality in plans.items()]
+
+
+def _mapped(plans: object) -> dict[tuple[int, ...], float]:
+    return {tuple(counts): float(q) for counts, q in plans}  # type: ignore[attr-defined]
+
+
+def _public(head: Head) -> dict[str, object]:
+    return {name: getattr(head, name) for name in head.__slots__}

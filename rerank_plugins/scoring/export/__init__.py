@@ -1,0 +1,1 @@
+"""From a checkpoint to an ONNX folder, checked against the original."""

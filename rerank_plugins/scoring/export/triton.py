@@ -1,0 +1,187 @@
+"""Write a model repository for Triton, which our own `triton` stage then asks."""
+
+import re
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ...errors import ModelError
+from ..models.files import EMBEDDED, ModelFiles, Precision, find
+from ..models.hub import Hub
+from ..onnx.decoder import prompt_of
+from ..onnx.graph.verify import compare, probes
+from ..onnx.options import usable_tokens
+from ..onnx.session import open_graph, score_output
+from ..text.tokenizer import PairTokenizer
+
+if TYPE_CHECKING:
+    import onnx
+
+
+MOST_PAIRS = 64
+# Waiting this long for company costs little beside a batch, and fills one under load.
+_QUEUE_DELAY_US = 500
+_MOST_QUEUED = 1024
+_WARM_UP_TOKENS = (32, 128, 512)
+# A graph must be smaller than 2 GB; beyond that its weights lie beside it.
+_MOST_BYTES = 1536 * 2**20
+_SIDES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "config.json")
+_TYPES = {1: "TYPE_FP32", 7: "TYPE_INT64", 10: "TYPE_FP16", 11: "TYPE_FP64"}
+
+
+@dataclass(frozen=True, slots=True)
+class Repository:
+    """A written repository: the model's name in it, and the stage that asks it.
+
+    `difference` is how far its graph's scores are from the model's own, as a share of their spread.
+    """
+
+    folder: Path
+    model: str
+    files: dict[str, int]
+    difference: float
+    stage: dict[str, str | bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """One input or output of a graph: its type as Triton names it, its axes behind the batch."""
+
+    name: str
+    type: str
+    dims: tuple[int, ...]
+
+
+def repository(
+    model: str, folder: Path, *, precision: Precision = "fp32", hub: Hub | None = None
+) -> Repository:
+    """Write `model`, any that a stage can name, as a repository of one Triton model.
+
+    Its graph has one output and plain fp32 operators, which every Triton runs alike, and is
+    compared with the model's own. Raises `ModelError`; then nothing is left in `folder`.
+    """
+    files = find(model, precision=precision, hub=hub)
+    name = _slug(model)
+    target = folder / name
+    if target.exists():
+        message = f"{target} is there already; give a folder without a model of that name"
+        raise ModelError(message)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".") as scratch:
+        work = Path(scratch) / name
+        (work / "1").mkdir(parents=True)
+        graph = _graph(files, work / "1" / "model.onnx")
+        inputs = [_tensor(one) for one in graph.input]
+        (output,) = [_tensor(one) for one in graph.output]
+        max_tokens = usable_tokens(files)
+        batches = probes(
+            PairTokenizer(files.tokenizer, prompt=prompt_of(files)), min(max_tokens, 256)
+        )
+        parity = compare(
+            open_graph(files.graph, literal=True), open_graph(work / "1" / "model.onnx"), batches
+        )
+        if not parity.equal:
+            message = (
+                f"the graph for Triton gives other scores than {model!r}: they differ by "
+                f"{parity.difference:.1e} of their spread; report the model"
+            )
+            raise ModelError(message)
+        text = config(name, inputs, output, max_tokens=max_tokens)
+        (work / "config.pbtxt").write_text(text, encoding="utf-8")
+        _copy_sides(files, work / "tokenizer")
+        written = {
+            path.relative_to(scratch).as_posix(): path.stat().st_size
+            for path in sorted(work.rglob("*"))
+            if path.is_file()
+        }
+        shutil.move(str(work), target)
+    stage: dict[str, str | bool] = {
+        "provider": "triton",
+        "base_url": "http://localhost:8000",
+        "model": name,
+        "tokenizer": str(target / "tokenizer"),
+        "token_types": "token_type_ids" in {one.name for one in inputs},
+    }
+    return Repository(folder, name, written, parity.difference, stage)
+
+
+def config(name: str, inputs: Sequence[Tensor], output: Tensor, *, max_tokens: int) -> str:
+    """Write a model's config.pbtxt: batches made by the server, deadlines heard, warm from start.
+
+    Warm-up runs a pair and a full batch of zeros: token ids drawn at random could lie outside the
+    vocabulary.
+    """
+    lines = [
+        f'name: "{name}"',
+        'backend: "onnxruntime"',
+        f"max_batch_size: {MOST_PAIRS}",
+        *(f"input {{ {_described(one)} }}" for one in inputs),
+        f"output {{ {_described(output)} }}",
+        "dynamic_batching {",
+        f"  max_queue_delay_microseconds: {_QUEUE_DELAY_US}",
+        "  default_queue_policy {",
+        "    allow_timeout_override: true",
+        f"    max_queue_size: {_MOST_QUEUED}",
+        "  }",
+        "}",
+    ]
+    for length in sorted({min(one, max_tokens) for one in _WARM_UP_TOKENS}):
+        for pairs in (1, MOST_PAIRS):
+            lines += ["model_warmup {", f'  name: "{pairs} x {length}"', f"  batch_size: {pairs}"]
+            for one in inputs:
+                value = f"data_type: {one.type} dims: [ {length} ] zero_data: true"
+                lines.append(f'  inputs {{ key: "{one.name}" value {{ {value} }} }}')
+            lines.append("}")
+    return "\n".join(lines) + "\n"
+
+
+def _described(tensor: Tensor) -> str:
+    dims = ", ".join(map(str, tensor.dims)) or "1"
+    # Triton wants an axis; where the graph has none behind the batch, it is taken away again.
+    shaped = "" if tensor.dims else " reshape { shape: [ ] }"
+    return f'name: "{tensor.name}" data_type: {tensor.type} dims: [ {dims} ]{shaped}'
+
+
+def _graph(files: ModelFiles, path: Path) -> "onnx.GraphProto":
+    """Write the graph with its scores as its only output and its weights as fp32."""
+    import onnx
+
+    from ..onnx.graph.dequantise import dequantise
+    from ..onnx.graph.read import load
+    from ..onnx.graph.rewrite import prune
+
+    model = load(files.graph)
+    dequantise(model)
+    prune(model, [score_output([one.name for one in model.graph.output])])
+    size = sum(len(one.raw_data) for one in model.graph.initializer)
+    sidecar = "model.onnx.data" if size > _MOST_BYTES else None
+    onnx.save(model, path, save_as_external_data=sidecar is not None, location=sidecar)
+    return onnx.load(path, load_external_data=False).graph
+
+
+def _tensor(info: "onnx.ValueInfoProto") -> Tensor:
+    kind = info.type.tensor_type
+    batch, *dims = (one.dim_value for one in kind.shape.dim)
+    if batch:
+        message = f"the graph takes batches of {batch} only; export it again with dynamic axes"
+        raise ModelError(message)
+    if kind.elem_type not in _TYPES:
+        message = f"{info.name} is of ONNX type {kind.elem_type}; expected {[*_TYPES.values()]}"
+        raise ModelError(message)
+    return Tensor(info.name, _TYPES[kind.elem_type], tuple(dim or -1 for dim in dims))
+
+
+def _copy_sides(files: ModelFiles, folder: Path) -> None:
+    folder.mkdir()
+    for name in (*_SIDES, "card.json"):
+        source = files.tokenizer.parent / name
+        if source.is_file():
+            shutil.copyfile(source, folder / name)
+
+
+def _slug(model: str) -> str:
+    last = model.rstrip("/").rpartition("/")[2].removesuffix(".onnx")
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", last).strip("-.") or EMBEDDED

@@ -1,0 +1,295 @@
+"""Find a model's files: in the package, in a folder, or on the Hugging Face hub."""
+
+import hashlib
+import json
+import platform
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Literal, TypeAlias
+
+from ...errors import ModelError
+from .hub import Hub, snapshot
+
+Precision: TypeAlias = Literal["auto", "fp32", "int8"]
+"""Which of a model's graphs to prefer; "auto" finds what "fp32" does, for `kernels.choose`."""
+
+EMBEDDED = "embedded"
+_EMBEDDED_FOLDER = Path(__file__).parents[2] / "models" / "embedded"
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+
+# Everything a tokenizer and the limits need, and never a torch weight or a line of remote code.
+SIDE_FILES = (
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "manifest.json",
+    "card.json",
+)
+
+_FP32_NAMES = ("model.onnx", "onnx/model.onnx")
+
+# The CPU feature a quantised file was made for, best first (sentence-transformers' file names).
+_INT8_BY_FEATURE = (
+    ("avx512_vnni", "model_qint8_avx512_vnni.onnx"),
+    ("avx512f", "model_qint8_avx512.onnx"),
+    ("avx2", "model_quint8_avx2.onnx"),
+    ("arm64", "model_qint8_arm64.onnx"),
+)
+
+_INT8_ANYWHERE = ("model_quantized.onnx", "model_int8.onnx", "model_uint8.onnx")
+_INT8_NAMES = frozenset({*_INT8_ANYWHERE, *(name for _, name in _INT8_BY_FEATURE)})
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFiles:
+    """A model's files, found and, where a manifest came along, verified.
+
+    `config` and `tokenizer_config` are the parsed Hugging Face files, `card` the parsed card.json;
+    each is empty where there is none. `choice` says why this graph was taken, where its card left a
+    choice of kernels. `int8` asks for int8 kernels to be made at load: int8 is wanted, and there is
+    no file of them.
+    """
+
+    name: str
+    graph: Path
+    tokenizer: Path
+    config: Mapping[str, object]
+    tokenizer_config: Mapping[str, object]
+    card: Mapping[str, object]
+    revision: str | None = None
+    choice: str = ""
+    int8: bool = False
+
+
+def find(
+    model: str | Path,
+    *,
+    precision: Precision = "fp32",
+    hub: Hub | None = None,
+) -> ModelFiles:
+    """Resolve `model`: "embedded", an .onnx file, a folder, or a hub id such as "org/name".
+
+    `hub` only matters for hub ids. Raises `ModelError`.
+    """
+    found = _found(model, precision, hub)
+    return replace(found, int8=precision == "int8" and found.graph.name not in _INT8_NAMES)
+
+
+def _found(model: str | Path, precision: Precision, hub: Hub | None) -> ModelFiles:
+    if model == EMBEDDED:
+        folder = _EMBEDDED_FOLDER
+        return _in_folder(folder, EMBEDDED, precision, must_verify=True)
+    path = Path(model).expanduser()
+    name = str(model)
+    try:
+        if path.is_file():
+            return _from_file(path)
+        if path.is_dir():
+            return _in_folder(path, name, precision)
+    except OSError as error:
+        message = f"no model at {name[:200]!r}: {error.strerror}; give a readable folder or file"
+        raise ModelError(message) from error
+    if not _HUB_ID.fullmatch(name) or name.endswith(".onnx"):
+        message = (
+            f"no model at {name!r}: it is neither a file, nor a folder, nor a hub id. Give a "
+            'folder with model.onnx and tokenizer.json, an .onnx file, a hub id like "org/name", '
+            'or "embedded"'
+        )
+        raise ModelError(message)
+    return _from_hub(name, precision, hub or Hub())
+
+
+def sides(model: str | Path, *, hub: Hub | None = None) -> ModelFiles:
+    """Resolve a model that runs elsewhere: its tokenizer and configuration, no graph.
+
+    `graph` is where one would lie. Raises `ModelError`.
+    """
+    folder = _EMBEDDED_FOLDER if model == EMBEDDED else None
+    folder = folder or Path(model).expanduser()
+    if not folder.is_dir() and _HUB_ID.fullmatch(str(model)):
+        folder = snapshot(str(model), hub or Hub(), lambda _: list(SIDE_FILES))
+    if not (folder / "tokenizer.json").is_file():
+        message = (
+            f"no tokenizer at {str(model)[:200]!r}; expected a folder with tokenizer.json, a hub "
+            'id like "org/name", or "embedded"'
+        )
+        raise ModelError(message)
+    return _describe(folder, str(model), folder / "model.onnx")
+
+
+def padding(files: ModelFiles) -> int | str | None:
+    """Read what pads a batch: the model's padding id, or else its tokenizer's padding token."""
+    number = files.config.get("pad_token_id")
+    if isinstance(number, int):
+        return number
+    token = files.tokenizer_config.get("pad_token")
+    if isinstance(token, Mapping):
+        token = token.get("content")
+    return token if isinstance(token, str) else None
+
+
+def cpu_features() -> frozenset[str]:
+    """Name the vector extensions of this machine, as Linux spells them; "arm64" on 64-bit Arm."""
+    machine = platform.machine().lower()
+    if machine in {"arm64", "aarch64"}:
+        return frozenset({"arm64"})
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return frozenset()
+    flags = re.search(r"^flags\s*:(.*)$", text, flags=re.MULTILINE)
+    return frozenset(flags.group(1).split()) if flags else frozenset()
+
+
+def choose_graph(
+    names: Iterable[str], precision: Precision, features: frozenset[str]
+) -> str | None:
+    """Choose the graph among a model's file names for a precision and a CPU; None if there is none.
+
+    Falls back to the other precision rather than to nothing.
+
+    >>> names = ["onnx/model.onnx", "onnx/model_quint8_avx2.onnx"]
+    >>> choose_graph(names, "int8", frozenset({"avx2"}))
+    'onnx/model_quint8_avx2.onnx'
+    """
+    graphs = sorted(name for name in names if name.endswith(".onnx"))
+    fp32 = [name for name in _FP32_NAMES if name in graphs]
+    wanted = [name for feature, name in _INT8_BY_FEATURE if feature in features]
+    int8 = [
+        graph
+        for name in (*wanted, *_INT8_ANYWHERE)
+        for graph in graphs
+        if PurePosixPath(graph).name == name
+    ]
+    ranked = (int8 + fp32) if precision == "int8" else (fp32 + int8)
+    if ranked:
+        return ranked[0]
+    return graphs[0] if len(graphs) == 1 else None
+
+
+def sha256(path: Path) -> str:
+    """Hash a file in constant memory."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def verify(folder: Path, *, partial: bool = False) -> int:
+    """Check every file that manifest.json lists; return how many. Raises `ModelError`.
+
+    `partial` passes over files that are not there: the hub's cache holds only what is needed.
+    """
+    listed = read_json(folder / "manifest.json").get("files")
+    if not isinstance(listed, Mapping) or not listed:
+        message = (
+            f'{folder / "manifest.json"} lists no files; expected {{"files": {{name: '
+            '{"sha256": ...}}}. Fetch the model again'
+        )
+        raise ModelError(message)
+    for name, facts in listed.items():
+        path = folder / str(name)
+        if partial and not path.is_file():
+            continue
+        expected = facts.get("sha256") if isinstance(facts, Mapping) else None
+        found = sha256(path) if path.is_file() else "no such file"
+        if found != expected:
+            message = (
+                f"{path} does not match its manifest: found sha256 {found}, expected {expected}. "
+                "The file is damaged or was replaced; fetch the model again"
+            )
+            raise ModelError(message)
+    return len(listed)
+
+
+def read_json(path: Path) -> Mapping[str, object]:
+    """Parse a JSON object, {} where there is no file. Raises `ModelError` for anything else."""
+    if not path.is_file():
+        return {}
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        message = f"{path} is not readable JSON ({error}); fetch the model again"
+        raise ModelError(message) from error
+    if not isinstance(value, dict):
+        message = f"{path} holds a JSON {type(value).__name__}; expected an object"
+        raise ModelError(message)
+    return value
+
+
+def _from_file(path: Path) -> ModelFiles:
+    if path.suffix != ".onnx":
+        message = (
+            f"{path} is a {path.suffix or 'suffix-less'} file; expected an .onnx graph or a "
+            "folder. Export a checkpoint with: rerank-plugins export MODEL OUT_DIR"
+        )
+        raise ModelError(message)
+    # In the layout onnx/model.onnx the tokenizer lies one folder up.
+    sides = [path.parent, path.parent.parent]
+    home = next((side for side in sides if (side / "tokenizer.json").is_file()), None)
+    if home is None:
+        message = f"{path} has no tokenizer.json beside it; copy the model's tokenizer.json there"
+        raise ModelError(message)
+    return _describe(home, str(path), path)
+
+
+def _in_folder(
+    folder: Path,
+    name: str,
+    precision: Precision,
+    *,
+    must_verify: bool = False,
+    cached: bool = False,
+) -> ModelFiles:
+    names = [path.relative_to(folder).as_posix() for path in folder.rglob("*.onnx")]
+    chosen = choose_graph(names, precision, cpu_features())
+    if chosen is None or not (folder / "tokenizer.json").is_file():
+        found = ", ".join(sorted(path.name for path in folder.iterdir())[:12]) or "nothing"
+        remedy = (
+            "Only a part of it is in the local cache: fetch it once while online"
+            if cached
+            else f"Make them with: rerank-plugins export {name} OUT_DIR"
+        )
+        message = (
+            f"{folder} is no ONNX model: found {found}; expected model.onnx (or onnx/model.onnx) "
+            f"and tokenizer.json. {remedy}"
+        )
+        raise ModelError(message)
+    # Other programs, too, call a file manifest.json; ours lists files.
+    if must_verify or "files" in read_json(folder / "manifest.json"):
+        verify(folder, partial=cached)
+    return _describe(folder, name, folder / chosen)
+
+
+def _describe(folder: Path, name: str, graph: Path, revision: str | None = None) -> ModelFiles:
+    return ModelFiles(
+        name=name,
+        graph=graph,
+        tokenizer=folder / "tokenizer.json",
+        config=read_json(folder / "config.json"),
+        tokenizer_config=read_json(folder / "tokenizer_config.json"),
+        card=read_json(folder / "card.json"),
+        revision=revision,
+    )
+
+
+def _from_hub(name: str, precision: Precision, hub: Hub) -> ModelFiles:
+    folder = snapshot(name, hub, lambda names: _needed(name, names, precision))
+    found = _in_folder(folder, name, precision, cached=True)
+    return _describe(folder, name, found.graph, revision=folder.name)
+
+
+def _needed(name: str, names: Sequence[str], precision: Precision) -> list[str]:
+    """Choose what to fetch among a repository's files."""
+    graph = choose_graph(names, precision, cpu_features())
+    if graph is None:
+        folder = name.rsplit("/", maxsplit=1)[-1]
+        message = (
+            f"model {name!r} has no ONNX file on the hub. Export it once, then use the folder:\n"
+            f"  pip install 'rerank-plugins[export]'\n"
+            f"  rerank-plugins export {name} ./{folder}-onnx"
+        )
+        raise ModelError(message)
+    # Weights beyond 2 GB lie in a sidecar, named by either of two conventions.
+    return [*SIDE_FILES, graph, f"{graph}.data", f"{graph}_data"]

@@ -1,0 +1,72 @@
+"""A model's snapshot from the Hugging Face hub, or from what is cached of it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...errors import ModelError
+
+
+@dataclass(frozen=True, slots=True)
+class Hub:
+    """How the Hugging Face hub is asked: huggingface-hub's own options.
+
+    Pin a commit with `revision`. HF_HUB_OFFLINE counts as `local_files_only`.
+    """
+
+    revision: str | None = None
+    local_files_only: bool = False
+    cache_dir: Path | None = None
+    token: str | None = None
+
+
+def snapshot(name: str, hub: Hub, choose: Callable[[Sequence[str]], list[str]]) -> Path:
+    """Fetch the files that `choose` picks from a repository's; give the snapshot's folder.
+
+    What is cached serves when the hub is switched off or cannot be reached. Raises `ModelError`.
+    """
+    from huggingface_hub import constants
+
+    failure: Exception | None = None
+    if not (hub.local_files_only or constants.HF_HUB_OFFLINE):
+        try:
+            return _fetched(name, hub, choose)
+        except ModelError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the hub's client changes, and its errors with it
+            failure = error
+    folder = _cached(name, hub)
+    if folder is None:
+        reason = str(failure) if failure else "it is not in the local cache, and the hub is off"
+        message = (
+            f"model {name!r} could not be fetched: {reason}. Check the id, fetch it once while "
+            "online, or give a local folder"
+        )
+        raise ModelError(message) from failure
+    return folder
+
+
+def _fetched(name: str, hub: Hub, choose: Callable[[Sequence[str]], list[str]]) -> Path:
+    from huggingface_hub import HfApi, snapshot_download
+
+    api = HfApi(library_name="rerank-plugins", token=hub.token)
+    siblings = api.model_info(name, revision=hub.revision).siblings
+    folder = snapshot_download(
+        name,
+        revision=hub.revision,
+        cache_dir=hub.cache_dir,
+        allow_patterns=choose([sibling.rfilename for sibling in siblings or []]),
+        token=hub.token,
+        library_name="rerank-plugins",
+    )
+    return Path(folder)
+
+
+def _cached(name: str, hub: Hub) -> Path | None:
+    """Find the snapshot of a model in the hub's cache, whole or in part, without asking anyone."""
+    from huggingface_hub import try_to_load_from_cache
+
+    path = try_to_load_from_cache(
+        name, "tokenizer.json", cache_dir=hub.cache_dir, revision=hub.revision
+    )
+    return Path(path).parent if isinstance(path, str) else None

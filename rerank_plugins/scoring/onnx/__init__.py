@@ -1,0 +1,1 @@
+"""Cross-encoders in ONNX Runtime."""

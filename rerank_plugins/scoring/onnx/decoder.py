@@ -1,0 +1,149 @@
+"""A decoder that is asked about a pair: its two answers' logits, behind the pair's last token."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import ConfigError, ModelError
+from ..models.files import ModelFiles
+from ..models.registry import KNOWN, PROMPTS, Prompt
+from ..text.tokenizer import PairArrays
+from .session import Provider, open_session, score_output
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+
+_FED = frozenset({"input_ids", "attention_mask", "position_ids", "token_type_ids"})
+_PAST = "past_key_values."
+# Logits of the whole vocabulary for every token: [pairs, length, vocabulary].
+_EVERY_TOKEN = 3
+# Where a graph gives those, a micro-batch must stay small: 512 tokens of 150,000 logits are 300 MB.
+MOST_BATCH_TOKENS = 512
+
+_DTYPES: Mapping[str, type[np.floating]] = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Decoder:
+    """A session that gives the two answers' logits for each pair.
+
+    Pairs are padded at the end: tokens see only what comes before them, so that padding changes
+    nothing. `past` are the shapes and types of the empty key-value caches that a graph may ask for;
+    `answers` the token ids of "irrelevant" and "relevant".
+    """
+
+    session: "ort.InferenceSession"
+    inputs: frozenset[str]
+    past: Mapping[str, tuple[tuple[int, int], type[np.floating]]]
+    output: str
+    answers: tuple[int, int]
+    every_token: bool
+    provider: str
+
+    def run(self, pairs: PairArrays) -> NDArray[np.float32]:
+        """Run a batch; give float32 [pairs, 2], or the columns of a scoring head."""
+        count, length = pairs.input_ids.shape
+        feeds: dict[str, NDArray[np.generic]] = {
+            "input_ids": pairs.input_ids,
+            "attention_mask": pairs.attention_mask,
+            "token_type_ids": pairs.token_type_ids,
+            "position_ids": np.broadcast_to(np.arange(length, dtype=np.int64), (count, length)),
+        }
+        feeds = {name: value for name, value in feeds.items() if name in self.inputs}
+        for name, ((heads, size), dtype) in self.past.items():
+            feeds[name] = np.zeros((count, heads, 0, size), dtype=dtype)
+        (logits,) = self.session.run([self.output], feeds)
+        if self.every_token:
+            last = pairs.attention_mask.sum(axis=1) - 1
+            logits = np.asarray(logits)[np.arange(count), last][:, list(self.answers)]
+        columns = np.asarray(logits, dtype=np.float32)
+        return columns[:, None] if columns.ndim == 1 else columns
+
+
+def prompt_of(
+    files: ModelFiles, template: str | None = None, instruction: str | None = None
+) -> Prompt | None:
+    """Find how a model is asked: as `template` says, its card, or what is known of its name.
+
+    None for encoders, which are not asked. Raises `ConfigError` for an unknown template and for an
+    instruction to a model that takes none, `ModelError` for a decoder of which nothing is known.
+    """
+    known = KNOWN.get(files.name)
+    told = files.card.get("prompt")
+    name = template or (told if isinstance(told, str) else None)
+    if name is None and known is not None:
+        name = known.template
+    if name is None:
+        if instruction is not None:
+            message = (
+                f"model {files.name!r} takes no instruction; leave instruction out, or name the "
+                f"template it was trained with, one of {', '.join(PROMPTS)}"
+            )
+            raise ConfigError(message)
+        _refuse_decoder(files)
+        return None
+    if name not in PROMPTS:
+        message = f"template {name!r} is unknown; known are {', '.join(PROMPTS)}"
+        raise ConfigError(message)
+    prompt = PROMPTS[name]
+    return prompt if instruction is None else replace(prompt, instruction=instruction)
+
+
+def open_decoder(
+    graph: Path, answers: tuple[int, int], *, provider: Provider = "cpu", intra_threads: int = 1
+) -> Decoder:
+    """Load a decoder's graph, with or without inputs for a cache. Raises `ModelError`."""
+    session = open_session(graph, provider=provider, intra_threads=intra_threads)
+    taken = {one.name: one for one in session.get_inputs()}
+    past = {name: one for name, one in taken.items() if name.startswith(_PAST)}
+    foreign = sorted(set(taken) - set(past) - _FED)
+    if "input_ids" not in taken or foreign:
+        message = (
+            f"{graph} takes {sorted(taken)}; expected input_ids, and at most attention_mask, "
+            "position_ids and past_key_values.* beside it. Export the model again with: "
+            "rerank-plugins export MODEL OUT_DIR"
+        )
+        raise ModelError(message)
+    axes = {one.name: len(one.shape) for one in session.get_outputs()}
+    output = score_output(list(axes))
+    return Decoder(
+        session,
+        frozenset(taken) & _FED,
+        {name: _cache(name, one.shape, one.type) for name, one in past.items()},
+        output,
+        answers,
+        axes[output] == _EVERY_TOKEN,
+        session.get_providers()[0],
+    )
+
+
+def _cache(name: str, shape: list[object], dtype: str) -> tuple[tuple[int, int], type[np.floating]]:
+    """Read the heads and their size off an input [pairs, heads, tokens, size]."""
+    sizes = [shape[1], shape[3]] if len(shape) == 4 else []  # noqa: PLR2004 - as said above
+    heads, size = [one for one in sizes if isinstance(one, int)] or (0, 0)
+    if not heads or dtype not in _DTYPES:
+        message = (
+            f"input {name} is {dtype} {shape}; expected floats [pairs, heads, tokens, size] with "
+            "fixed heads and size"
+        )
+        raise ModelError(message)
+    return (heads, size), _DTYPES[dtype]
+
+
+def _refuse_decoder(files: ModelFiles) -> None:
+    built = files.config.get("architectures")
+    name = str(built[0]) if isinstance(built, list) and built else ""
+    if name.endswith("ForCausalLM"):
+        message = (
+            f"model {files.name!r} is a decoder ({name}) and nothing says how to ask it; give the "
+            f"template it was trained with, one of {', '.join(PROMPTS)}"
+        )
+        raise ModelError(message)

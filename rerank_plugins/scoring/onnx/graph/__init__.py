@@ -1,0 +1,1 @@
+"""Rewrites of a model's graph that change no score, each verified at load."""

@@ -1,0 +1,215 @@
+"""A graph with int8 kernels, made at load from weights that are stored as int8, and tried out."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from ...models.files import cpu_features
+from ...text.tokenizer import PairArrays
+from ..session import Graph, Provider, open_graph, score_output
+from . import cache
+from .emit import MICROSOFT, PREFIX, Emitter
+from .prepare import Made, Prepared, once, oversized, runtime
+from .rewrite import prune
+
+# With these, products of 8 bits are added up without saturating.
+_SAFE = frozenset({"avx512_vnni", "avx_vnni", "arm64"})
+
+
+def prepare(
+    path: Path,
+    probes: Callable[[], Sequence[PairArrays]],
+    *,
+    provider: Provider = "cpu",
+    intra_threads: int = 1,
+    folder: Path | None = None,
+) -> Prepared | str:
+    """Open a graph with int8 kernels in its layers, or say why it has none.
+
+    `probes` makes batches of real pairs to try it on, see `verify.objection`; `folder` keeps the
+    result, the reason as well. Raises `ModelError`.
+    """
+    if provider != "cpu":
+        return f"they need provider 'cpu', found {provider!r}"
+    if too_big := oversized(path):
+        return too_big
+
+    def opened(graph: Path | bytes) -> Graph:
+        return open_graph(graph, intra_threads=intra_threads)
+
+    name = "" if folder is None else cache.key(path, f"{runtime(provider)} int8")
+    found = once(folder, name, lambda: _made(path, probes, opened), opened)
+    return found if isinstance(found, str) else Prepared(found, key=name)
+
+
+def _made(
+    path: Path,
+    probes: Callable[[], Sequence[PairArrays]],
+    opened: Callable[[Path | bytes], Graph],
+) -> Made:
+    from .read import load
+    from .rewrite import rewrite
+    from .verify import objection
+
+    original = open_graph(path, literal=True)
+    try:
+        model = load(path)
+        done = rewrite(model, [score_output([one.name for one in model.graph.output])])
+    except Exception as error:  # noqa: BLE001 - what onnxruntime runs, onnx may still refuse
+        return f"the graph cannot be read for rewriting: {error}"
+    if not done.dequantised:
+        return "its weights are not stored as int8 behind DequantizeLinear"
+    if not done.layers:
+        return "no encoder layer was recognised"
+    try:
+        multiply(model, signed=bool(_SAFE & cpu_features()))
+        data = model.SerializeToString()
+        graph = opened(data)
+        reason = objection(original, graph, probes())
+    except Exception as error:  # noqa: BLE001 - whatever a runtime raises, the exact graph runs
+        return f"the graph with int8 kernels fails: {error}"
+    return reason or (graph, data)
+
+
+Codes: TypeAlias = NDArray[np.int8] | NDArray[np.uint8]
+_MIDDLE = 128
+# GELU gives at least -0.17, and what counts is far above: most codes go to positive values.
+_ZERO_AFTER = {"Gelu": 20, "FastGelu": 20}
+# Rows of nothing but zeros.
+_LEAST_SCALE = 1e-30
+# From here on the axes of a reduction are an input.
+_AXES_AS_INPUT = 18
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """Names of a value's codes [rows, width], their zero, scales [rows, 1], its leading axes."""
+
+    codes: str
+    zero: str
+    scales: str
+    leading: str
+
+
+@dataclass(slots=True)
+class _Products:
+    """Emits products; a value that several weights multiply is rounded once."""
+
+    emitter: Emitter
+    signed: bool
+    axes_as_input: bool
+    zeros: dict[str, int] = field(default_factory=dict)
+    known: dict[str, _Rows] = field(default_factory=dict)
+
+    def product(self, value: str, weight: NDArray[np.float32], output: str | None = None) -> str:
+        """Multiply a value [..., in] by a weight [in, out]."""
+        rows = self.known.get(value) or self._rounded(value, weight.shape[0])
+        self.known[value] = rows
+        codes, scales = coded(weight, signed=self.signed)
+        emit, store = self.emitter.node, self.emitter.tensor
+        # The operator knows one scale for all rows: theirs come behind it.
+        inputs = [rows.codes, store(codes), store(np.ones(1, np.float32)), store(scales), rows.zero]
+        if not self.signed:
+            inputs.append(store(np.array(_MIDDLE, np.uint8)))
+        sums = emit("MatMulIntegerToFloat", inputs, domain=MICROSOFT)
+        values = emit("Mul", [sums, rows.scales])
+        shape = emit("Concat", [rows.leading, store([weight.shape[1]])], settings={"axis": 0})
+        return emit("Reshape", [values, shape], output=output)
+
+    def _rounded(self, value: str, width: int) -> _Rows:
+        emit, store = self.emitter.node, self.emitter.tensor
+        zero = self.zeros.get(value, _MIDDLE)
+        rows = emit("Reshape", [value, store([-1, width])])
+        above = np.array([1.0 / (255 - zero)], np.float32)
+        below = np.array([-1.0 / zero], np.float32)
+        scales = emit(
+            "Max",
+            [
+                emit("Mul", [self._extreme("ReduceMax", rows), store(above)]),
+                emit("Mul", [self._extreme("ReduceMin", rows), store(below)]),
+                store(np.array([_LEAST_SCALE], np.float32)),
+            ],
+        )
+        flat = emit("Reshape", [scales, store([-1])])
+        zeros = emit("Expand", [store(np.array([zero], np.uint8)), emit("Shape", [flat])])
+        codes = emit("QuantizeLinear", [rows, flat, zeros], settings={"axis": 0})
+        leading = emit("Slice", [emit("Shape", [value]), store([0]), store([-1])])
+        return _Rows(codes, store(np.array(zero, np.uint8)), scales, leading)
+
+    def _extreme(self, kind: str, rows: str) -> str:
+        if self.axes_as_input:
+            return self.emitter.node(kind, [rows, self.emitter.tensor([-1])])
+        return self.emitter.node(kind, [rows], settings={"axes": [-1]})
+
+
+def multiply(model: ModelProto, *, signed: bool) -> int:
+    """Put int8 kernels in the place of a rewritten graph's products, in place; count them.
+
+    `signed` weights need a CPU that adds products of 8 bits without saturating (VNNI, Arm);
+    unsigned ones give the same scores everywhere. The head stays fp32: it is small, and scores near
+    each other decide the order.
+    """
+    graph = model.graph
+    stored = {one.name: one for one in graph.initializer if len(one.dims) == 2}  # noqa: PLR2004
+    version = next(one.version for one in model.opset_import if not one.domain)
+    products = _Products(Emitter(f"{PREFIX}/int8"), signed, version >= _AXES_AS_INPUT)
+    done = 0
+    for node in graph.node:
+        products.zeros |= dict.fromkeys(node.output, _ZERO_AFTER.get(node.op_type, _MIDDLE))
+        weight = stored.get(node.input[1]) if len(node.input) > 1 else None
+        if weight is None or not node.name.startswith(PREFIX):
+            products.emitter.nodes.append(node)
+        elif node.op_type == "MatMul":
+            products.product(node.input[0], _fp32(weight), node.output[0])
+            done += 1
+        elif node.op_type == "Attention":
+            _attention(products, node, _fp32(weight))
+            done += 3
+        else:
+            products.emitter.nodes.append(node)
+    del graph.node[:]
+    graph.node.extend(products.emitter.nodes)
+    graph.initializer.extend(products.emitter.stored.values())
+    prune(model, [one.name for one in graph.output])
+    return done
+
+
+def coded(weight: NDArray[np.float32], *, signed: bool) -> tuple[Codes, NDArray[np.float32]]:
+    """Give a weight's codes [in, out] and a scale for each column.
+
+    Weights that were stored as int8 with a scale per column get their codes back.
+
+    >>> codes, scales = coded(np.array([[0.5, 0.0], [-1.27, 0.0]], np.float32), signed=True)
+    >>> codes.tolist(), [round(float(one), 4) for one in scales]
+    ([[50, 0], [-127, 0]], [0.01, 1.0])
+    """
+    scales = np.abs(weight).max(axis=0) / np.float32(127)
+    scales[scales == 0] = 1.0
+    codes = np.rint(weight / scales)
+    if signed:
+        return codes.astype(np.int8), scales
+    return (codes + _MIDDLE).astype(np.uint8), scales
+
+
+def _attention(products: _Products, node: NodeProto, weight: NDArray[np.float32]) -> None:
+    """Multiply for queries, keys and values, and leave the rest to the fused operator."""
+    heads = next(one.i for one in node.attribute if one.name == "num_heads")
+    parts = [products.product(node.input[0], part) for part in np.split(weight, 3, axis=1)]
+    mask, bias = (*node.input[3:], "", "", "")[0], (*node.input[5:], "")[0]
+    made = helper.make_node(
+        "MultiHeadAttention",
+        [*parts, node.input[2], mask, bias],
+        list(node.output),
+        domain=MICROSOFT,
+        num_heads=heads,
+    )
+    products.emitter.nodes.append(made)
+
+
+def _fp32(tensor: TensorProto) -> NDArray[np.float32]:
+    return np.asarray(numpy_helper.to_array(tensor), np.float32)

@@ -1,0 +1,190 @@
+"""Read a graph with its weights, and index its producers, constants and linear maps."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, numpy_helper
+
+
+def load(path: Path) -> onnx.ModelProto:
+    """Read a graph and the weights in its sidecar, which may be a link, as in the hub's cache.
+
+    `onnx.load` refuses links. Raises `ValueError` for a sidecar outside the graph's folder.
+    """
+    model = onnx.load(str(path), load_external_data=False)
+    for tensor in model.graph.initializer:
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            _fill(tensor, path.parent)
+    return model
+
+
+def _fill(tensor: onnx.TensorProto, folder: Path) -> None:
+    facts = {entry.key: entry.value for entry in tensor.external_data}
+    place = PurePosixPath(facts["location"])
+    if place.is_absolute() or ".." in place.parts:
+        message = f"weights lie at {place}; expected a file beside the graph"
+        raise ValueError(message)
+    with (folder / place).open("rb") as file:
+        file.seek(int(facts.get("offset", 0)))
+        tensor.raw_data = file.read(int(facts["length"]) if "length" in facts else -1)
+    del tensor.external_data[:]
+    tensor.data_location = onnx.TensorProto.DEFAULT
+
+
+# Operators that hand their first input on unchanged at inference.
+_PASSING = frozenset({"Identity", "Dropout"})
+
+
+@dataclass(frozen=True, slots=True)
+class Linear:
+    """y = x @ weight + bias, weight [in, out]; `source` names x."""
+
+    source: str
+    weight: NDArray[np.float32]
+    bias: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Norm:
+    """A layer normalisation over the last axis; `source` names what it normalises."""
+
+    source: str
+    gain: NDArray[np.float32]
+    bias: NDArray[np.float32]
+    epsilon: float
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A graph with its values indexed: producers, consumers, and stored tensors by name."""
+
+    model: ModelProto
+    producers: Mapping[str, NodeProto]
+    consumers: Mapping[str, tuple[NodeProto, ...]]
+    stored: Mapping[str, onnx.TensorProto]
+
+    @classmethod
+    def of(cls, model: ModelProto) -> "Reading":
+        """Index a model's main graph."""
+        producers: dict[str, NodeProto] = {}
+        consumers: dict[str, list[NodeProto]] = defaultdict(list)
+        stored = {one.name: one for one in model.graph.initializer}
+        for node in model.graph.node:
+            producers |= dict.fromkeys(node.output, node)
+            for name in node.input:
+                consumers[name].append(node)
+            if node.op_type == "Constant" and node.attribute[0].name == "value":
+                stored[node.output[0]] = node.attribute[0].t
+        return cls(
+            model, producers, {name: tuple(nodes) for name, nodes in consumers.items()}, stored
+        )
+
+    def origin(self, value: str) -> str:
+        """Follow a value up through operators that change nothing."""
+        node = self.producers.get(value)
+        while node is not None and node.op_type in _PASSING:
+            value = node.input[0]
+            node = self.producers.get(value)
+        return value
+
+    def maker(self, value: str, *kinds: str) -> NodeProto | None:
+        """Give the node that makes a value, if it is of one of these kinds."""
+        node = self.producers.get(self.origin(value))
+        return node if node is not None and node.op_type in kinds else None
+
+    def constant(self, value: str) -> NDArray[np.generic] | None:
+        """Give a stored tensor, or None for a value that is computed."""
+        name = self.origin(value)
+        return numpy_helper.to_array(self.stored[name]) if name in self.stored else None
+
+    def is_constant(self, value: str) -> bool:
+        """Tell whether a value is stored in the file."""
+        return self.origin(value) in self.stored
+
+    def split(self, node: NodeProto) -> tuple[str, NDArray[np.float32]] | None:
+        """Split a binary operator's inputs into the computed one and the constant one."""
+        first, second = node.input[0], node.input[1]
+        for computed, stored in ((first, second), (second, first)):
+            constant = self.constant(stored)
+            if constant is not None and not self.is_constant(computed):
+                return computed, np.asarray(constant, dtype=np.float32)
+        return None
+
+    def linear(self, value: str) -> Linear | None:
+        """Read a value as a linear map of another one: MatMul with or without Add, or Gemm."""
+        node = self.maker(value, "Add", "MatMul", "Gemm")
+        if node is None:
+            return None
+        if node.op_type == "Gemm":
+            return self._gemm(node)
+        if node.op_type == "MatMul":
+            return self._product(node, None)
+        parts = self.split(node)
+        product = self.maker(parts[0], "MatMul") if parts is not None else None
+        if parts is None or product is None or parts[1].ndim != 1:
+            return None
+        return self._product(product, parts[1])
+
+    def norm(self, value: str) -> Norm | None:
+        """Read a value as a layer normalisation, one operator or spelled out."""
+        node = self.maker(value, "LayerNormalization", "Add")
+        if node is None:
+            return None
+        if node.op_type == "Add":
+            return self._spelled_norm(node)
+        gain, bias = (self.constant(name) for name in (*node.input[1:], "")[:2])
+        if gain is None or bias is None:
+            return None
+        epsilon = next((one.f for one in node.attribute if one.name == "epsilon"), 1e-5)
+        return Norm(
+            self.origin(node.input[0]),
+            np.asarray(gain, np.float32),
+            np.asarray(bias, np.float32),
+            epsilon,
+        )
+
+    def _product(self, node: NodeProto, bias: NDArray[np.float32] | None) -> Linear | None:
+        weight = self.constant(node.input[1])
+        if weight is None or weight.ndim != 2 or weight.dtype != np.float32:  # noqa: PLR2004
+            return None
+        if bias is None:
+            bias = np.zeros(weight.shape[1], dtype=np.float32)
+        return Linear(self.origin(node.input[0]), np.asarray(weight, np.float32), bias)
+
+    def _gemm(self, node: NodeProto) -> Linear | None:
+        settings = {one.name: onnx.helper.get_attribute_value(one) for one in node.attribute}
+        weight, bias = (self.constant(name) for name in (*node.input[1:], "")[:2])
+        plain = all(settings.get(name, 1.0) == 1.0 for name in ("alpha", "beta"))
+        if weight is None or bias is None or not plain or settings.get("transA", 0):
+            return None
+        matrix = np.asarray(weight, np.float32)
+        return Linear(
+            self.origin(node.input[0]),
+            matrix.T if settings.get("transB", 0) else matrix,
+            np.asarray(bias, np.float32),
+        )
+
+    def _spelled_norm(self, node: NodeProto) -> Norm | None:
+        """Match (s - mean(s)) / sqrt(mean((s - mean(s))^2) + epsilon) * gain + bias."""
+        shift = self.split(node)
+        scale = self.maker(shift[0], "Mul") if shift is not None else None
+        scaled = self.split(scale) if scale is not None else None
+        ratio = self.maker(scaled[0], "Div") if scaled is not None else None
+        if shift is None or scaled is None or ratio is None:
+            return None
+        centred = self.maker(ratio.input[0], "Sub")
+        root = self.maker(ratio.input[1], "Sqrt")
+        spread = self.maker(root.input[0], "Add") if root is not None else None
+        epsilon = self.split(spread) if spread is not None else None
+        if centred is None or epsilon is None:
+            return None
+        mean = self.maker(centred.input[1], "ReduceMean")
+        source = self.origin(centred.input[0])
+        if mean is None or self.origin(mean.input[0]) != source:
+            return None
+        return Norm(source, scaled[1], shift[1], float(epsilon[1].reshape(-1)[0]))

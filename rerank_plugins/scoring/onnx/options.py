@@ -1,0 +1,135 @@
+"""How an ONNX model is run, checked against what its files say it can take."""
+
+import hashlib
+from dataclasses import dataclass, replace
+
+from ...errors import ConfigError
+from ...rules.windows import Fold
+from ..models.files import ModelFiles, sha256
+from ..text.pairs import MIN_WINDOW_TOKENS, Long, Windowing
+from .decoder import prompt_of
+from .session import Provider
+
+# Position tables that start behind the padding index (RoBERTa and its kin) lose those rows.
+_OFFSET_FAMILIES = frozenset(
+    {
+        "roberta",
+        "xlm-roberta",
+        "xlm-roberta-xl",
+        "camembert",
+        "mpnet",
+        "longformer",
+        "data2vec-text",
+    }
+)
+
+_FALLBACK_MAX_TOKENS = 512
+
+
+@dataclass(frozen=True, slots=True)
+class OnnxOptions:
+    """How a model is run.
+
+    `max_tokens` caps a pair (None: what the model can take). `long` says what happens to passages
+    over the cap, `fold` how windows become one score. Each window behind the first, which has all
+    that fit, has `window_tokens` of the passage (None: as the model's card says, else all that
+    fit), and there are `max_windows` at most (None: as many as reach as far as 8 of all that fit).
+    Batches hold up to `max_batch_tokens` padded tokens (None: measured at warm-up). `score_column`
+    picks the relevant output column of a head with more than two. `rewrite` allows rewrites of the
+    graph that are proved to change no score, `graph_cache` keeps their result, and what was
+    measured, on disk for the next process. `template` says how a decoder is asked (None: as its
+    card or the registry says), `instruction` what it is to look for. `score_cache_bytes` bounds the
+    memory for scores of pairs seen before; 0 switches that off.
+    """
+
+    max_tokens: int | None = None
+    long: Long = "window"
+    fold: Fold = "max"
+    window_tokens: int | None = None
+    window_overlap: float = 0.5
+    max_windows: int | None = None
+    provider: Provider = "cpu"
+    intra_threads: int = 1
+    max_batch_tokens: int | None = None
+    token_cache_bytes: int = 64 * 2**20
+    score_cache_bytes: int = 0
+    score_column: int | None = None
+    rewrite: bool = True
+    graph_cache: bool = True
+    template: str | None = None
+    instruction: str | None = None
+
+    @property
+    def windowing(self) -> Windowing:
+        """What happens to passages that do not fit."""
+        # FirstP reads the first window alone; what lies behind it is cut, and reported as cut.
+        limit = 1 if self.fold == "first" else self.max_windows
+        return Windowing(self.long, self.window_overlap, limit, self.window_tokens)
+
+
+def usable_tokens(files: ModelFiles) -> int:
+    """Read how many tokens a pair may have: the position table less its offset, and the card.
+
+    The tokenizer's own limit counts too, where it is one (absurd values mean "none").
+    """
+    limits: list[int] = []
+    positions = files.config.get("max_position_embeddings")
+    if isinstance(positions, int) and positions > 0:
+        offset = 0
+        if files.config.get("model_type") in _OFFSET_FAMILIES:
+            padding = files.config.get("pad_token_id")
+            offset = (padding if isinstance(padding, int) else 1) + 1
+        limits.append(positions - offset)
+    for source, key in ((files.tokenizer_config, "model_max_length"), (files.card, "max_tokens")):
+        value = source.get(key)
+        if isinstance(value, int) and 0 < value < 10**6:
+            limits.append(value)
+    return min(limits) if limits else _FALLBACK_MAX_TOKENS
+
+
+def checked(options: OnnxOptions, files: ModelFiles) -> OnnxOptions:
+    """Refuse options that the model cannot follow, and take its card's window where none is given.
+
+    Raises `ConfigError`.
+    """
+    limit = usable_tokens(files)
+    if options.max_tokens is not None and not MIN_WINDOW_TOKENS <= options.max_tokens <= limit:
+        message = (
+            f"max_tokens is {options.max_tokens}; model {files.name!r} takes "
+            f"{MIN_WINDOW_TOKENS} to {limit} tokens a pair"
+        )
+        raise ConfigError(message)
+    counts = {
+        "max_batch_tokens": (options.max_batch_tokens, 1),
+        "max_windows": (options.max_windows, 1),
+        "window_tokens": (options.window_tokens, MIN_WINDOW_TOKENS),
+        "intra_threads": (options.intra_threads, 0),
+        "score_cache_bytes": (options.score_cache_bytes, 0),
+    }
+    for name, (value, least) in counts.items():
+        if value is not None and value < least:
+            raise ConfigError(f"{name} is {value}; expected at least {least}")
+    return replace(options, window_tokens=options.window_tokens or _card_window(files))
+
+
+def _card_window(files: ModelFiles) -> int | None:
+    """Read the best size of windows off a model's card: how many tokens of a passage."""
+    value = files.card.get("window_tokens")
+    return value if isinstance(value, int) and value >= MIN_WINDOW_TOKENS else None
+
+
+def score_column(options: OnnxOptions, files: ModelFiles) -> int | None:
+    """Choose the output column that counts: the caller's, else the card's."""
+    if options.score_column is not None:
+        return options.score_column
+    column = files.card.get("score_column")
+    return column if isinstance(column, int) else None
+
+
+def identity(options: OnnxOptions, files: ModelFiles) -> str:
+    """Hash everything that decides a score: the files and the options that change it."""
+    facts = [sha256(files.graph), sha256(files.tokenizer), repr(score_column(options, files))]
+    facts += [repr(options.max_tokens or usable_tokens(files)), options.fold]
+    facts += [repr(options.windowing)]
+    facts += [repr(prompt_of(files, options.template, options.instruction)), repr(files.int8)]
+    return hashlib.sha256("\n".join(facts).encode()).hexdigest()

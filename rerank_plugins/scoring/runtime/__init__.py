@@ -1,0 +1,1 @@
+"""Who computes when: worker threads, one queue, fair shares."""

@@ -1,0 +1,1 @@
+"""From texts to token arrays: the tokenizer, pairs and windows."""

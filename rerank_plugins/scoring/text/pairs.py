@@ -1,0 +1,227 @@
+"""The pairs of a request: laid out from token ids, and their logits brought back to candidates."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...records import Code, Decision, Usage
+from ...rules.batching import Batch
+from ...rules.windows import Fold, fold, led, reaching, windows
+from .tokenizer import Ids, PairTokenizer
+
+Long: TypeAlias = Literal["window", "truncate", "error"]
+# A window must hold enough of the passage to be worth a model run.
+MIN_WINDOW_TOKENS = 16
+# How far into a passage windows reach unless told otherwise, counted in windows of all the room.
+_FULL_WINDOWS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Windowing:
+    """What happens to passages that do not fit beside the query.
+
+    The first window is all there is room for, so that a passage a little too long is read like one
+    that just fits; what lies behind is read in windows of `size_tokens` (None: as large). At most
+    `limit` in all (None: enough to reach as far as eight of those that fill the room would).
+    """
+
+    long: Long
+    overlap: float
+    limit: int | None
+    size_tokens: int | None = None
+
+    def spans(
+        self, passage: Ids, room_tokens: int, ends: Sequence[int]
+    ) -> tuple[tuple[int, int], ...]:
+        """Name the windows of a passage; `ends` are the tokens that sentences end with."""
+        split = self.long == "window" and room_tokens >= MIN_WINDOW_TOKENS and self.limit != 1
+        if not split or len(passage) <= room_tokens:
+            return windows(len(passage), room_tokens, limit=1)
+        size = min(room_tokens, self.size_tokens or room_tokens)
+        places = (np.flatnonzero(np.isin(passage, ends)) + 1).tolist()
+        whole = self.limit or _FULL_WINDOWS
+        if size == room_tokens:
+            return windows(len(passage), size, overlap=self.overlap, limit=whole, ends=places)
+        return led(
+            len(passage),
+            size,
+            first_tokens=room_tokens,
+            overlap=self.overlap,
+            limit=self.limit or reaching(size, room_tokens, count=whole, overlap=self.overlap),
+            ends=places,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """Which candidate owns each pair, its passage ids and full length; per candidate what was cut.
+
+    `truncated` and `refused` are per candidate, the rest per pair.
+    """
+
+    query: Ids
+    ids: list[Ids]
+    owners: NDArray[np.intp]
+    lengths: NDArray[np.int64]
+    truncated: NDArray[np.int64]
+    refused: NDArray[np.bool_]
+    windowed: int
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all pairs, without padding."""
+        return int(self.lengths.sum())
+
+
+def read(
+    tokenizer: PairTokenizer,
+    query: str,
+    passages: Sequence[str],
+    *,
+    room: Callable[[Ids], int],
+    windowing: Windowing,
+) -> tuple[Pairs, int]:
+    """Tokenise and lay out a request; also tell how many passages the token cache knew.
+
+    `room` counts the passage tokens that fit beside a query. Raises `InvalidRequest` for a query
+    that leaves none.
+    """
+    ids, hits = tokenizer.passages(passages)
+    asked = tokenizer.query(query)
+    laid = lay_out(
+        asked,
+        ids,
+        room_tokens=room(asked),
+        special_tokens=tokenizer.template.special_tokens,
+        windowing=windowing,
+        ends=tokenizer.ends,
+    )
+    return laid, hits
+
+
+def lay_out(
+    query: Ids,
+    passages: Sequence[Ids],
+    *,
+    room_tokens: int,
+    special_tokens: int,
+    windowing: Windowing,
+    ends: Sequence[int] = (),
+) -> Pairs:
+    """Make one pair per passage, or one per window where a passage takes more than the room."""
+    sizes = np.array([len(one) for one in passages], dtype=np.int64)
+    truncated = np.zeros(len(passages), dtype=np.int64)
+    refused = np.zeros(len(passages), dtype=np.bool_)
+    ids, owners = list(passages), list(range(len(passages)))
+    windowed = 0
+    if (sizes > room_tokens).any():
+        ids, owners = [], []
+        for i, passage in enumerate(passages):
+            spans = windowing.spans(passage, room_tokens, ends)
+            truncated[i] = len(passage) - spans[-1][1]
+            if truncated[i] and windowing.long == "error":
+                refused[i] = True
+                continue
+            windowed += len(spans) > 1
+            ids += [passage[start:stop] for start, stop in spans]
+            owners += [i] * len(spans)
+        sizes = np.array([len(one) for one in ids], dtype=np.int64)
+    lengths = sizes + len(query) + special_tokens
+    return Pairs(query, ids, np.array(owners, dtype=np.intp), lengths, truncated, refused, windowed)
+
+
+def bring_back(
+    pairs: Pairs,
+    batches: Sequence[Batch],
+    logits: Sequence[NDArray[np.float32] | None],
+    how: Fold,
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Fold logits into candidate scores; a candidate is done with its last window.
+
+    Scores of candidates that are not done mean nothing; a score of a pair that ran may be not
+    finite, which is the caller's to check.
+    """
+    flat = np.zeros(len(pairs.ids), dtype=np.float32)
+    ran = np.zeros(len(pairs.ids), dtype=np.bool_)
+    for batch, values in zip(batches, logits, strict=True):
+        if values is not None:
+            flat[list(batch.pairs)] = values
+            ran[list(batch.pairs)] = True
+    done = ~pairs.refused
+    done[pairs.owners[~ran]] = False
+    scores = np.zeros(len(pairs.refused), dtype=np.float32)
+    if not pairs.windowed:
+        scores[pairs.owners] = flat
+    elif len(flat):
+        whole = ~pairs.refused
+        names = np.cumsum(whole) - 1
+        scores[whole] = fold(flat, names[pairs.owners], int(whole.sum()), how)
+    return scores, done
+
+
+def subset(pairs: Pairs, places: Sequence[int]) -> tuple[Pairs, list[int]]:
+    """Leave only the candidates at `places`, in that order; also name their pairs."""
+    owned: list[list[int]] = [[] for _ in pairs.refused]
+    for pair, owner in enumerate(pairs.owners.tolist()):
+        owned[owner].append(pair)
+    chosen = [pair for place in places for pair in owned[place]]
+    owners = [i for i, place in enumerate(places) for _ in owned[place]]
+    kept = Pairs(
+        pairs.query,
+        [pairs.ids[i] for i in chosen],
+        np.array(owners, dtype=np.intp),
+        pairs.lengths[chosen],
+        pairs.truncated[list(places)],
+        pairs.refused[list(places)],
+        sum(len(owned[place]) > 1 for place in places),
+    )
+    return kept, chosen
+
+
+def join(parts: Sequence[Pairs]) -> Pairs:
+    """Put the candidates of several layouts of one query behind each other."""
+    starts = np.cumsum([0, *(len(part.refused) for part in parts[:-1])])
+    return Pairs(
+        parts[0].query,
+        [ids for part in parts for ids in part.ids],
+        np.concatenate([p.owners + start for p, start in zip(parts, starts, strict=True)]),
+        np.concatenate([part.lengths for part in parts]),
+        np.concatenate([part.truncated for part in parts]),
+        np.concatenate([part.refused for part in parts]),
+        sum(part.windowed for part in parts),
+    )
+
+
+def decisions(
+    pairs: Pairs, done: NDArray[np.bool_], *, again: bool = False
+) -> tuple[Decision, ...]:
+    """Say what was windowed, cut, refused, or left out for lack of time.
+
+    `again`: an earlier stage read the same pairs and has said all but the last.
+    """
+    truncated = int(((pairs.truncated > 0) & ~pairs.refused).sum())
+    missed = int((~done & ~pairs.refused).sum())
+    counts = {
+        Code.WINDOWED: ("split", pairs.windowed),
+        Code.TRUNCATED: ("split", truncated),
+        Code.TOO_LONG: ("split", int(pairs.refused.sum())),
+        Code.DEADLINE: ("score", missed),
+    }
+    if again:
+        counts = {Code.DEADLINE: counts[Code.DEADLINE]}
+    return tuple(Decision(step, code, n) for code, (step, n) in counts.items() if n)
+
+
+def usage(pairs: Pairs, ran: Sequence[Batch]) -> Usage:
+    """Count what the batches that ran cost."""
+    real = sum(int(pairs.lengths[i]) for batch in ran for i in batch.pairs)
+    return Usage(
+        pairs=sum(len(batch.pairs) for batch in ran),
+        tokens=real,
+        padding_tokens=sum(batch.padded_tokens for batch in ran) - real,
+        truncated_tokens=int(pairs.truncated[~pairs.refused].sum()),
+        batches=len(ran),
+    )

@@ -1,0 +1,297 @@
+"""Pairs as token ids: one tokenizer that is never changed after loading, and a bounded cache."""
+
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import InvalidRequest, ModelError
+from ..models.registry import Prompt
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+
+Ids: TypeAlias = NDArray[np.int32]
+# Longer texts are tokenised piece by piece, so that memory stays bounded by the ids alone.
+_PIECE_CHARS = 50_000
+_SENTENCE_ENDS = (".", "!", "?", "\u3002", "\uff01", "\uff1f", "\u0964", "\u061f", "\n")
+# What is tokenised at once.
+_GROUP_CHARS = 400_000
+_ENTRY_OVERHEAD_BYTES = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """The special tokens around a pair, and the token type of each of its two texts."""
+
+    before: tuple[int, ...]
+    between: tuple[int, ...]
+    after: tuple[int, ...]
+    query_type: int
+    passage_type: int
+
+    @property
+    def special_tokens(self) -> int:
+        """How many tokens of each pair are special ones."""
+        return len(self.before) + len(self.between) + len(self.after)
+
+
+@dataclass(frozen=True, slots=True)
+class PairArrays:
+    """A batch as the model takes it: int64 arrays [pairs, length]."""
+
+    input_ids: NDArray[np.int64]
+    attention_mask: NDArray[np.int64]
+    token_type_ids: NDArray[np.int64]
+
+
+class PairTokenizer:
+    """Turns texts into token ids and ids into padded pairs.
+
+    Thread-safe: truncation and padding are switched off once, at loading, and never touched again
+    (a shared tokenizer whose state changes per call corrupts concurrent requests). Text that spells
+    a special token, such as "[SEP]", is text: a passage cannot forge the end of itself.
+    `cache_bytes` bounds the memory of cached passage ids; 0 switches the cache off. `pad` is the
+    padding id or token of the model (None: the tokenizer's own). `prompt` is how a decoder is
+    asked; without one, the tokenizer's own pair template is read. `ends` are the tokens that
+    sentences end with.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        cache_bytes: int = 64 * 2**20,
+        pad: int | str | None = None,
+        prompt: Prompt | None = None,
+    ) -> None:
+        from tokenizers import Tokenizer
+
+        try:
+            self._tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:
+            message = f"{path} is not a tokenizer.json ({error}); export the model again"
+            raise ModelError(message) from error
+        self.pad_id = _pad_id(self._tokenizer, pad)
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self._prompt = prompt
+        self.template = (
+            _template(self._tokenizer) if prompt is None else _prompted(self._tokenizer, prompt)
+        )
+        self._tokenizer.encode_special_tokens = True
+        self.ends = _ends(self._tokenizer)
+        self._cache = TokenCache(cache_bytes)
+
+    def query(self, text: str) -> Ids:
+        """Encode a query, without special tokens, and where there is a prompt what it adds."""
+        if self._prompt is None:
+            return self._encode([text])[0]
+        return np.concatenate(self._encode(self._prompt.ask(text)))
+
+    def answers(self) -> tuple[int, int]:
+        """Name the tokens of the prompt's two answers. Raises `ModelError` if there is none."""
+        texts = () if self._prompt is None else self._prompt.answers
+        ids = [int(one[0]) for one in self._encode(texts) if len(one) == 1]
+        if len(ids) != 2:  # noqa: PLR2004 - irrelevant, relevant
+            message = f"the answers {texts} are not one token each; this is another model's prompt"
+            raise ModelError(message)
+        return ids[0], ids[1]
+
+    def passages(self, texts: Sequence[str]) -> tuple[list[Ids], int]:
+        """Encode passages, without special tokens; also tell how many came from the cache."""
+        keys = [_key(text) for text in texts]
+        found = [self._cache.get(key) for key in keys]
+        missing = [i for i, ids in enumerate(found) if ids is None]
+        if missing:
+            lead = "" if self._prompt is None else " "
+            fresh = self._encode([lead + texts[i] for i in missing])
+            for i, ids in zip(missing, fresh, strict=True):
+                found[i] = ids
+                self._cache.put(keys[i], ids)
+        return [ids for ids in found if ids is not None], len(texts) - len(missing)
+
+    def room(self, query: Ids, max_tokens: int) -> int:
+        """Count the passage tokens that fit beside a query. Raises `InvalidRequest` if none do."""
+        left = max_tokens - self.template.special_tokens - len(query)
+        if left < 1:
+            message = (
+                f"the query takes {len(query)} tokens; with {self.template.special_tokens} special "
+                f"tokens that leaves no room for a passage in the model's {max_tokens}. The query "
+                "is never cut: shorten it, or raise max_tokens where the model allows"
+            )
+            raise InvalidRequest(message)
+        return left
+
+    def assemble(self, query: Ids, passages: Sequence[Ids], length_tokens: int) -> PairArrays:
+        """Lay out pairs of one query and passage ids, padded at the end to `length_tokens`."""
+        template = self.template
+        shape = (len(passages), length_tokens)
+        ids = np.full(shape, self.pad_id, dtype=np.int64)
+        mask = np.zeros(shape, dtype=np.int64)
+        types = np.zeros(shape, dtype=np.int64)
+        head = np.array([*template.before, *query.tolist(), *template.between], dtype=np.int64)
+        ids[:, : len(head)] = head
+        if template.query_type:
+            types[:, : len(head)] = template.query_type
+        for row, passage in enumerate(passages):
+            stop = len(head) + len(passage)
+            end = stop + len(template.after)
+            ids[row, len(head) : stop] = passage
+            ids[row, stop:end] = template.after
+            mask[row, :end] = 1
+            types[row, len(head) : end] = template.passage_type
+        return PairArrays(ids, mask, types)
+
+    def _encode(self, texts: Sequence[str]) -> list[Ids]:
+        pieces = [_pieces(text) for text in texts]
+        encoded: list[Ids] = []
+        for group in _groups([piece for parts in pieces for piece in parts]):
+            try:
+                done = self._tokenizer.encode_batch_fast(group, add_special_tokens=False)
+            except Exception as error:
+                message = f"the tokenizer fails on a text: {error}; export the model again"
+                raise ModelError(message) from error
+            encoded += [np.array(one.ids, dtype=np.int32) for one in done]
+        out: list[Ids] = []
+        place = 0
+        for parts in pieces:
+            chunk = encoded[place : place + len(parts)]
+            out.append(chunk[0] if len(chunk) == 1 else np.concatenate(chunk))
+            place += len(parts)
+        return out
+
+
+class TokenCache:
+    """Least recently used passage ids, bounded by bytes. Thread-safe."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self._bytes = 0
+        self._entries: OrderedDict[bytes, Ids] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: bytes) -> Ids | None:
+        """Give the ids under `key` and mark them as used."""
+        with self._lock:
+            ids = self._entries.get(key)
+            if ids is not None:
+                self._entries.move_to_end(key)
+            return ids
+
+    def put(self, key: bytes, ids: Ids) -> None:
+        """Keep ids, pushing out the least recently used; ids over an eighth of the room are not."""
+        size = ids.nbytes + _ENTRY_OVERHEAD_BYTES
+        if size * 8 > self.max_bytes:
+            return
+        with self._lock:
+            if key in self._entries:
+                return
+            self._entries[key] = ids
+            self._bytes += size
+            while self._bytes > self.max_bytes:
+                _, gone = self._entries.popitem(last=False)
+                self._bytes -= gone.nbytes + _ENTRY_OVERHEAD_BYTES
+
+
+def _key(text: str) -> bytes:
+    data = text.encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(data, digest_size=16).digest()
+
+
+def _pieces(text: str) -> list[str]:
+    """Split a long text at white space; replace lone surrogates, which no tokenizer takes."""
+    if not text.isascii():
+        text = text.encode("utf-8", "replace").decode("utf-8")
+    pieces: list[str] = []
+    start = 0
+    while len(text) - start > _PIECE_CHARS:
+        cut = text.rfind(" ", start + 1, start + _PIECE_CHARS)
+        stop = cut if cut > start else start + _PIECE_CHARS
+        pieces.append(text[start:stop])
+        start = stop
+    return [*pieces, text[start:]]
+
+
+def _groups(pieces: Sequence[str]) -> Iterator[list[str]]:
+    """Group pieces by their characters: an encoding costs far more memory than the ids of it."""
+    group: list[str] = []
+    chars = 0
+    for piece in pieces:
+        if group and chars + len(piece) > _GROUP_CHARS:
+            yield group
+            group, chars = [], 0
+        group.append(piece)
+        chars += len(piece)
+    if group:
+        yield group
+
+
+def _template(tokenizer: "Tokenizer") -> Template:
+    """Read the pair template off an encoded probe, whatever post-processor made it."""
+    probe = tokenizer.encode("a", "b", add_special_tokens=True)
+    owners = [
+        None if special else sequence
+        for special, sequence in zip(probe.special_tokens_mask, probe.sequence_ids, strict=True)
+    ]
+    if 0 not in owners or 1 not in owners or None not in owners:
+        message = (
+            "the tokenizer does not mark pairs of texts with special tokens; expected a "
+            "post-processor with a pair template, as cross-encoders have"
+        )
+        raise ModelError(message)
+    first, second = owners.index(0), owners.index(1)
+    query_end = len(owners) - owners[::-1].index(0)
+    passage_end = len(owners) - owners[::-1].index(1)
+    ids, types = probe.ids, probe.type_ids
+    return Template(
+        before=tuple(ids[:first]),
+        between=tuple(ids[query_end:second]),
+        after=tuple(ids[passage_end:]),
+        query_type=types[first],
+        passage_type=types[second],
+    )
+
+
+def _ends(tokenizer: "Tokenizer") -> tuple[int, ...]:
+    """Name the tokens that sentences and lines end with, as they stand behind a word.
+
+    Marks that a vocabulary lacks or writes in pieces are left out, and so are line ends where the
+    tokenizer drops white space.
+    """
+    found: set[int] = set()
+    for mark in _SENTENCE_ENDS:
+        ids = tokenizer.encode("a" + mark, add_special_tokens=False).ids
+        if tokenizer.decode(ids[-1:]) == mark:
+            found.add(ids[-1])
+    return tuple(sorted(found))
+
+
+def _prompted(tokenizer: "Tokenizer", prompt: Prompt) -> Template:
+    """Encode what a prompt puts around every pair, special tokens as such."""
+
+    def ids(parts: Sequence[str]) -> tuple[int, ...]:
+        encoded = (tokenizer.encode(part, add_special_tokens=False).ids for part in parts)
+        return tuple(number for part in encoded for number in part)
+
+    return Template(ids(prompt.before), (), ids(prompt.after), query_type=0, passage_type=0)
+
+
+def _pad_id(tokenizer: "Tokenizer", pad: int | str | None) -> int:
+    """Find the padding id: as the model says, as the tokenizer says, or by its usual names.
+
+    A wrong one is masked out and harmless but for models that count positions by it (RoBERTa).
+    """
+    if isinstance(pad, int) and 0 <= pad < tokenizer.get_vocab_size(with_added_tokens=True):
+        return pad
+    own = tokenizer.padding
+    names = (pad, own and own["pad_token"], "[PAD]", "<pad>", "<|padding|>", "<|endoftext|>")
+    found = (tokenizer.token_to_id(name) for name in names if isinstance(name, str))
+    return next((number for number in found if number is not None), 0)

@@ -1,0 +1,79 @@
+"""What is refused before anything is done for it."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from rerank_plugins import Reranker
+from rerank_plugins.core.request import check_request
+from rerank_plugins.errors import InvalidRequest
+from rerank_plugins.records import Budget, Candidate, Request
+
+
+@pytest.fixture(scope="module")
+def lexical():
+    """Give a reranker that costs nothing."""
+    with Reranker("lexical") as reranker:
+        yield reranker
+
+
+@pytest.mark.parametrize("query", ["", " ", "\n\t ", "\u3000", None, 7, b"red fox", ["red"]])
+def test_a_query_without_text_is_refused(lexical, query):
+    """Empty, blank and non-text queries are the caller's mistake."""
+    with pytest.raises(InvalidRequest, match="expected text that is not blank"):
+        lexical.rerank(query, ["a red fox"])
+
+
+def test_an_error_shows_little_of_a_bad_query(lexical):
+    """No more than 40 characters of the caller's input get into a message."""
+    with pytest.raises(InvalidRequest) as caught:
+        lexical.rerank(["a very secret text " * 100], ["a"])
+    assert len(str(caught.value)) < 120
+
+
+@pytest.mark.parametrize("top_k", [0, -1, 2.5, "3", float("nan")])
+def test_a_top_k_that_counts_nothing_is_refused(lexical, top_k):
+    """top_k is a whole number of at least 1."""
+    with pytest.raises(InvalidRequest, match="top_k"):
+        lexical.rerank("fox", ["a red fox"], top_k=top_k)
+
+
+def test_a_top_k_beyond_the_candidates_gives_them_all(lexical):
+    """top_k > n is n; numpy's integers count too."""
+    assert len(lexical.rerank("fox", ["a", "b"], top_k=5)) == 2
+    assert len(lexical.rerank("fox", ["a", "b"], top_k=np.int64(1))) == 1
+
+
+@pytest.mark.parametrize("budget_ms", [0, -5, float("nan")])
+def test_a_budget_without_time_is_refused(lexical, budget_ms):
+    """A budget is more than nothing."""
+    with pytest.raises(InvalidRequest, match="budget"):
+        lexical.rerank("fox", ["a"], budget_ms=budget_ms)
+
+
+@pytest.mark.parametrize("prior", [float("nan"), float("inf"), -np.inf, "0.5", 1j])
+def test_a_prior_that_orders_nothing_is_refused(prior):
+    """Priors are finite numbers, and the error names the candidate."""
+    request = Request("q", (Candidate("a", 1.0), Candidate("b", prior)))
+    with pytest.raises(InvalidRequest, match="candidate 1 has prior"):
+        check_request(request)
+
+
+@pytest.mark.parametrize("prior", [0, -3, 2.5, np.float32(0.5), np.int64(4), Fraction(1, 3), None])
+def test_any_finite_number_is_a_prior(prior):
+    """Integers, numpy's numbers and None are fine."""
+    check_request(Request("q", (Candidate("a", prior),), budget=Budget(0.1), top_k=1))
+
+
+@pytest.mark.parametrize("passages", ["one text", b"bytes", None, 5])
+def test_passages_that_are_no_list_are_refused(lexical, passages):
+    """One text instead of a list of them is a mistake, not a list of letters."""
+    with pytest.raises(InvalidRequest, match="expected a list of texts"):
+        lexical.rerank("fox", passages)
+
+
+def test_passages_may_be_any_iterable(lexical):
+    """A generator of passages is read once."""
+    result = lexical.rerank("fox", (text for text in ["a hen", "a fox"]))
+    assert result.order == (1, 0)

@@ -1,0 +1,51 @@
+"""The two ends of a request."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rerank_plugins.core.hits import cut
+from rerank_plugins.core.shortlist import choose
+from rerank_plugins.records import Candidate, Code, Hit, Result
+
+TEXT = st.none() | st.sampled_from(["", " ", "\n", "a", "b", "c", "d"]) | st.text(max_size=3)
+DEPTH = st.none() | st.integers(1, 6)
+
+
+@given(st.lists(TEXT, max_size=12), DEPTH)
+def test_what_is_chosen_accounts_for_every_candidate(texts, depth):
+    """Each candidate is scored, blank, a duplicate, or beyond the depth; nothing else happens."""
+    chosen = choose([Candidate(text) for text in texts], depth)
+    assert len(chosen.text_of) == len(texts)
+    counts = {decision.code: decision.count for decision in chosen.decisions}
+    assert set(counts) <= {Code.BLANK, Code.DUPLICATE, Code.DEPTH}
+    assert len(chosen.texts) + sum(counts.values()) == len(texts)
+
+
+@given(st.lists(TEXT, max_size=12), DEPTH)
+def test_chosen_texts_are_distinct_and_not_blank(texts, depth):
+    """No text is scored twice, none is blank, and no more than the depth are scored."""
+    chosen = choose([Candidate(text) for text in texts], depth)
+    assert len(set(chosen.texts)) == len(chosen.texts) <= (depth or len(texts))
+    assert all(text.strip() for text in chosen.texts)
+    for text, place in zip(texts, chosen.text_of, strict=True):
+        if place is not None:
+            assert chosen.texts[place] == text
+
+
+@given(st.lists(TEXT, max_size=12))
+def test_the_first_of_the_first_stage_are_chosen(texts):
+    """Texts keep first-stage order, so that a depth leaves out the last ones."""
+    every = choose([Candidate(text) for text in texts], None).texts
+    assert choose([Candidate(text) for text in texts], 3).texts == every[:3]
+
+
+@given(st.integers(0, 8), st.none() | st.integers(1, 10))
+def test_a_cut_leaves_the_order_whole(count, top_k):
+    """The hits are cut, the order is not, and the cut is a decision."""
+    hits = tuple(Hit(i, 1.0) for i in range(count))
+    result = cut(Result(hits, tuple(range(count)), request_id="r", model="m"), top_k)
+    assert len(result.hits) == min(count, top_k or count)
+    assert result.order == tuple(range(count))
+    left = count - len(result.hits)
+    counts = {decision.code: decision.count for decision in result.decisions}
+    assert counts == ({Code.CUT: left} if left else {})

@@ -1,1 +1,0 @@
-"""Tests of rerank_plugins.guard."""

@@ -1,5 +1,0 @@
-"""Fixtures that every test of this folder has."""
-
-from .serving import aws_credentials
-
-__all__ = ["aws_credentials"]

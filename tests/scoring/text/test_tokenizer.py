@@ -1,0 +1,239 @@
+"""Pairs as token ids."""
+
+import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+
+from rerank_plugins import Reranker
+from rerank_plugins.errors import InvalidRequest, ModelError
+from rerank_plugins.scoring.text.tokenizer import PairTokenizer, TokenCache
+from tests import tiny
+
+CLS, SEP, PAD = 2, 3, 0
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny_model):
+    """Load the tiny model's tokenizer."""
+    return PairTokenizer(tiny_model / "tokenizer.json")
+
+
+def test_the_template_is_read_off_the_tokenizer(tokenizer):
+    """BERT's pairs are [CLS] query [SEP] passage [SEP], of types 0 and 1."""
+    template = tokenizer.template
+    assert (template.before, template.between, template.after) == ((CLS,), (SEP,), (SEP,))
+    assert (template.query_type, template.passage_type) == (0, 1)
+    assert template.special_tokens == 3
+
+
+def test_pairs_are_laid_out_and_padded(tokenizer):
+    """Ids, mask and types of a short and a long pair, by hand."""
+    query = tokenizer.query("red fox")
+    ids = tokenizer.passages(["hen", "the blue hen"])[0]
+    pairs = tokenizer.assemble(query, ids, 9)
+    red, fox, hen, the, blue = (
+        tiny.VOCABULARY.index(word) for word in ("red", "fox", "hen", "the", "blue")
+    )
+    assert pairs.input_ids.tolist() == [
+        [CLS, red, fox, SEP, hen, SEP, PAD, PAD, PAD],
+        [CLS, red, fox, SEP, the, blue, hen, SEP, PAD],
+    ]
+    assert pairs.attention_mask.sum(axis=1).tolist() == [6, 8]
+    assert pairs.token_type_ids.tolist()[0] == [0, 0, 0, 0, 1, 1, 0, 0, 0]
+
+
+@given(
+    st.lists(st.text(max_size=40), min_size=1, max_size=6),
+    st.text(max_size=20),
+    st.integers(0, 5),
+)
+def test_any_texts_assemble(tokenizer, texts, query_text, more):
+    """Whatever the texts, masks count their tokens and padding is the padding id."""
+    query = tokenizer.query(query_text)
+    ids = tokenizer.passages(texts)[0]
+    lengths = [len(one) + len(query) + tokenizer.template.special_tokens for one in ids]
+    pairs = tokenizer.assemble(query, ids, max(lengths) + more)
+    assert pairs.attention_mask.sum(axis=1).tolist() == lengths
+    assert (pairs.input_ids[pairs.attention_mask == 0] == tokenizer.pad_id).all()
+
+
+def test_text_cannot_forge_special_tokens(tokenizer):
+    """A passage that spells [SEP] holds brackets and letters, not the end of itself."""
+    ids = tokenizer.passages(["red [SEP] fox [CLS] [PAD] [MASK]"])[0][0]
+    assert not {CLS, SEP, PAD, tiny.VOCABULARY.index("[MASK]")} & set(ids.tolist())
+
+
+def test_a_query_without_tokens_still_makes_a_pair(tokenizer, tiny_model):
+    """Zero-width text is a query of no tokens, which a model can answer all the same."""
+    assert len(tokenizer.query("\u200b\u200d")) == 0
+    with Reranker(tiny_model) as reranker:
+        result = reranker.rerank("\u200b", ["a red fox", "\u200b"])
+    assert not result.degraded
+    assert all(hit.score is not None for hit in result)
+
+
+def test_a_query_that_leaves_no_room_is_refused(tiny_model):
+    """The query is never cut: too long a one is the caller's mistake, and says by how much."""
+    with (
+        Reranker(tiny_model) as reranker,
+        pytest.raises(InvalidRequest, match="the query takes 200 tokens"),
+    ):
+        reranker.rerank("fox " * 200, ["a"])
+
+
+def test_long_texts_are_tokenised_in_pieces_without_a_seam(tokenizer):
+    """Beyond the size of a piece a text gives the ids that its words give."""
+    words = [tiny.WORDS[i % 30] for i in range(60_000)]
+    ids = tokenizer.passages([" ".join(words)])[0][0]
+    assert len(ids) == len(words)
+    expected = [tiny.VOCABULARY.index(word) for word in words]
+    assert ids.tolist() == expected
+
+
+def test_a_text_without_spaces_is_cut_somewhere(tokenizer):
+    """Even text that offers no place to cut is tokenised in bounded pieces."""
+    ids = tokenizer.passages(["一" * 120_000])[0][0]
+    assert len(ids) == 120_000
+
+
+def test_a_foreign_tokenizer_is_refused(tmp_path):
+    """A file that is none, and a tokenizer of single texts, say what was expected."""
+    path = tmp_path / "tokenizer.json"
+    path.write_text("{}")
+    with pytest.raises(ModelError, match=r"is not a tokenizer\.json"):
+        PairTokenizer(path)
+    bare = Tokenizer(models.WordLevel({"a": 0, "b": 1}, unk_token="a"))
+    bare.save(str(path))
+    with pytest.raises(ModelError, match="does not mark pairs"):
+        PairTokenizer(path)
+
+
+def wordpiece():
+    """Make a tokenizer of few words, and the marks that end sentences in them."""
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "b", ".", "?", ",", "\u3002"]
+    made = Tokenizer(models.WordPiece({one: i for i, one in enumerate(words)}, unk_token="[UNK]"))
+    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    return made, {".", "?", "\u3002"}
+
+
+def bytes_alone():
+    """Make a tokenizer of bytes, which writes other scripts' marks in pieces but keeps lines."""
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    made = Tokenizer(models.BPE({one: i for i, one in enumerate(words)}, []))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    return made, {".", "!", "?", "\n"}
+
+
+@pytest.mark.parametrize("make", [wordpiece, bytes_alone])
+def test_the_tokens_that_end_sentences_are_known(tmp_path, make):
+    """Full stops, question marks and ends of lines are found, as far as they are tokens."""
+    made, marks = make()
+    made.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    made.save(str(tmp_path / "tokenizer.json"))
+    tokenizer = PairTokenizer(tmp_path / "tokenizer.json")
+    assert {made.decode([one]) for one in tokenizer.ends} == marks
+
+
+@pytest.mark.parametrize(
+    ("pad", "own", "expected"),
+    [
+        (7, None, 7),
+        ("red", None, tiny.VOCABULARY.index("red")),
+        (None, ("blue", 9), tiny.VOCABULARY.index("blue")),
+        (10**9, None, PAD),
+        ("unknown word", None, PAD),
+        (None, None, PAD),
+    ],
+)
+def test_padding_is_the_models_then_the_tokenizers_then_the_usual(tmp_path, pad, own, expected):
+    """The padding id comes from the model's settings, the tokenizer's, or a usual name."""
+    made = tiny.tokenizer()
+    if own is not None:
+        made.enable_padding(pad_token=own[0], pad_id=own[1])
+    path = tmp_path / "tokenizer.json"
+    made.save(str(path))
+    assert PairTokenizer(path, pad=pad).pad_id == expected
+
+
+def test_settings_of_the_file_do_not_truncate(tmp_path):
+    """A tokenizer saved with truncation and padding switched on reads whole texts."""
+    made = tiny.tokenizer()
+    made.enable_truncation(4)
+    made.enable_padding(length=6)
+    made.save(str(tmp_path / "tokenizer.json"))
+    loaded = PairTokenizer(tmp_path / "tokenizer.json")
+    assert len(loaded.passages(["red fox " * 10])[0][0]) == 20
+
+
+def test_the_tokenizer_is_never_changed_by_use(tmp_path):
+    """Threads may share it: no call leaves a trace in its state."""
+    path = tmp_path / "tokenizer.json"
+    tiny.tokenizer().save(str(path))
+    tokenizer = PairTokenizer(path, cache_bytes=0)
+    before = json.loads(tokenizer._tokenizer.to_str())
+    texts = tiny.passages(40)
+    expected = [one.tolist() for one in tokenizer.passages(texts)[0]]
+    with ThreadPoolExecutor(8) as pool:
+        rounds = list(pool.map(lambda _: tokenizer.passages(texts)[0], range(40)))
+    assert all([one.tolist() for one in found] == expected for found in rounds)
+    assert json.loads(tokenizer._tokenizer.to_str()) == before
+
+
+def test_the_cache_gives_what_was_put_and_counts_hits(tiny_model):
+    """A passage seen before is not tokenised again."""
+    tokenizer = PairTokenizer(tiny_model / "tokenizer.json")
+    texts = tiny.passages(10)
+    first, none = tokenizer.passages(texts)
+    again, hits = tokenizer.passages([*texts, "a new one"])
+    assert (none, hits) == (0, 10)
+    assert all((one == two).all() for one, two in zip(first, again, strict=False))
+
+
+@given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 50)), max_size=200))
+def test_the_cache_keeps_its_bound(entries):
+    """Whatever is put in, the bytes held stay below the bound and the newest is there."""
+    cache = TokenCache(2_000)
+    sizes = {}
+    for key, length in entries:
+        sizes.setdefault(key, length)
+        cache.put(bytes([key]), np.zeros(sizes[key], dtype=np.int32))
+        assert cache._bytes <= 2_000
+        held = sum(one.nbytes + 200 for one in cache._entries.values())
+        assert held == cache._bytes
+
+
+def test_a_cache_of_nothing_keeps_nothing():
+    """0 bytes switch the cache off, and one big text never pushes out all others."""
+    off = TokenCache(0)
+    off.put(b"k", np.zeros(1, dtype=np.int32))
+    assert off.get(b"k") is None
+    small = TokenCache(10_000)
+    small.put(b"small", np.zeros(4, dtype=np.int32))
+    small.put(b"big", np.zeros(2_000, dtype=np.int32))
+    assert small.get(b"big") is None
+    assert small.get(b"small") is not None
+
+
+def test_the_cache_stands_concurrent_use():
+    """Readers and writers at once leave its count right."""
+    cache = TokenCache(5_000)
+
+    def work(seed):
+        random = np.random.default_rng(seed)
+        for key in random.integers(0, 50, 500).tolist():
+            if cache.get(bytes([key])) is None:
+                cache.put(bytes([key]), np.zeros(key, dtype=np.int32))
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert cache._bytes == sum(one.nbytes + 200 for one in cache._entries.values()) <= 5_000
