@@ -1,5 +1,5 @@
 # Starts from python3 (>= 3.11), make and a shell; everything else is installed into .venv.
-.PHONY: demo test oldest lint bench plots docs observe pictures clean
+.PHONY: demo test fast oldest lint bench plots docs observe pictures clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -11,6 +11,10 @@ demo: $(VENV)/.user
 
 test: $(VENV)/.dev oldest
 	$(BIN)/python -m pytest
+
+# The part of the tests that a change needs at once: no slow ones, no environment of old versions.
+fast: $(VENV)/.dev
+	$(BIN)/python -m pytest -m "not slow"
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .

@@ -31,7 +31,7 @@ from replayed import Measured, Replay
 
 from rerank_plugins import Reranker, Stage, load
 from rerank_plugins.adaptive import exits
-from rerank_plugins.adaptive.exits import Plan
+from rerank_plugins.adaptive.exits import CalibrationOptions
 from rerank_plugins.config.build import card_calibration, card_prior_weight
 from rerank_plugins.core.setup import Setup
 from rerank_plugins.errors import ConfigError
@@ -39,8 +39,8 @@ from rerank_plugins.rules.keep import MarginKeep
 from rerank_plugins.scoring.exits import calibration_file, segmented_model
 from rerank_plugins.scoring.exits.calibration_file import Limits
 from rerank_plugins.scoring.exits.heads import Head, Probe, from_card
-from rerank_plugins.scoring.exits.scorer import segment_costs, stages_of
-from rerank_plugins.scoring.exits.segmented_model import Trunk
+from rerank_plugins.scoring.exits.scorer import exit_scorers, segment_costs
+from rerank_plugins.scoring.exits.segmented_model import SegmentedModel
 from rerank_plugins.scoring.models.files import EMBEDDED, ModelFiles, find
 from rerank_plugins.scoring.onnx.graph.rewrite import rewrite
 from rerank_plugins.scoring.onnx.options import OnnxOptions
@@ -58,7 +58,7 @@ def main() -> None:
     started = time.monotonic()
     files = find(how.model)
     options = OnnxOptions(max_tokens=how.max_tokens, long="truncate")
-    made = Trunk(files, from_card(files.card), options)
+    made = SegmentedModel(files, from_card(files.card), options)
     one, first = replay(made, how, started)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -98,7 +98,7 @@ def main() -> None:
     say(started, f"written to {how.out} and {how.plots}")
 
 
-def replay(made: Trunk, how: argparse.Namespace, started: float) -> tuple[Replay, Replay]:
+def replay(made: SegmentedModel, how: argparse.Namespace, started: float) -> tuple[Replay, Replay]:
     """Score the queries in full, calibrate on half of them: all exits, and the first one alone."""
     sample = min(8, how.sample) if how.quick else how.sample
     most = {judged.CALIBRATION: 24 if how.quick else 1000}
@@ -108,7 +108,9 @@ def replay(made: Trunk, how: argparse.Namespace, started: float) -> tuple[Replay
         for query in judged.asked(how.data, name, made, sample=most.get(name, sample))
     ]
     card = made.files.card
-    plan = Plan(prior_weight=card_prior_weight(card), probability=card_calibration(card))
+    plan = CalibrationOptions(
+        prior_weight=card_prior_weight(card), probability=card_calibration(card)
+    )
     done = 0
 
     def progress() -> None:
@@ -120,7 +122,7 @@ def replay(made: Trunk, how: argparse.Namespace, started: float) -> tuple[Replay
     costs = segment_costs(made)
     seen = exits.observe(made, [one.question for one in queries], progress=progress)
     one = replayed.run(made, queries, seen, plan, costs)
-    alone = Trunk(made.files, made.heads[:1], made.options)
+    alone = SegmentedModel(made.files, made.heads[:1], made.options)
     at_first = [replace(saw, first=saw.first[:1], own=saw.own[:1]) for saw in seen]
     first = replayed.run(alone, queries, at_first, plan, (costs[0], sum(costs[1:])))
     how.calibrated = len(queries) - len(one.asked)
@@ -179,7 +181,9 @@ def mechanics(
         return Reranker(Setup((Stage(OnnxScorer(files, options)),), workers=1))
 
     def segmented() -> Reranker:
-        stages = tuple(Stage(scorer) for scorer in stages_of(Trunk(files, heads, options)))
+        stages = tuple(
+            Stage(scorer) for scorer in exit_scorers(SegmentedModel(files, heads, options))
+        )
         return Reranker(Setup(stages, workers=1))
 
     return clocked.paired({"whole model": whole, "exits, everyone kept": segmented}, queries)
@@ -285,8 +289,8 @@ def _least(one: Replay) -> float:
 def _margined(one: Replay, how: argparse.Namespace, limits: Limits) -> Reranker:
     files = find(how.model)
     heads = [fitted.head for fitted in one.done.fitted]
-    scorers = stages_of(
-        Trunk(files, heads, OnnxOptions(max_tokens=how.max_tokens, long="truncate"))
+    scorers = exit_scorers(
+        SegmentedModel(files, heads, OnnxOptions(max_tokens=how.max_tokens, long="truncate"))
     )
     keeps = [*(MarginKeep(m, one.how.top_k, min=one.how.top_k) for m in limits.margins), None]
     first, *rest = (Stage(s, keep) for s, keep in zip(scorers, keeps, strict=True))

@@ -23,8 +23,8 @@ from pathlib import Path
 import httpx
 import serving
 
-from rerank_plugins.evaluation.capacity import sojourns
-from rerank_plugins.evaluation.latency import summarise
+from rerank_plugins.evaluation.cost import summarise
+from rerank_plugins.evaluation.queueing import sojourn_times
 
 HERE = Path(__file__).parent
 LOADS = (0.3, 0.5, 0.7, 0.8, 0.9)
@@ -93,12 +93,14 @@ def row(load: float, service: Sequence[float], measured: tuple[list[float], int]
     """Put a measured load beside its simulation."""
     times, errors = measured
     per_s = load / statistics.fmean(service)
-    foreseen = summarise(list(sojourns(service, per_s, servers=1, seed=0)))
+    foreseen = summarise(list(sojourn_times(service, per_s, servers=1, seed=0)))
     seen = summarise(times)
     assert foreseen is not None
     assert seen is not None
     chance = sorted(
-        summarise(list(sojourns(service, per_s, servers=1, seed=1 + i, arrivals=len(times)))).p95_s
+        summarise(
+            list(sojourn_times(service, per_s, servers=1, seed=1 + i, arrivals=len(times)))
+        ).p95_s
         for i in range(200)
     )
     return Row(

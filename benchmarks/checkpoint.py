@@ -68,13 +68,13 @@ def _fill(model: hf.BertForSequenceClassification) -> bool:
 
     sys.path.insert(0, str(ROOT))
     from rerank_plugins.scoring.onnx.graph.dequantise import dequantise
-    from rerank_plugins.scoring.onnx.graph.read import Reading
-    from rerank_plugins.scoring.onnx.graph.recognise import find
+    from rerank_plugins.scoring.onnx.graph.read import GraphIndex
+    from rerank_plugins.scoring.onnx.graph.recognise import find_layers
 
     proto = onnx.load(EMBEDDED / "model.onnx")
     dequantise(proto)
-    reading = Reading.of(proto)
-    layers = find(reading)
+    graph = GraphIndex.of(proto)
+    layers = find_layers(graph)
     if len(layers) != model.config.num_hidden_layers:
         return False
     for layer, target in zip(layers, model.bert.encoder.layer, strict=True):

@@ -27,13 +27,13 @@ from rerank_plugins.core import with_guard
 from rerank_plugins.core.setup import Setup
 from rerank_plugins.quality import drift
 from rerank_plugins.quality.drift import (
+    DriftReport,
+    DriftThresholds,
     Feature,
     Finding,
     Observation,
-    Report,
+    RequestWindow,
     Snapshot,
-    Watch,
-    Window,
     canaries,
 )
 from rerank_plugins.rules import fusion
@@ -52,7 +52,11 @@ TOP = 10
 # What moved in this share of windows is named.
 OFTEN = 0.5
 SHIPPED = Thresholds(
-    Watch().agreement, Watch().separation, Watch().length, Watch().least, canaries.TOLERANCE
+    DriftThresholds().agreement,
+    DriftThresholds().separation,
+    DriftThresholds().length,
+    DriftThresholds().least,
+    canaries.TOLERANCE,
 )
 
 
@@ -69,7 +73,7 @@ def stream(
     size = min(WINDOW, len(seen))
     runs = tuple(
         tuple(
-            drift.judge(before, Window(size, [seen[i] for i in chosen]))
+            drift.judge(before, RequestWindow(size, [seen[i] for i in chosen]))
             for chosen in (source.choice(len(seen), size, replace=False) for _ in range(LENGTH))
         )
         for _ in range(RUNS)
@@ -125,13 +129,13 @@ def templated_pairs(query: Callable[[str], str], passage: Callable[[str], str]) 
         ]
 
 
-def undrifted(seen: Sequence[Observation], source: np.random.Generator) -> list[Report]:
+def undrifted(seen: Sequence[Observation], source: np.random.Generator) -> list[DriftReport]:
     """Judge windows of a set that is cut at random into snapshot and window, many times."""
     found = []
     for _ in range(SPLITS):
         order = source.permutation(len(seen))
         before = drift.snapshot([seen[i] for i in order[WINDOW:]], subject="", model="")
-        found.append(drift.judge(before, Window(WINDOW, [seen[i] for i in order[:WINDOW]])))
+        found.append(drift.judge(before, RequestWindow(WINDOW, [seen[i] for i in order[:WINDOW]])))
     return found
 
 
@@ -178,7 +182,7 @@ def _average(one: Stream, feature: Feature, value: Callable[[Finding], float]) -
     return float(np.mean([value(each) for each in found]))
 
 
-def _moved(reports: Sequence[Report]) -> tuple[str, ...]:
+def _moved(reports: Sequence[DriftReport]) -> tuple[str, ...]:
     """Name what moved in at least half of the windows, the most frequent first, at most three."""
     counts = {
         name: sum(name in one.moved for one in reports) / len(reports) for name in drift.FEATURES
@@ -191,7 +195,7 @@ def _moved(reports: Sequence[Report]) -> tuple[str, ...]:
 
 def _drawn(
     data: Path, cache: Path, source: np.random.Generator
-) -> tuple[list[Stream], dict[str, list[Report]]]:
+) -> tuple[list[Stream], dict[str, list[DriftReport]]]:
     """Draw windows of every stream, and windows without drift of every large set."""
     kept = {name: load(name, data, cache) for name in streams(cache)}
     for sets in HALVES:

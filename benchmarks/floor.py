@@ -26,7 +26,8 @@ from text import workload
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from rerank_plugins import load
 from rerank_plugins.scoring.onnx import session
-from rerank_plugins.scoring.onnx.graph import cache, prepare
+from rerank_plugins.scoring.onnx.graph import cache
+from rerank_plugins.scoring.onnx.graph.prepare import open_rewritten
 from rerank_plugins.scoring.text.tokenizer import PairArrays
 
 # Weights, passages, and how many draws of their lengths.
@@ -174,9 +175,9 @@ def measure(model: Path, name: str, draw: int) -> Counter[str]:
     reranker = load({"stages": [stage]})
     reranker.warm_up()
     scorer = reranker.setup.stages[0].scorer
-    workers = scorer.pace.workers
+    workers = scorer.throughput.workers
     watched = scorer.graph = Watched(scorer.graph)
-    key = prepare.prepare(model, tuple, folder=cache.directory()).key
+    key = open_rewritten(model, tuple, folder=cache.directory()).key
     trial, whole = (Profiled(str(cache.directory() / f"{key}.onnx")) for _ in range(2))
 
     def rerank() -> Counter[str]:

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rerank_plugins.adaptive.exits import Question
-from rerank_plugins.evaluation import datasets, loader
+from rerank_plugins.evaluation import datasets
 from rerank_plugins.evaluation.datasets import Dataset, Topic
-from rerank_plugins.scoring.exits.segmented_model import Trunk
+from rerank_plugins.scoring.exits.segmented_model import SegmentedModel
 
 CALIBRATION = "trec-dl22"
 
@@ -34,16 +34,18 @@ def collections(folder: Path) -> list[str]:
 def read(folder: Path, name: str, *, run: str = "BM25") -> Dataset:
     """Read a set with one retriever's candidates."""
     runs = [folder / name / "rerank" / f"{run}.jsonl", *(folder / name).glob("candidates/*.trec")]
-    return loader.read(folder / name, run=next(one for one in runs if one.is_file()))
+    return datasets.read(folder / name, run=next(one for one in runs if one.is_file()))
 
 
-def asked(folder: Path, name: str, trunk: Trunk, *, sample: int, seed: int = 0) -> list[Asked]:
+def asked(
+    folder: Path, name: str, model: SegmentedModel, *, sample: int, seed: int = 0
+) -> list[Asked]:
     """Draw queries of a set, with their first 100 candidates; none that takes half of a pair."""
     found = read(folder, name)
-    most = trunk.max_tokens // 2
-    short = tuple(one for one in found.topics if len(trunk.tokenizer.query(one.query)) <= most)
+    most = model.max_tokens // 2
+    short = tuple(one for one in found.topics if len(model.tokenizer.query(one.query)) <= most)
     found = replace(found, topics=short)
-    chosen = datasets.shorten(datasets.sample(found, sample, seed=seed), 100)
+    chosen = datasets.subset(found, n=sample, seed=seed, depth=100)
     return [_asked(name, topic, found.qrels.get(topic.qid, {})) for topic in chosen.topics]
 
 

@@ -41,6 +41,7 @@ def thread_per_request(folder: Path) -> Score:
     from rerank_plugins.scoring.models.files import find
     from rerank_plugins.scoring.onnx import scorer
     from rerank_plugins.scoring.onnx.options import OnnxOptions
+    from rerank_plugins.scoring.onnx.session import single_column
     from rerank_plugins.scoring.text import pairs
 
     scorer = scorer.OnnxScorer(
@@ -58,8 +59,19 @@ def thread_per_request(folder: Path) -> Score:
         )
         batches = plan(laid.lengths, max_batch_tokens=scorer.batch_tokens, max_padding=0.03)
         # Its steps, without its queue.
-        logits = [scorer._run(laid, batch) for batch in batches]  # noqa: SLF001
-        return pairs.bring_back(laid, batches, logits, "max")[0]
+        logits = [
+            single_column(
+                scorer.graph.run(
+                    scorer.tokenizer.assemble(
+                        laid.query, [laid.ids[i] for i in batch.pairs], batch.length_tokens
+                    )
+                ),
+                None,
+                scorer.name,
+            )
+            for batch in batches
+        ]
+        return pairs.candidate_scores(laid, batches, logits, "max")[0]
 
     return score
 

@@ -10,7 +10,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from judged import CALIBRATION, Asked, ndcg
 
-from rerank_plugins.adaptive.exits import Calibrated, Observed, Outcome, Plan, certify, simulate
+from rerank_plugins.adaptive.exits import (
+    Calibrated,
+    CalibrationOptions,
+    Observed,
+    SimulatedOrder,
+    certify,
+    simulate,
+)
 from rerank_plugins.adaptive.exits.calibrate import (
     Case,
     case_of,
@@ -22,7 +29,7 @@ from rerank_plugins.adaptive.exits.calibrate import (
 )
 from rerank_plugins.rules import risk_control
 from rerank_plugins.scoring.exits.calibration_file import Exits, Limits
-from rerank_plugins.scoring.exits.segmented_model import Trunk
+from rerank_plugins.scoring.exits.segmented_model import SegmentedModel
 
 DEPTHS = (20, 30, 50, 75)
 ALPHAS = (0.01, 0.02, 0.03, 0.05)
@@ -50,7 +57,7 @@ class Replay:
 
     done: Calibrated
     shaped: Mapping[float, Exits]
-    how: Plan
+    how: CalibrationOptions
     costs: tuple[float, ...]
     cases: tuple[Case, ...]
     asked: tuple[Asked, ...]
@@ -60,10 +67,10 @@ class Replay:
 
 
 def run(
-    trunk: Trunk,
+    model: SegmentedModel,
     queries: Sequence[Asked],
     seen: Sequence[Observed],
-    how: Plan,
+    how: CalibrationOptions,
     costs: Sequence[float],
 ) -> Replay:
     """Calibrate on one half of the observed queries, keep the other half to measure on."""
@@ -75,9 +82,9 @@ def run(
             calibrating.append(place)
     rest = [place for place in range(len(queries)) if place not in set(calibrating)]
     questions = [queries[i].question for i in calibrating]
-    done = certify(trunk, questions, [seen[i] for i in calibrating], how, costs=costs)
+    done = certify(model, questions, [seen[i] for i in calibrating], how, costs=costs)
     heads = [one.head for one in done.fitted]
-    cases = [case_of(one, heads, trunk, how, done.probability) for one in seen]
+    cases = [case_of(one, heads, model, how, done.probability) for one in seen]
     shaping = [cases[calibrating[i]] for i in halves(len(calibrating), how.seed)[0]]
     whole = np.array([ndcg(one.full, q) for one, q in zip(cases, queries, strict=True)])
     before = np.array([ndcg(range(len(q.docids)), q) for q in queries])
@@ -129,12 +136,12 @@ def certified(one: Replay, method: str, alpha: float) -> Limits | None:
     choice = risk_control.choose(exits.losses, alpha, method=method)  # type: ignore[arg-type]
     if choice.place is None:
         return None
-    return exits.shape.at(float(exits.levels[choice.place]), one.how.top_k)
+    return exits.scale.at(float(exits.levels[choice.place]), one.how.top_k)
 
 
 def limits(one: Replay, level: float) -> Limits:
     """Give the limits of a level."""
-    return one.done.exits.shape.at(level, one.how.top_k)
+    return one.done.exits.scale.at(level, one.how.top_k)
 
 
 def splits(one: Replay, seed: int = 0) -> list[dict[str, object]]:
@@ -169,12 +176,12 @@ def splits(one: Replay, seed: int = 0) -> list[dict[str, object]]:
 
 
 def _reshaped(
-    done: Calibrated, shaping: Sequence[Case], how: Plan, costs: Sequence[float]
+    done: Calibrated, shaping: Sequence[Case], how: CalibrationOptions, costs: Sequence[float]
 ) -> Exits:
     """Give the exits as they are made for another loss."""
     deviations = [one.deviation for one in done.fitted]
     shape, losses = shaped(shaping, done.cases, deviations, costs, how)
-    return replace(done.exits, shape=shape, losses=losses)
+    return replace(done.exits, scale=shape, losses=losses)
 
 
 def _certified(one: Replay, name: str, method: str) -> list[Measured]:
@@ -194,7 +201,7 @@ def _exits(one: Replay, way: str, within: Limits) -> Measured:
     return measured(one, way, setting, outcomes, spent_on(outcomes, one.costs))
 
 
-def counted(one: Replay, c: Case, counts: Sequence[int], exits: int) -> Outcome:
+def counted(one: Replay, c: Case, counts: Sequence[int], exits: int) -> SimulatedOrder:
     """Replay a case with `exits` exits, so many candidates at each stage."""
     return simulate(
         c.levels[:exits],
@@ -206,7 +213,7 @@ def counted(one: Replay, c: Case, counts: Sequence[int], exits: int) -> Outcome:
     )
 
 
-def _at_layer(one: Replay, c: Case, place: int) -> Outcome:
+def _at_layer(one: Replay, c: Case, place: int) -> SimulatedOrder:
     return simulate(
         [],
         c.levels[place],
@@ -216,13 +223,13 @@ def _at_layer(one: Replay, c: Case, place: int) -> Outcome:
     )
 
 
-def spent_on(outcomes: Sequence[Outcome], costs: Sequence[float]) -> float:
+def spent_on(outcomes: Sequence[SimulatedOrder], costs: Sequence[float]) -> float:
     """Give the mean work of outcomes, as a share of the whole model's on all candidates."""
     return float(np.mean([work(outcome, costs) for outcome in outcomes]))
 
 
 def measured(
-    one: Replay, way: str, setting: str, outcomes: Sequence[Outcome], spent: float
+    one: Replay, way: str, setting: str, outcomes: Sequence[SimulatedOrder], spent: float
 ) -> Measured:
     """Measure what outcomes give, `spent` being their share of the whole model's work."""
     pairs = list(zip(one.cases, outcomes, one.asked, strict=True))

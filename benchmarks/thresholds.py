@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from rerank_plugins.quality import drift
-from rerank_plugins.quality.drift import Report, Watch
+from rerank_plugins.quality.drift import DriftReport, DriftThresholds
 from rerank_plugins.quality.guard import GuardOptions
-from rerank_plugins.quality.guard.stance import Resolve
+from rerank_plugins.quality.guard.stance import Hysteresis
 
 AGREEMENT = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2)
 SEPARATION = (0.05, 0.15, 0.25, 0.35, 0.45, 0.55)
@@ -28,7 +28,7 @@ MOST = 0.95
 
 @dataclass(frozen=True, slots=True, order=True)
 class Thresholds:
-    """The thresholds of `Watch`, and the canaries' tolerance."""
+    """The thresholds of `DriftThresholds`, and the canaries' tolerance."""
 
     agreement: float
     separation: float
@@ -37,9 +37,9 @@ class Thresholds:
     tolerance: float
 
     @property
-    def watch(self) -> Watch:
+    def watch(self) -> DriftThresholds:
         """Give what windows are judged by."""
-        return Watch(
+        return DriftThresholds(
             agreement=self.agreement,
             separation=self.separation,
             length=self.length,
@@ -63,7 +63,7 @@ class Stream:
     reranker: float
     canaries: float | None
     above_random: float
-    runs: tuple[tuple[Report, ...], ...]
+    runs: tuple[tuple[DriftReport, ...], ...]
 
     @property
     def harmful(self) -> bool:
@@ -125,7 +125,7 @@ class Tried:
     """
 
     streams: Mapping[str, Stream]
-    judged: Mapping[str, Mapping[Watch, Judged]]
+    judged: Mapping[str, Mapping[DriftThresholds, Judged]]
     alarms: Mapping[str, Mapping[float, float]]
 
     def outcome(self, name: str, chosen: Thresholds) -> Outcome:
@@ -176,7 +176,7 @@ class Tried:
         return best[int(np.argmin(np.abs(places - centre).sum(axis=1)))]
 
 
-def attempt(streams: Sequence[Stream], undrifted: Mapping[str, Sequence[Report]]) -> Tried:
+def attempt(streams: Sequence[Stream], undrifted: Mapping[str, Sequence[DriftReport]]) -> Tried:
     """Judge every stream by every choice; `undrifted` are windows of each set without drift."""
     return Tried(
         {one.name: one for one in streams},
@@ -191,22 +191,22 @@ def attempt(streams: Sequence[Stream], undrifted: Mapping[str, Sequence[Report]]
             for one in streams
         },
         {
-            name: {least: _alarms(windows, Watch(least=least)) for least in LEAST}
+            name: {least: _alarms(windows, DriftThresholds(least=least)) for least in LEAST}
             for name, windows in undrifted.items()
         },
     )
 
 
-def judge(stream: Stream, how: Watch) -> Judged:
+def judge(stream: Stream, how: DriftThresholds) -> Judged:
     """Judge the windows of a stream, and let a guard hear the verdicts."""
     options = GuardOptions()
-    runs = [[drift.again(one, how).verdict for one in run] for run in stream.runs]
+    runs = [[drift.rejudge(one, how).verdict for one in run] for run in stream.runs]
     length = max(len(run) for run in runs)
     acts = 0
     for run in runs:
-        resolve = Resolve(options.patience, options.relief)
+        resolve = Hysteresis(options.patience, options.relief)
         for verdict in run:
-            resolve.hear(Report(verdict, 0, ()))
+            resolve.add_report(DriftReport(verdict, 0, ()))
         acts += resolve.harm
     firsts = [next((i for i, one in enumerate(run, 1) if one != "ok"), length + 1) for run in runs]
     by = int(np.quantile(firsts, MOST, method="higher"))
@@ -220,8 +220,8 @@ def judge(stream: Stream, how: Watch) -> Judged:
     )
 
 
-def _alarms(windows: Sequence[Report], how: Watch) -> float:
-    return float(np.mean([drift.again(one, how).verdict != "ok" for one in windows]))
+def _alarms(windows: Sequence[DriftReport], how: DriftThresholds) -> float:
+    return float(np.mean([drift.rejudge(one, how).verdict != "ok" for one in windows]))
 
 
 def _place(one: Thresholds) -> tuple[int, int, int, int, int]:

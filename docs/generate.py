@@ -80,7 +80,7 @@ def command_line() -> str:
 
 
 def _commands(group: click.Group, above: str = "") -> Iterator[tuple[str, click.Command]]:
-    """Give every command by its full name, those of groups in their place."""
+    """Yield every command by its full name, those of groups in their place."""
     for name, command in sorted(group.commands.items()):
         if isinstance(command, click.Group):
             yield from _commands(command, f"{above}{name} ")
@@ -224,7 +224,7 @@ def _text(value: str | None) -> str:
 
 
 def _help(command: click.Command) -> list[str]:
-    """Give the help text, its examples as a block of shell."""
+    """Return the help text, its examples as a block of shell."""
     story, _, examples = _text(command.help).partition("For example:")
     commands = [line.strip() for line in examples.splitlines() if line.strip()]
     return [story.strip(), "", "```shell", *commands, "```"] if commands else [story.strip()]

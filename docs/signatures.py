@@ -4,8 +4,10 @@ import ast
 import inspect
 import textwrap
 from collections.abc import Iterator
+from types import ModuleType
 
 import rerank_plugins
+from rerank_plugins.serving import adapter_support, shared_engine
 
 _WIDTH = 88
 
@@ -13,16 +15,24 @@ _WIDTH = 88
 def python() -> list[str]:
     """Describe every public name: signature, docstring, public methods."""
     lines = ["# Python", "", "Everything public is imported from `rerank_plugins`."]
-    for name in rerank_plugins.__all__:
-        found = getattr(rerank_plugins, name)
-        (node,) = ast.parse(textwrap.dedent(inspect.getsource(found))).body
-        lines += ["", f"## {name}", ""]
-        if isinstance(node, ast.ClassDef):
-            lines += [*_class(node), "", *_story(node)]
-            lines += [line for one in _methods(node) for line in one]
-        elif isinstance(node, ast.FunctionDef):
-            lines += ["```python", *_function(node), "```", "", *_story(node)]
+    lines += _names(rerank_plugins, "##")
+    lines += ["", "## For adapters", "", "An adapter of another framework may import these, too."]
+    for module in (shared_engine, adapter_support):
+        lines += ["", f"### {module.__name__}", "", *_names(module, "####")]
     return lines
+
+
+def _names(module: ModuleType, heading: str) -> Iterator[str]:
+    """Describe what a module exports, each name under a heading."""
+    for name in module.__all__:
+        (node,) = ast.parse(textwrap.dedent(inspect.getsource(getattr(module, name)))).body
+        yield from ("", f"{heading} {name}", "")
+        if isinstance(node, ast.ClassDef):
+            yield from (*_class(node), "", *_story(node))
+            for method in _methods(node, f"{heading}#"):
+                yield from method
+        elif isinstance(node, ast.FunctionDef):
+            yield from ("```python", *_function(node), "```", "", *_story(node))
 
 
 def _class(node: ast.ClassDef) -> list[str]:
@@ -38,11 +48,11 @@ def _class(node: ast.ClassDef) -> list[str]:
     return ["```python", *shown, "```"]
 
 
-def _methods(node: ast.ClassDef) -> Iterator[list[str]]:
+def _methods(node: ast.ClassDef, mark: str) -> Iterator[list[str]]:
     for one in node.body:
         if isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef) and one.name[0] != "_":
-            heading = ["", f"### {node.name}.{one.name}", ""]
-            if any(ast.unparse(mark) == "property" for mark in one.decorator_list):
+            heading = ["", f"{mark} {node.name}.{one.name}", ""]
+            if any(ast.unparse(word) == "property" for word in one.decorator_list):
                 yield [*heading, *_story(one)]
             else:
                 yield [*heading, "```python", *_function(one), "```", "", *_story(one)]
@@ -78,10 +88,30 @@ def _parameters(taken: ast.arguments) -> Iterator[str]:
 
 
 def _story(node: ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
-    """Give the docstring, its doctest as a block of Python."""
+    """Return the docstring, its fields as a list and its doctest as a block of Python."""
     text = inspect.cleandoc(ast.get_docstring(node) or "")
     story, prompt, example = text.partition(">>> ")
-    lines = [story.strip()]
+    lines = [*_listed(story.strip().splitlines(), _spelled(node))]
     if prompt:
         lines += ["", "```pycon", prompt + example, "```"]
     return lines
+
+
+def _listed(lines: list[str], names: set[str]) -> Iterator[str]:
+    """Write the lines `name: meaning` of fields and parameters as items of a list."""
+    for line in lines:
+        name, colon, meaning = line.partition(": ")
+        yield f"* `{name}`: {meaning}" if colon and name in names else line
+
+
+def _spelled(node: ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> set[str]:
+    """Return the names of a class's fields, or of what is given to a function or constructor."""
+    fields = {ast.unparse(part.target) for part in node.body if isinstance(part, ast.AnnAssign)}
+    made = [part for part in node.body if getattr(part, "name", "") == "__init__"]
+    given = {
+        name.arg
+        for part in [node, *made]
+        if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef)
+        for name in [*part.args.args, *part.args.kwonlyargs]
+    }
+    return fields | given

@@ -4,7 +4,7 @@ from rerank_plugins import semconv
 
 
 def tables() -> list[str]:
-    """Give the lines of the telemetry reference."""
+    """Return the lines of the telemetry reference."""
     return [
         "# Spans and metrics",
         "",
@@ -16,7 +16,7 @@ def tables() -> list[str]:
         "",
         "| span | what it covers |",
         "|---|---|",
-        *(f"| `{one.name}` | {one.meaning} |" for one in semconv.SPANS),
+        *(f"| `{entry.name}` | {entry.meaning} |" for entry in semconv.SPANS),
         "",
         "## Attributes",
         "",
@@ -25,8 +25,8 @@ def tables() -> list[str]:
         "| attribute | type | set | on | meaning |",
         "|---|---|---|---|---|",
         *(
-            f"| `{one.name}` | {one.type} | {one.when} | {one.spans} | {one.meaning} |"
-            for one in semconv.ATTRIBUTES
+            f"| `{entry.name}` | {entry.type} | {entry.when} | {entry.spans} | {entry.meaning} |"
+            for entry in semconv.ATTRIBUTES
         ),
         "",
         "## Metrics",
@@ -34,8 +34,8 @@ def tables() -> list[str]:
         "| metric | kind | unit | by | meaning |",
         "|---|---|---|---|---|",
         *(
-            f"| `{one.name}` | {one.kind} | `{one.unit}` | "
-            f"{', '.join(f'`{name}`' for name in one.attributes)} | {one.meaning} |"
-            for one in semconv.METRICS
+            f"| `{entry.name}` | {entry.kind} | `{entry.unit}` | "
+            f"{', '.join(f'`{name}`' for name in entry.attributes)} | {entry.meaning} |"
+            for entry in semconv.METRICS
         ),
     ]

@@ -14,6 +14,9 @@ RerankError
 Every message says what was found, what was expected, and what to do.
 """
 
+import logging
+from types import TracebackType
+
 from .records import Decision
 
 
@@ -62,3 +65,31 @@ class DeadlineExceeded(RerankError):
 
 class ClosedError(RerankError):
     """The reranker was closed before or while the request ran."""
+
+
+class FailureLog:
+    """A block whose errors must not reach a request: each is logged by its name, and dropped.
+
+    The first is logged as a warning, later ones at DEBUG. `message` has one %s for the name of the
+    error's class: the error's own text may quote a caller's.
+    """
+
+    def __init__(self, logger: logging.Logger, message: str) -> None:
+        self._logger = logger
+        self._message = message
+        self._level = logging.WARNING
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool:
+        if not isinstance(error, Exception):
+            return False
+        level, self._level = self._level, logging.DEBUG
+        self._logger.log(level, self._message, type(error).__name__)
+        return True

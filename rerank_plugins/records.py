@@ -1,6 +1,6 @@
 """The records that travel along the data path: frozen, slotted, and free of behaviour."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -16,7 +16,6 @@ class Code(Enum):
     NOT_WARM = ("not_warm", "The model was not warm and the request did not wait for it.")
     DEPTH = ("depth", "Candidates beyond the chosen depth: not scored.")
     KEPT = ("kept", "Candidates that went on to the next stage.")
-    EXITED = ("exited", "Candidates whose score was settled before the last stage.")
     CUT = ("cut", "Candidates ranked but not returned: top_k or an adaptive cut.")
     DEADLINE = ("deadline", "Candidates not scored because the budget would not have held.")
     PLAN = ("plan", "A cheaper plan was chosen so that the budget holds.")
@@ -61,10 +60,11 @@ DEGRADING = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One first-stage hit.
+    """One hit of the first stage.
 
-    `prior` is the first stage's score, on any scale, higher is better; `metadata` is only read
-    for residency. A `text` that is None or blank is never scored and never lost.
+    text: None or blank text is never scored and never lost
+    prior: the first stage's score, on any scale, higher is better; None: unknown
+    metadata: read for residency only
     """
 
     text: str | None
@@ -81,10 +81,11 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A query, its candidates in first-stage order, and how much is wanted of them.
+    """A query, its candidates in first-stage order, and what is wanted of them.
 
-    `top_k` None returns every candidate. `strict` None leaves the choice to the reranker; True
-    raises where a result would otherwise be degraded.
+    top_k: hits to return; None: the reranker's default, or all
+    budget: how long the request may take
+    strict: raise an error where the result would be degraded; None: the reranker's default
     """
 
     query: str
@@ -108,8 +109,8 @@ class Timing:
 
 
 def stages_s(timings: Iterable[Timing]) -> float:
-    """Give the seconds that the stages took together, which is what plans predict."""
-    return sum(one.seconds for one in timings if one.step == "stage")
+    """Return the seconds that the stages took together, which is what plans predict."""
+    return sum(timing.seconds for timing in timings if timing.step == "stage")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,9 +125,14 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What the request cost. Tokens count real ones; `padding_tokens` the waste on top.
+    """What the request cost.
 
-    `billed_units` is what a remote destination said it charged, in its own unit.
+    pairs, tokens: read by models; tokens count no padding
+    padding_tokens: wasted on top of `tokens`
+    truncated_tokens: not read, because a passage was too long
+    token_cache_hits, score_cache_hits: passages and pairs that were remembered
+    remote_calls: calls to remote destinations
+    billed_units: what those said they charge, each in its own unit
     """
 
     pairs: int = 0
@@ -145,9 +151,11 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class StageRun:
-    """What one stage did: how many candidates it was given, how many it scored, at what cost.
+    """What one stage did.
 
-    `error` is the name of the error that ended it, if one did.
+    candidates, scored: how many it was given, and how many of them it scored
+    usage: what that cost
+    error: the name of the error that ended it, if any
     """
 
     stage: str
@@ -159,12 +167,17 @@ class StageRun:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One candidate of the answer.
+    """One candidate of the result.
 
-    `index` is its position in the caller's list. `score` is the model's own (None: not scored, or
-    by a fallback, on a scale that no threshold of the caller's fits), `probability` the calibrated
-    P(relevant) where the stage is calibrated. `fused` orders instead of `score` where the prior was
-    fused in. `depth` counts the stages that scored it.
+    index: its place in the caller's list
+    score: the model's own score; None: not scored, or by a fallback, on a scale that no threshold
+        of the caller's fits
+    probability: calibrated probability of relevance; None: the stage is not calibrated
+    fused: orders instead of `score` where the prior was fused in
+    prior: the first stage's score
+    stage: name of the last stage that scored it
+    depth: how many stages scored it
+    truncated_tokens: tokens of the passage that were not read
     """
 
     index: int
@@ -181,10 +194,14 @@ class Hit:
 class Result:
     """The order, and how it came about.
 
-    `order` is a permutation of all candidates; `hits` is its head, cut to what was asked for.
-    `degraded` is true when anything but the configured plan produced the order. `predicted_s` is
-    what the stages were expected to take (None: no budget, or no cost known yet); the "stage"
-    timings are what they took.
+    hits: best first, cut to what was asked for
+    order: a permutation of all candidates' places, best first
+    timings: seconds of each step
+    decisions: what was chosen or left out, and why
+    usage: what the request cost
+    degraded: true if anything but the configured plan produced the order
+    stages: what each stage did
+    predicted_s: what the stages were expected to take; None: no budget, or no cost known yet
     """
 
     hits: tuple[Hit, ...]
@@ -197,6 +214,31 @@ class Result:
     degraded: bool = False
     stages: tuple[StageRun, ...] = ()
     predicted_s: float | None = None
+
+    @classmethod
+    def first_stage(
+        cls,
+        candidates: Sequence[Candidate],
+        *,
+        request_id: str,
+        model: str,
+        decisions: tuple[Decision, ...] = (),
+        seconds: float | None = None,
+        degraded: bool = True,
+    ) -> "Result":
+        """Return a result in which nothing is scored: every candidate, in first-stage order.
+
+        seconds: what the request took; None: no timing
+        """
+        return cls(
+            tuple(Hit(i, None, prior=candidate.prior) for i, candidate in enumerate(candidates)),
+            tuple(range(len(candidates))),
+            request_id=request_id,
+            model=model,
+            timings=() if seconds is None else (Timing("total", seconds),),
+            decisions=decisions,
+            degraded=degraded,
+        )
 
     def __iter__(self) -> Iterator[Hit]:
         return iter(self.hits)

@@ -5,6 +5,8 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
@@ -13,36 +15,43 @@ from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import TracerProvider
 
 from .config import arguments
-from .core import exit_auditor, pipeline, with_guard
-from .core.request import check_feedback, check_request, make_request
+from .core import pipeline, with_guard
+from .core.exit_auditor import ExitAuditor
+from .core.request import Resolved, check_feedback, check_request, make_request, resolve
+from .core.run import Run
 from .core.setup import Setup, WhenCold
 from .core.stage import Stage
-from .core.warm_up import Readiness, once_warm
+from .core.warm_up import Readiness, until_warm
 from .errors import Overloaded
 from .records import Candidate, Code, Request, Result
+from .rules.deadline import FINISH_S
 from .rules.residency import Policy
 from .rules.windows import Fold
 from .scoring.models.files import EMBEDDED, Precision
 from .scoring.onnx.session import Provider
 from .scoring.runtime import process
+from .scoring.runtime.fair_share import Claim
 from .scoring.runtime.scheduler import Scheduler
-from .scoring.text.pairs import Long
+from .scoring.text.pairs import LongPassages
 from .telemetry import Redact, Telemetry, Trace
 
 
 class Reranker:
-    """Orders candidates by how well they answer a query.
+    """Orders candidates by how well they answer a query. Thread-safe; one per process is enough.
 
-    Thread-safe; one per process is enough. `model` is "embedded" (ships with the package, needs no
-    network), a hub id such as "cross-encoder/ms-marco-MiniLM-L6-v2", a folder, an .onnx file, or a
-    whole `Setup`; `stages` replaces it by scorers of your own. `policy` bounds where text may be
-    sent. `load` reads everything else from a file.
+    model: "embedded" (ships with the package, needs no network), a hub id such as
+        "cross-encoder/ms-marco-MiniLM-L6-v2", a folder, an .onnx file, or a whole `Setup`
+    stages: scorers of your own, instead of a model
+    policy: where text may be sent
+    budget_ms: milliseconds that a request may take; a missed budget costs quality, never an error
+    strict: raise an error instead of returning a degraded result
+    when_cold: a request without a budget waits while the model warms up; with "pass_through" it
+        gets the first-stage order back, and starts the warm-up if nobody has
+    tracer_provider, meter_provider: where spans and metrics go; None: OpenTelemetry's global ones
+    redact: rewrites texts before they go onto spans
 
-    `budget_ms` bounds every request in time: it then costs quality, never an error. `strict` raises
-    instead of degrading. While the model warms up a request without a budget waits; with
-    `when_cold="pass_through"` it gets the first-stage order back, and starts the warm-up if nobody
-    has. Spans and metrics go to the given providers, or to OpenTelemetry's global ones; `redact`
-    rewrites texts that go onto spans. Raises `ModelError`, `ConfigError`.
+    The other arguments are keys of the settings file, which `load` reads. Raises `ModelError` and
+    `ConfigError`.
 
     >>> reranker = Reranker("lexical")
     >>> [hit.index for hit in reranker.rerank("red fox", ["blue hen", "a red fox"], top_k=1)]
@@ -56,7 +65,7 @@ class Reranker:
         stages: Sequence[Stage] | None = None,
         policy: Policy | None = None,
         max_tokens: int | None = None,
-        long: Long = "window",
+        long: LongPassages = "window",
         fold: Fold = "max",
         instruction: str | None = None,
         precision: Precision = "auto",
@@ -76,91 +85,58 @@ class Reranker:
         redact: Redact | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        # pydantic is a third of the import time
-
-        # Here, because pydantic is a third of the import time.
-        from .config.build import build_setup
-        from .config.read import parse_settings
-
-        arguments.check(locals(), Reranker.__init__.__kwdefaults__ or {})
-        common: dict[str, object] = {
-            "budget": {"time_ms": budget_ms},
-            "selection": {"depth": depth, "top_k": top_k},
-            "fusion": {"prior_weight": prior_weight},
-            "service": {"workers": workers, "when_cold": when_cold},
-            "strict": strict,
-        }
-        if isinstance(model, Setup):
-            self.setup = model
-        elif stages is not None:
-            settings = parse_settings(common, "Reranker(...)")
-            self.setup = build_setup(settings, stages=tuple(stages), policy=policy)
-        else:
-            stage = {
-                "scorer": str(model),
-                "max_tokens": max_tokens,
-                "long": long,
-                "fold": fold,
-                "instruction": instruction,
-                "precision": precision,
-                "provider": provider,
-                "revision": revision,
-                "local_files_only": local_files_only,
-                "cache_dir": cache_dir,
-            }
-            settings = parse_settings({**common, "stages": [stage]}, "Reranker(...)")
-            self.setup = build_setup(settings, policy=policy)
+        self.setup = arguments.setup_of(locals(), Reranker.__init__.__kwdefaults__ or {})
         self._clock = clock
-        self._scheduler = Scheduler(
-            self.setup.workers or process.count(),
-            max_requests=self.setup.max_requests,
-            clock=clock,
-        )
-        self._readiness = Readiness([stage.scorer for stage in self.setup.stages])
+        setup = self.setup
+        workers = setup.workers or process.cores()
+        self._scheduler = Scheduler(workers, max_requests=setup.max_requests, clock=clock)
+        scorers = [stage.scorer for stage in setup.stages]
+        self._readiness = Readiness(scorers)
         self._telemetry = Telemetry(
-            self.setup.telemetry,
-            stages=[stage.scorer for stage in self.setup.stages],
-            regions=self.setup.policy.regions,
+            setup.telemetry,
+            stages=scorers,
+            regions=setup.policy.regions,
             tracer_provider=tracer_provider,
             meter_provider=meter_provider,
             redact=redact,
-            guard=self.setup.guard,
+            guard=setup.guard,
             clock=clock,
         )
-        self._auditor = exit_auditor.made(self.setup, told=self._telemetry.audited, clock=clock)
+        self._auditor: ExitAuditor | None = None
+        if setup.exit_audit is not None:
+            self._auditor = ExitAuditor(
+                setup, setup.exit_audit, on_audit=self._telemetry.on_audit, clock=clock
+            )
         # Worker threads must not outlive a reranker that nobody closed.
         self._finalizer = weakref.finalize(self, self._scheduler.close)
-        if self.setup.guard is not None:
-            self.setup.guard.attach(
-                with_guard.apart(self.setup, self._scheduler),
-                canaries=with_guard.at_leisure(self.setup, self._scheduler),
-            )
-            weakref.finalize(self, self.setup.guard.close)
+        self._attach_guard()
 
     @property
     def model(self) -> str:
-        """Name what scores, stage by stage."""
+        """The names of the stages' scorers."""
         return self.setup.model
 
     @property
     def ready(self) -> bool:
-        """Tell whether every stage has run real shapes."""
+        """True if every stage has run real shapes."""
         return self._readiness.ready
 
     def warm_up(self) -> None:
         """Run real shapes on every stage and learn what they cost here; later calls do nothing."""
-        self._scheduler.home.check()
+        self._scheduler.owner.check()
         self._readiness.warm_up()
-        with_guard.recognise(self.setup, self._scheduler)
+        with_guard.check_canaries(self.setup, self._scheduler)
 
     def feedback(self, request_id: str, score: float) -> None:
-        """Tell how good the answer built on a result was, in [0, 1], 1 being best.
+        """Note how good the answer was that was built on a result.
 
-        `request_id` is the result's. An evaluator downstream, such as one of faithfulness, is where
-        it comes from; it becomes a metric and, where there is a guard, moves it. Costs
-        microseconds. Raises `InvalidRequest`.
+        request_id: the result's
+        score: in [0, 1], 1 is best; for example a faithfulness score from an evaluator
+
+        It becomes a metric and, where there is a guard, evidence for it. Costs microseconds.
+        Raises `InvalidRequest`.
         """
-        self._scheduler.home.check()
+        self._scheduler.owner.check()
         check_feedback(score)
         self._telemetry.feedback(score)
         if self.setup.guard is not None:
@@ -175,10 +151,11 @@ class Reranker:
         budget_ms: float | None = None,
         strict: bool | None = None,
     ) -> Result:
-        """Order `passages`, which come in first-stage order, and return the best `top_k`.
+        """Return the best `top_k` of the passages, best first.
 
-        Give `Candidate`s where the first stage has scores. Raises `InvalidRequest`; anything else
-        degrades the result visibly, unless strict.
+        passages: texts in first-stage order; `Candidate`s where the first stage has scores
+
+        Raises `InvalidRequest`; any other fault degrades the result visibly, unless strict.
         """
         request = make_request(query, passages, top_k=top_k, budget_ms=budget_ms, strict=strict)
         return self.submit(request).result()
@@ -192,7 +169,7 @@ class Reranker:
         budget_ms: float | None = None,
         strict: bool | None = None,
     ) -> Result:
-        """Do what `rerank` does without blocking the event loop; cancelling drops the work."""
+        """Return what `rerank` does, without blocking the event loop; cancelling drops the work."""
         import asyncio
 
         request = make_request(query, passages, top_k=top_k, budget_ms=budget_ms, strict=strict)
@@ -200,75 +177,80 @@ class Reranker:
 
     def submit(self, request: Request) -> Future[Result]:
         """Start a request and return its future; cancel the future to drop the work."""
-        self._scheduler.home.check()
-        top_k = request.top_k or self.setup.top_k
-        budget_s = request.budget.time_s or self.setup.budget.time_s
-        with self._telemetry.request(request, top_k=top_k, budget_s=budget_s) as trace:
-            return trace.watch(self._submit(request, trace))
+        self._scheduler.owner.check()
+        asked = resolve(request, self.setup)
+        with self._telemetry.request(request, top_k=asked.top_k, budget_s=asked.time_s) as trace:
+            check_request(request)
+            return trace.end_with(self._start(asked, trace))
 
-    def _submit(self, request: Request, trace: Trace) -> Future[Result]:
-        now = self._clock()
-        check_request(request)
-        strict = self.setup.strict if request.strict is None else request.strict
-        passing = self.setup.when_cold == "pass_through" and not strict
-        if passing and not self.ready and self._readiness.begin():
-            return self._without_local(request, trace, Code.NOT_WARM, now_s=now)
-        try:
-            return self._start(request, trace, now_s=now)
-        except Overloaded as error:
-            if strict:
-                raise
-            return self._without_local(
-                request, trace, Code.OVERLOADED, now_s=now, detail=str(error)
-            )
-
-    def _start(
-        self, request: Request, trace: Trace, *, now_s: float, outage: Code | None = None
-    ) -> Future[Result]:
-        time_s = request.budget.time_s or self.setup.budget.time_s
-        deadline_s = None if time_s is None else now_s + time_s
-        # A budget is spent on scoring, warm or not.
-        warming = self._readiness.under_way if deadline_s is None else None
+    def _start(self, asked: Resolved, trace: Trace) -> Future[Result]:
+        """Start a checked request, or answer it without local stages where they cannot serve."""
+        now_s = self._clock()
+        deadline_s = None if asked.time_s is None else now_s + asked.time_s
         claim = self._scheduler.claim(deadline_s)
-        answer = trace.observe(
-            lambda: once_warm(
-                warming,
-                lambda: with_guard.rerank(
-                    self.setup,
-                    request,
-                    lambda setup, request: pipeline.rerank(
-                        setup,
-                        request,
-                        deadline_s=deadline_s,
-                        submitted_s=now_s,
-                        outage=outage,
-                        share=lambda: self._scheduler.share(claim),
-                        claim=claim.plan,
-                        care=1.0 if self._auditor is None else self._auditor.care.factor,
-                        clock=self._clock,
-                    ),
-                ),
-            )
+        run = Run(
+            now_s,
+            deadline_s=None if deadline_s is None else deadline_s - FINISH_S,
+            claim=claim,
+            share=partial(self._scheduler.share, claim),
+            margin_factor=1.0 if self._auditor is None else self._auditor.margin_factor.value,
+            clock=self._clock,
         )
-        future = self._scheduler.submit(answer, claim=claim, spare=outage is not None)
+        passing = self.setup.when_cold == "pass_through" and not asked.strict
+        if passing and not self.ready and self._readiness.begin():
+            return self._without_local(asked, run, trace, Code.NOT_WARM)
+        try:
+            return self._enqueue(asked, run, claim, trace)
+        except Overloaded as error:
+            if asked.strict:
+                raise
+            return self._without_local(asked, run, trace, Code.OVERLOADED, detail=str(error))
+
+    def _enqueue(self, asked: Resolved, run: Run, claim: Claim, trace: Trace) -> Future[Result]:
+        """Put a request into the workers' queue. Raises `Overloaded`."""
+        # A budget is spent on scoring, warm or not.
+        warming = self._readiness.under_way if run.deadline_s is None else None
+        answer = self._answer(asked, run, warming, trace)
+        remote = run.local_outage is not None
+        future = self._scheduler.submit(answer, claim=claim, remote=remote)
         if self._auditor is not None:
-            self._auditor.watch(request, future, self._scheduler)
+            self._auditor.watch(asked, future, self._scheduler)
         return future
 
+    async def _answer(
+        self, asked: Resolved, run: Run, warming: Future[None] | None, trace: Trace
+    ) -> Result:
+        """Answer a request on a worker; its span ends before anyone can see the result."""
+        try:
+            await until_warm(warming)
+            result = await with_guard.rerank(self.setup, asked, run)
+        except Exception as error:
+            trace.end(error=error)
+            raise
+        trace.end(result)
+        return result
+
     def _without_local(
-        self, request: Request, trace: Trace, outage: Code, *, now_s: float, detail: str = ""
+        self, asked: Resolved, run: Run, trace: Trace, outage: Code, *, detail: str = ""
     ) -> Future[Result]:
         """Answer by remote stages where there are any, or else in first-stage order."""
-        if self.setup.sends:
+        if self.setup.sends and run.claim is not None:
             try:
-                return self._start(request, trace, now_s=now_s, outage=outage)
+                return self._enqueue(asked, replace(run, local_outage=outage), run.claim, trace)
             except Overloaded as error:
                 detail = str(error)
-        seconds = self._clock() - now_s
-        result = pipeline.pass_through(self.setup, request, outage, seconds=seconds, detail=detail)
         done: Future[Result] = Future()
-        done.set_result(result)
+        done.set_result(pipeline.pass_through(self.setup, asked, run, outage, detail=detail))
         return done
+
+    def _attach_guard(self) -> None:
+        """Give the guard, if there is one, what it scores by."""
+        if self.setup.guard is not None:
+            self.setup.guard.attach(
+                with_guard.pair_scorer(self.setup, self._scheduler),
+                canaries=with_guard.idle_canaries(self.setup, self._scheduler),
+            )
+            weakref.finalize(self, self.setup.guard.close)
 
     def close(self) -> None:
         """End the workers and release the models; requests under way fail with `ClosedError`."""

@@ -1,8 +1,8 @@
-"""Every name that traces and metrics use: one table, of which the documentation is generated.
+"""Every name that traces and metrics use. The documentation is generated from this table.
 
-Two families of conventions describe a rerank on the same span, and our own `rerank.*` adds what
-neither has: OpenTelemetry's GenAI conventions (`gen_ai.*`; an operation `rerank` is proposed there,
-not yet adopted) and OpenInference (`reranker.*`), which trace viewers for RAG understand.
+A span follows two conventions at once: OpenTelemetry's GenAI conventions (`gen_ai.*`; an operation
+`rerank` is proposed there, not yet adopted) and OpenInference (`reranker.*`), which trace viewers
+for RAG understand. Our own `rerank.*` adds what neither has.
 """
 
 from dataclasses import dataclass
@@ -10,32 +10,33 @@ from typing import Literal, TypeAlias
 
 SCOPE = "rerank_plugins"
 OPERATION = "rerank"
-# Key of OpenTelemetry's context: a framework's own span around us is the RERANKER already.
+# Key of OpenTelemetry's context: the span of a framework around us is the RERANKER already.
 COUNTED = "rerank_plugins.counted"
-When: TypeAlias = Literal["start", "end", "content"]
-Kind: TypeAlias = Literal["counter", "histogram", "gauge"]
+WhenSet: TypeAlias = Literal["start", "end", "content"]
+Instrument: TypeAlias = Literal["counter", "histogram", "gauge"]
 
 
 @dataclass(frozen=True, slots=True)
 class Attribute:
-    """One attribute of a span: "start" ones can decide sampling, "content" ones are opted into.
+    """An attribute of spans.
 
-    `spans` says where it is found: on the root, on steps, on remote calls.
+    when: set at the "start", where a sampler can read it, at the "end", or with "content" only
+    spans: the spans that have it: root, score, steps, remote
     """
 
     name: str
     type: str
-    when: When
+    when: WhenSet
     meaning: str
     spans: str = "root"
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One instrument, the attributes of its series, and where its histogram's buckets end."""
+    """An instrument, the attributes of its series, and upper bounds of a histogram's buckets."""
 
     name: str
-    kind: Kind
+    kind: Instrument
     unit: str
     meaning: str
     attributes: tuple[str, ...]
@@ -44,7 +45,7 @@ class Metric:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """One kind of span by its name pattern."""
+    """A kind of span, by its name pattern."""
 
     name: str
     meaning: str
@@ -93,7 +94,7 @@ HTTP_STATUS = "http.response.status_code"
 REMOTE_SPAN = "rerank.remote"
 REMOTE_TIMING = "rerank.remote.timing"
 
-# Answer headers that tell how long the other side took: TEI's, Voyage's, and the standard one.
+# Response headers with the server's own timings: TEI's, Voyage's, and the standard one.
 TIMING_HEADERS = (
     "x-total-time",
     "x-queue-time",
@@ -119,71 +120,73 @@ FEATURE = "rerank.drift.feature"
 TEST = "rerank.drift.test"
 
 SPANS = (
-    Span("rerank {model}", "One request, from its submission to its result."),
-    Span("rerank.select", "Which candidates are scored."),
-    Span("rerank.tokenise", "Texts to token ids, windows and batches, per stage."),
-    Span("rerank.score", "The model's micro-batches, per stage; counts instead of a span each."),
-    Span(REMOTE_SPAN, "One HTTP call to a remote reranker; the trace goes on over there."),
-    Span("rerank.fold", "Window scores to candidate scores, per stage."),
-    Span("rerank.fuse", "Stages and the prior to one order."),
+    Span("rerank {model}", "A request, from its submission to its result."),
+    Span("rerank.select", "The choice of the candidates to score."),
+    Span("rerank.tokenise", "From texts to token ids, windows and batches, per stage."),
+    Span("rerank.score", "All micro-batches of a stage, with their counts instead of a span each."),
+    Span(REMOTE_SPAN, "An HTTP call to a remote reranker; the server can continue the trace."),
+    Span("rerank.fold", "From window scores to candidate scores, per stage."),
+    Span("rerank.fuse", "Merging the stages and the prior into one order."),
 )
 
 ATTRIBUTES = (
     Attribute(OPERATION_NAME, "string", "start", "Always `rerank`.", "root, remote"),
     Attribute(
-        PROVIDER_NAME, "string", "start", "`rerank_plugins`, or who is called.", "root, remote"
+        PROVIDER_NAME, "string", "start", "`rerank_plugins`, or the provider.", "root, remote"
     ),
     Attribute(REQUEST_MODEL, "string", "start", "The stages' models.", "root, remote"),
     Attribute(CANDIDATE_COUNT, "int", "start", "Candidates given."),
-    Attribute(TOP_N, "int", "start", "Hits asked for; all candidates where nothing was said."),
+    Attribute(TOP_N, "int", "start", "Hits asked for, at most all candidates."),
     Attribute(OI_KIND, "string", "start", "`RERANKER`; `CHAIN` inside a span that is one."),
     Attribute(OI_MODEL, "string", "start", "The stages' models, in order."),
-    Attribute(OI_TOP_K, "int", "start", "Hits asked for; all candidates where nothing was said."),
+    Attribute(OI_TOP_K, "int", "start", "Hits asked for, at most all candidates."),
     Attribute(CANDIDATES, "int", "start", "Candidates given.", "root, remote"),
     Attribute(STAGES, "string[]", "start", "The configured stages, in order."),
-    Attribute(BUDGET, "double", "start", "Seconds granted, where there is a limit."),
-    Attribute(DESTINATIONS, "string[]", "start", "Where remote stages may send text."),
-    Attribute(REGIONS, "string[]", "start", "Regions the residency policy allows, if it does."),
+    Attribute(BUDGET, "double", "start", "Seconds granted, if there is a limit."),
+    Attribute(DESTINATIONS, "string[]", "start", "Destinations that remote stages send text to."),
+    Attribute(REGIONS, "string[]", "start", "Regions the residency policy allows, if any."),
     Attribute(REQUEST_ID, "string", "end", "The result's `request_id`."),
     Attribute(OUTCOME, "string", "end", "`ok`, `degraded`, `error` or `cancelled`."),
-    Attribute(DEGRADED, "boolean", "end", "Whether anything but the configured plan decided."),
+    Attribute(DEGRADED, "boolean", "end", "True if the result is not by all configured stages."),
     Attribute(DEPTH, "int", "end", "Candidates the first stage was given."),
     Attribute(RETURNED, "int", "end", "Hits returned."),
     Attribute(PAIRS, "int", "end", "Model inputs computed.", "root, score"),
     Attribute(TOKENS, "int", "end", "Real tokens computed.", "root, score"),
-    Attribute(INPUT_TOKENS, "int", "end", "The same, under the conventions' name."),
+    Attribute(INPUT_TOKENS, "int", "end", "The same, under the name of the conventions."),
     Attribute(TRUNCATED, "int", "end", "Tokens the model did not read.", "root, score"),
-    Attribute(PADDING, "double", "end", "Padding in [0, 1] of all tokens.", "root, score"),
+    Attribute(PADDING, "double", "end", "Share of padding in all tokens.", "root, score"),
     Attribute(BATCHES, "int", "end", "Micro-batches computed.", "root, score"),
     Attribute(
         CACHED_PASSAGES, "int", "end", "Passages whose token ids were cached.", "root, score"
     ),
     Attribute(CACHED_PAIRS, "int", "end", "Pairs whose score was cached.", "root, score"),
     Attribute(REMOTE_CALLS, "int", "end", "Calls to remote destinations.", "root, score"),
-    Attribute(BILLED, "double", "end", "What destinations said they charged.", "root, score"),
-    Attribute(QUEUE_WAIT, "double", "end", "Seconds before a worker took the request up."),
-    Attribute(PREDICTED, "double", "end", "Seconds a plan expected its stages to take, if any."),
+    Attribute(BILLED, "double", "end", "Units billed by destinations.", "root, score"),
+    Attribute(QUEUE_WAIT, "double", "end", "Seconds until a worker started the request."),
+    Attribute(PREDICTED, "double", "end", "Seconds predicted for the stages, if planned."),
     Attribute(DECISIONS, "string[]", "end", "Every decision as `step:code:count`."),
     Attribute(
-        ERROR_TYPE, "string", "end", "Class of the error, where one ended it.", "root, score"
+        ERROR_TYPE, "string", "end", "Class of the error that ended it, if any.", "root, score"
     ),
     Attribute(SERVER_ADDRESS, "string", "start", "The host that was called.", "remote"),
-    Attribute(SERVER_PORT, "int", "start", "Its port, where it is not the usual one.", "remote"),
+    Attribute(SERVER_PORT, "int", "start", "Its port, if not the standard one.", "remote"),
     Attribute(DESTINATION, "string", "start", "Scheme, host and port of the call.", "remote"),
-    Attribute(DESTINATION_REGIONS, "string[]", "start", "Where that lies, if known.", "remote"),
+    Attribute(DESTINATION_REGIONS, "string[]", "start", "Its regions, if known.", "remote"),
     Attribute(
-        DESTINATION_PROOF, "string", "start", "How: `url`, `attested` or `unknown`.", "remote"
+        DESTINATION_PROOF, "string", "start", "How known: `url`, `attested`, `unknown`.", "remote"
     ),
-    Attribute(HTTP_STATUS, "int", "end", "The answer's status.", "remote"),
-    Attribute(REMOTE_TIMING, "string", "end", "`.{header}`: the other side's timings.", "remote"),
+    Attribute(HTTP_STATUS, "int", "end", "Status of the response.", "remote"),
+    Attribute(REMOTE_TIMING, "string", "end", "`.{header}`: the server's own timings.", "remote"),
     Attribute(STAGE, "string", "end", "The stage's model.", "steps"),
     Attribute(STAGE_CANDIDATES, "int", "end", "Candidates the stage was given.", "score"),
     Attribute(STAGE_SCORED, "int", "end", "Candidates the stage scored.", "score"),
     Attribute(OI_QUERY, "string", "content", "The query."),
     Attribute(OI_INPUT, "string", "content", "The query."),
-    Attribute(OI_INPUTS, "string, double", "content", "`.{i}.document.id|content|score`, given."),
-    Attribute(OI_OUTPUTS, "string, double", "content", "The same for the hits returned."),
-    Attribute(DOCUMENTS_LEFT_OUT, "int", "content", "Documents beyond the cap on either list."),
+    Attribute(
+        OI_INPUTS, "string, double", "content", "`.{i}.document.id|content|score`, candidates."
+    ),
+    Attribute(OI_OUTPUTS, "string, double", "content", "The same, hits returned."),
+    Attribute(DOCUMENTS_LEFT_OUT, "int", "content", "Documents over the limit of either list."),
 )
 
 SECONDS = (
@@ -199,54 +202,47 @@ DURATION = Metric(
     "rerank.request.duration",
     "histogram",
     "s",
-    "From submission to result.",
+    "Time from submission to result.",
     (REQUEST_MODEL, OUTCOME, CANDIDATES_BUCKET, TOKENS_BUCKET, ERROR_TYPE),
     SECONDS,
 )
-
 STEP_DURATION = Metric(
     "rerank.step.duration",
     "histogram",
     "s",
-    "One step of a request, of one stage where it belongs to one.",
+    "Time of a step of a request, with its stage if it belongs to one.",
     (STEP, STAGE),
     _STEP_SECONDS,
 )
-
 QUEUE_DURATION = Metric(
     "rerank.queue.wait",
     "histogram",
     "s",
-    "Before a worker took the request up.",
+    "Time until a worker started the request.",
     (REQUEST_MODEL,),
     _STEP_SECONDS,
 )
-
 BATCH_TOKENS = Metric(
     "rerank.batch.tokens",
     "histogram",
     "{token}",
-    "Padded tokens of a micro-batch, the mean over one stage of one request.",
+    "Tokens of a micro-batch with padding: the mean over a stage of a request.",
     (STAGE,),
     _BATCH_TOKENS,
 )
-
 BATCH_PADDING = Metric(
     "rerank.batch.padding",
     "histogram",
     "1",
-    "Padding in [0, 1] of a stage's tokens.",
+    "Share of padding in a stage's tokens, in [0, 1].",
     (STAGE,),
     _SHARES,
 )
-
 PAIR_COUNT = Metric("rerank.pairs", "counter", "{pair}", "Model inputs computed.", (STAGE,))
 TOKEN_COUNT = Metric("rerank.tokens", "counter", "{token}", "Real tokens computed.", (STAGE,))
-
 TRUNCATED_COUNT = Metric(
     "rerank.truncated_tokens", "counter", "{token}", "Tokens the model did not read.", (STAGE,)
 )
-
 CACHE_HITS = Metric(
     "rerank.cache.hits",
     "counter",
@@ -254,7 +250,6 @@ CACHE_HITS = Metric(
     "Passages (`tokens`) or pairs (`scores`) found in a cache.",
     (CACHE, STAGE),
 )
-
 EXITS = Metric(
     "rerank.exits",
     "counter",
@@ -262,15 +257,13 @@ EXITS = Metric(
     "Candidates that a stage scored and no later stage was given.",
     (STAGE,),
 )
-
 DECISION_COUNT = Metric(
     "rerank.decisions",
     "counter",
     "{candidate}",
-    "Candidates a decision touched, by its code: fallbacks, deadlines, cuts, truncations.",
+    "Candidates that a decision affected, by its code: fallbacks, deadlines, cuts, truncations.",
     (CODE,),
 )
-
 FAILURES = Metric(
     "rerank.stage.failures",
     "counter",
@@ -278,7 +271,6 @@ FAILURES = Metric(
     "Stages that failed; their candidates keep the order they came in.",
     (STAGE, ERROR_TYPE),
 )
-
 BUDGET_MISSES = Metric(
     "rerank.budget.misses",
     "counter",
@@ -286,107 +278,96 @@ BUDGET_MISSES = Metric(
     "Requests that ended after their budget, or left candidates unscored because of it.",
     (REQUEST_MODEL,),
 )
-
 PREDICTION_RATIO = Metric(
     "rerank.budget.prediction_ratio",
     "histogram",
     "1",
-    "What a plan expected its stages to take over what they took.",
+    "Time that a plan predicted for its stages, divided by the time they took.",
     (REQUEST_MODEL,),
     (0.25, 0.5, 0.7, 0.8, 0.9, 0.95, 1.0, 1.05, 1.1, 1.2, 1.5, 2.0, 4.0),
 )
-
 AGREEMENT = Metric(
     "rerank.first_stage.agreement",
     "histogram",
     "1",
-    "The share in [0, 1] of the first 10 hits that the first stage had in its first 10. It moves "
-    "when queries, passages or scores drift.",
+    "Share in [0, 1] of the first 10 hits that were in the first stage's first 10. It moves when "
+    "queries, passages or scores drift.",
     (REQUEST_MODEL,),
     (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
 )
-
 TOP_PROBABILITY = Metric(
     "rerank.top.probability",
     "histogram",
     "1",
-    "The calibrated probability of the first hit. It moves when queries, passages or scores drift.",
+    "Calibrated probability of the first hit. It moves when queries, passages or scores drift.",
     (REQUEST_MODEL,),
     (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0),
 )
-
 AUDIT_LOSS = Metric(
     "rerank.exit_audit.loss",
     "histogram",
     "1",
-    "What an audited request lost by its exits, against the full model: the realised regret.",
+    "What an audited request lost by early exit, compared with the full model.",
     (REQUEST_MODEL,),
     (0.0, 0.001, 0.003, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1.0),
 )
-
 AUDIT_CARE = Metric(
     "rerank.exit_audit.care",
     "gauge",
     "1",
-    "The factor on the margins of exits that audits led to: 1 as certified, more is more careful.",
+    "Factor on the margins of exits, set by audits: 1 as certified; larger exits later.",
     (REQUEST_MODEL,),
 )
-
 BREAKER = Metric(
     "rerank.breaker.state",
     "gauge",
     "{state}",
-    "0: calls go out; 1: one probe decides; 2: the destination is left alone. Set by each request.",
+    "0: closed; 1: half-open, a probe decides; 2: open, nothing is sent. Set by each request.",
     (DESTINATION,),
 )
-
 FALLBACK = Metric(
     "rerank.fallback.state",
     "gauge",
     "{state}",
-    "0: the regular stages answer; 1: a fallback does; 2: nothing scores, and the first-stage "
-    "order goes back. Set by each request.",
+    "0: the regular stages answer; 1: a fallback does; 2: nothing is scored, and the first-stage "
+    "order is returned. Set by each request.",
     (REQUEST_MODEL,),
 )
-
 GUARD_STATE = Metric(
     "rerank.guard.state",
     "gauge",
     "{state}",
-    "0: requests look as they should; 1: they moved; 2: reranking hurts.",
+    "0: requests look as before; 1: they changed; 2: reranking hurts.",
     (REQUEST_MODEL,),
 )
-
 GUARD_ACTING = Metric(
     "rerank.guard.acting",
     "gauge",
     "{state}",
-    "1 while the guard has requests served otherwise than configured.",
+    "1 while the guard changes how requests are served.",
     (REQUEST_MODEL,),
 )
-
 DRIFT = Metric(
     "rerank.drift",
     "gauge",
     "1",
-    "How far the last window is from the snapshot, over what chance seldom passes: above 1 it "
-    "moved. By feature and test (`ks`, `psi`; `canaries` for the fixed pairs).",
+    "Distance of the last window from the snapshot, divided by the critical value of the test: "
+    "above 1 it is significant. By feature and test (`ks`, `psi`, `mean`; `canaries` for the fixed "
+    "pairs).",
     (FEATURE, TEST),
 )
-
 DRIFT_SHIFT = Metric(
     "rerank.drift.shift",
     "gauge",
     "1",
-    "The change of a feature's mean in the last window, in deviations of the snapshot.",
+    "Change of a feature's mean in the last window, in standard deviations of the snapshot.",
     (FEATURE,),
 )
-
 FEEDBACK = Metric(
     "rerank.feedback",
     "histogram",
     "1",
-    "What an evaluator downstream said about answers, through `feedback`.",
+    "Scores that an evaluator gave to answers, through `feedback`.",
     (REQUEST_MODEL,),
     (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
 )

@@ -41,8 +41,8 @@ def test_every_page_is_in_the_navigation():
 
 
 def test_links_between_pages_lead_somewhere():
-    """Every relative link of the README and the pages names a file that exists."""
-    for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
+    """Every relative link of the pages, those at the top included, names a file that exists."""
+    for page in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
         for target in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8")):
             if "://" not in target:
                 assert (page.parent / target).exists(), f"{page.name}: {target}"
@@ -62,7 +62,7 @@ def test_every_source_key_is_listed():
 
 
 def printed(block: str, names: dict[str, object]) -> str:
-    """Run a block, top-level await included, and give what it prints."""
+    """Run a block, top-level await included, and return what it prints."""
     code = compile(block, "<documentation>", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
@@ -73,7 +73,7 @@ def printed(block: str, names: dict[str, object]) -> str:
 
 
 def promised(block: str) -> str:
-    """Give the output that a block's comments promise: the lines that are nothing but comment."""
+    """Return the output that a block promises: its lines that are nothing but comment."""
     lines = [line[2:] for line in block.splitlines() if line.startswith("# ")]
     return "".join(f"{line}\n" for line in lines)
 

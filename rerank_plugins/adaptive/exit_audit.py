@@ -1,4 +1,4 @@
-"""What exits lose in service, against what was promised, and margins that follow it."""
+"""Audits of exits: what they lose in service against what was promised, and wider margins."""
 
 import threading
 from collections.abc import Sequence
@@ -12,26 +12,27 @@ from ..records import Result
 from ..rules import calibration, risk_control
 from ..rules.calibration import Calibration
 
-Loss: TypeAlias = Literal["regret", "top-k miss"]
-Adjust: TypeAlias = Literal["off", "tighten", "both"]
-# How far the margins may go from the certified ones, and how fast.
-_LEAST, _MOST = 0.25, 8.0
+ExitLoss: TypeAlias = Literal["regret", "top-k miss"]
+Adjust: TypeAlias = Literal["off", "tighten"]
 _STEP = 0.02
+_MOST = 8.0
 
 
 @dataclass(frozen=True, slots=True)
 class ExitAudit:
-    """Which share of requests is scored in full besides, and what becomes of what is found.
+    """How exits are audited: some requests are scored in full too, after they were answered.
 
-    `alpha` is the mean `loss` over the best `top_k` that was promised, in gains by `probability`.
-    To "tighten" widens the margins where more is lost, and takes that back; "both" also narrows
-    them below the certified ones where less is lost.
+    share: of the requests, in (0, 1]
+    alpha: the promised mean loss, in (0, 1)
+    top_k: the hits that the loss looks at
+    probability: turns scores into the gains that regret adds up
+    adjust: "tighten" widens the margins where more is lost than promised
     """
 
     share: float
     alpha: float
     top_k: int
-    loss: Loss
+    loss: ExitLoss
     probability: Calibration
     adjust: Adjust = "tighten"
 
@@ -44,38 +45,33 @@ class ExitAudit:
             raise ConfigError(message)
 
 
-class Care:
-    """A factor on the margins of exits: 1 as certified, more is more careful. Thread-safe.
+class MarginFactor:
+    """The factor on the margins of exits, from 1, as certified, up to 8. Thread-safe.
 
-    Online risk control (Feldman et al. 2022): after each audited loss the factor moves by
-    step (loss / alpha - 1), so that the mean loss goes to alpha, or below it at the bound, for any
-    sequence of queries.
+    Online risk control (Feldman et al. 2022): each audited loss moves the factor by
+    step (loss / alpha - 1), so that the mean loss goes to alpha, or stays below it where the factor
+    is 1, for any sequence of queries.
     """
 
     def __init__(self, audit: ExitAudit) -> None:
         self._audit = audit
-        self._least = _LEAST if audit.adjust == "both" else 1.0
         self._lock = threading.Lock()
-        self.factor = 1.0
-        self.audited = 0
-        self.mean = 0.0
+        self.value = 1.0
 
-    def note(self, loss: float) -> None:
-        """Learn from an audited request's loss in [0, 1]."""
-        with self._lock:
-            self.audited += 1
-            self.mean += (loss - self.mean) / self.audited
-            if self._audit.adjust != "off":
-                moved = self.factor + _STEP * (loss / self._audit.alpha - 1.0)
-                self.factor = min(_MOST, max(self._least, moved))
+    def update(self, loss: float) -> None:
+        """Learn from the loss in [0, 1] of an audited request."""
+        if self._audit.adjust == "tighten":
+            with self._lock:
+                moved = self.value + _STEP * (loss / self._audit.alpha - 1.0)
+                self.value = min(_MOST, max(1.0, moved))
 
 
-def realised(audit: ExitAudit, early: Sequence[int], full: Result) -> float:
-    """Measure what an `early` order lost against the full model's result, as calibration does."""
+def realised_loss(audit: ExitAudit, early: Sequence[int], full: Result) -> float:
+    """Return what the order `early` loses against the full model's result, as in calibration."""
     if audit.loss == "top-k miss":
         return risk_control.top_k_miss(early, full.order, audit.top_k)
     scores = sorted((hit.score for hit in full.hits if hit.score is not None), reverse=True)
-    # Gains follow the order that is returned, which the prior has a say in.
+    # Gains follow the order that is returned, which the prior takes part in.
     gains = np.zeros(len(full.order))
     values = np.array(scores, dtype=np.float32)
     gains[list(full.order[: len(scores)])] = calibration.apply(audit.probability, values)

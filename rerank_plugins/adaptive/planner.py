@@ -1,4 +1,4 @@
-"""Choose a plan for a request: what its budget affords, priced for its own passages."""
+"""The planner: how much of a cascade fits into a request's budget, priced for its passages."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,29 +7,30 @@ from typing import TypeAlias
 
 from ..records import Code, Decision
 from ..rules import plans
+from ..rules.deadline import PLANNED_SHARE
 from ..rules.keep import Keep, MarginKeep, ShareKeep
 from ..rules.plans import Plan
 from ..scoring import Priced, Reads, Scorer, Shortens
 from ..scoring.runtime.fair_share import Share
 
-# The share of the time that is planned for; the rest absorbs what predictions miss.
-_PLANNED = 0.9
-# How often a plan is made smaller because whole batches do not fill the time.
+# How often a plan is made smaller because its last batches do not fill all workers.
 _TRIES = 3
 _SMOOTHING = 0.1
-# One request is believed to be so much off at most, and all together so much.
-_ODD, _OFF = (0.5, 2.0), (0.8, 1.6)
-Kind: TypeAlias = tuple[bool, int]
-"""Whether others are under way, and the size of a prediction: what is off alike."""
+# Bounds on the error that a single request can show, and on the correction of a whole group.
+_REQUEST_ERROR, _GROUP_ERROR = (0.5, 2.0), (0.8, 1.6)
+PredictionGroup: TypeAlias = tuple[bool, int]
+"""Predictions with an error in common: whether other requests run, and log2 of the seconds."""
 
 
 @dataclass(frozen=True, slots=True)
-class Effort:
-    """How many candidates each stage may score (None: as many as come), and what it should take.
+class RequestPlan:
+    """How much of the cascade a request may use.
 
-    `predicted_s` is in wall-clock seconds, `worker_s` in worker seconds; None where nothing was
-    planned. Pairs are cut to about `short_tokens` (None: not beyond what is configured). `kind`
-    says which predictions it shares its error with.
+    counts: candidates that each stage scores at most; None: all that reach it
+    predicted_s: wall-clock seconds the stages should take; None: nothing was planned
+    worker_s: worker seconds they should take; None likewise
+    short_tokens: pairs are cut to about this length; None: as configured
+    group: the predictions that share an error with this one
     """
 
     counts: tuple[int | None, ...]
@@ -37,14 +38,14 @@ class Effort:
     worker_s: float | None = None
     decisions: tuple[Decision, ...] = ()
     short_tokens: int | None = None
-    kind: Kind = (False, 0)
+    group: PredictionGroup = (False, 0)
 
 
 class Planner:
-    """Plans requests for one cascade. Thread-safe.
+    """Plans the requests of one cascade. Thread-safe.
 
-    `qualities` is what calibration measured for plans, `shorter` what it measured with pairs cut to
-    so many tokens; without the former they are guessed, without the latter nothing is cut.
+    `qualities` are measured qualities of plans, `shorter` those with pairs cut to so many tokens.
+    Without the first, qualities are estimated; without the second, pairs are not cut.
     """
 
     def __init__(
@@ -55,23 +56,23 @@ class Planner:
         self._measured: dict[int | None, Mapping[tuple[int, ...], float]] = {}
         if qualities:
             self._measured[None] = qualities
-            for short, found in (shorter or {}).items():
-                self._measured[short] = found
+            for short_tokens, found in (shorter or {}).items():
+                self._measured[short_tokens] = found
         self._fronts: dict[tuple[int, ...], Sequence[Plan]] = {}
-        self._off: dict[Kind, tuple[int, float]] = {}
+        self._errors: dict[PredictionGroup, tuple[int, float]] = {}
 
-    def learn(self, effort: Effort, actual_s: float) -> None:
-        """Correct later predictions by what a request took that ran as planned.
+    def learn(self, plan: RequestPlan, actual_s: float) -> None:
+        """Correct later predictions by the time that a request took which ran as planned.
 
-        Prices are learnt batch by batch; this is for what comes between: queues of others, stages
+        Prices are learned batch by batch; this covers the rest: other requests in the queue, stages
         that wait for their last batch.
         """
-        if effort.predicted_s:
-            seen, known = self._off.get(effort.kind, (0, 1.0))
+        if plan.predicted_s:
+            seen, error = self._errors.get(plan.group, (0, 1.0))
             weight = max(_SMOOTHING, 1.0 / (seen + 2.0))
-            ratio = min(max(actual_s / effort.predicted_s, _ODD[0]), _ODD[1])
-            moved = known * (1.0 + weight * (ratio - 1.0))
-            self._off[effort.kind] = seen + 1, min(max(moved, _OFF[0]), _OFF[1])
+            ratio = _clamped(actual_s / plan.predicted_s, _REQUEST_ERROR)
+            moved = error * (1.0 + weight * (ratio - 1.0))
+            self._errors[plan.group] = seen + 1, _clamped(moved, _GROUP_ERROR)
 
     def plan(
         self,
@@ -80,49 +81,46 @@ class Planner:
         *,
         left_s: float | None,
         share: Share | None = None,
-    ) -> Effort:
-        """Choose how much each stage may do for passages of so many characters within `left_s`.
+    ) -> RequestPlan:
+        """Return how much each stage may do within `left_s` for passages of `chars` characters.
 
-        `share` is what it may count on of the workers; None: one of them, alone.
+        `share` is what the request may use of the workers; None: one worker, for itself.
         """
         prices = _prices(stages, chars)
         if left_s is None or not chars or not any(prices):
-            return Effort((None,) * len(stages))
+            return RequestPlan((None,) * len(stages))
         share = share or Share(left_s)
         caps = _caps([keep for _, keep in stages], len(chars))
-        worker_s = min(share.worker_s, share.workers * left_s) * _PLANNED
-        everything = Plan((len(chars),) * len(stages), math.inf)
-        lengths = [short for short in self._measured if short is not None]
+        worker_s = PLANNED_SHARE * min(share.worker_s, share.workers * left_s)
         by_length: dict[int | None, list[float]] = {None: prices}
-        by_length |= {short: _prices(stages, chars, short) for short in lengths}
-        front = (everything, *self._plans(by_length))
-        chosen = plans.afford(front, by_length, len(chars), worker_s, caps)
-        if chosen is not None and chosen[0] is everything:
-            counts = _stretched(everything, prices, len(chars), caps, worker_s)[0]
-            wall_s, kind = self._wall_s(stages, prices, counts, chars, share, left_s)
-            return Effort((None,) * len(stages), wall_s, chosen[1], kind=kind)
-        plan = Plan((1, *[0] * (len(stages) - 1)), 0.0) if chosen is None else chosen[0]
+        for short in [length for length in self._measured if length is not None]:
+            by_length[short] = _prices(stages, chars, short)
+        everything = Plan((len(chars),) * len(stages), math.inf)
+        front = (everything, *self._front(by_length))
+        plan, needed_s = plans.afford(front, by_length, len(chars), worker_s, caps) or (
+            Plan((1, *[0] * (len(stages) - 1)), 0.0),
+            0.0,
+        )
+        if plan is everything:
+            counts = _filled(everything, prices, len(chars), caps, worker_s)[0]
+            wall_s, group = self._wall_s(stages, prices, counts, chars, share, left_s)
+            return RequestPlan((None,) * len(stages), wall_s, needed_s, group=group)
         prices = by_length[plan.short_tokens]
         for _ in range(_TRIES):
-            counts, needed_s = _stretched(plan, prices, len(chars), caps, worker_s)
-            # The first candidates may be longer or shorter than all are on average.
-            prices = _prices(stages, chars[: counts[0]], plan.short_tokens)
+            counts, needed_s = _filled(plan, prices, len(chars), caps, worker_s)
+            # The first candidates may be longer or shorter than the mean of all.
             read = chars[: counts[0]]
-            wall_s, kind = self._wall_s(stages, prices, counts, read, share, left_s)
-            if wall_s <= _PLANNED * left_s:
+            prices = _prices(stages, read, plan.short_tokens)
+            wall_s, group = self._wall_s(stages, prices, counts, read, share, left_s)
+            if wall_s <= PLANNED_SHARE * left_s:
                 break
-            worker_s *= _PLANNED * left_s / wall_s
-        cut = "" if plan.short_tokens is None else f", pairs cut to {plan.short_tokens} tokens"
-        detail = (
-            f"{' > '.join(map(str, counts))} of {len(chars)}{cut}; "
-            f"predicted {1e3 * wall_s:.0f} of {1e3 * left_s:.0f} ms"
-        )
-        decision = Decision("budget", Code.PLAN, max(0, len(chars) - counts[0]), detail)
-        # What would not end in time is not begun.
+            worker_s *= PLANNED_SHARE * left_s / wall_s
+        decision = _decision(counts, len(chars), plan.short_tokens, wall_s, left_s)
+        # Work that would not end in time is not started.
         wall_s = min(wall_s, left_s)
-        return Effort(counts, wall_s, needed_s, (decision,), plan.short_tokens, kind)
+        return RequestPlan(counts, wall_s, needed_s, (decision,), plan.short_tokens, group)
 
-    def _wall_s(  # noqa: PLR0917 - a plan, and what it runs beside
+    def _wall_s(  # noqa: PLR0917 - a plan, and what it shares the workers with
         self,
         stages: Sequence[tuple[Scorer, Keep | None]],
         prices: Sequence[float],
@@ -130,26 +128,28 @@ class Planner:
         chars: Sequence[int],
         share: Share,
         left_s: float,
-    ) -> tuple[float, Kind]:
-        """Predict when it is done: what goes first, reading on one worker, computing on all."""
+    ) -> tuple[float, PredictionGroup]:
+        """Return wall-clock seconds: waiting, reading by one worker, computing by all of them."""
         total_s = share.wait_s
         for (scorer, _), price, count in zip(stages, prices, counts, strict=True):
             read_s = min(price, scorer.read_s(chars)) if isinstance(scorer, Reads) else 0.0
             total_s += read_s * count + plans.wall_s(price - read_s, count, share.workers)
         busy = share.worker_s < 0.99 * share.workers * left_s
-        kind = busy, round(math.log2(total_s)) if total_s > 0.0 else 0
-        return total_s * self._off.get(kind, (0, 1.0))[1], kind
+        group = busy, round(math.log2(total_s)) if total_s > 0.0 else 0
+        return total_s * self._errors.get(group, (0, 1.0))[1], group
 
-    def _plans(self, prices: Mapping[int | None, Sequence[float]]) -> Sequence[Plan]:
-        """Give the plans worth having.
+    def _front(self, prices: Mapping[int | None, Sequence[float]]) -> Sequence[Plan]:
+        """Return the plans worth having, for pairs of each length.
 
-        They are laid out once for what cutting saves, in quarters: short passages lose nothing by
+        They are made once for each quarter that cutting pairs saves: short passages lose nothing by
         it, and save nothing.
         """
         whole = sum(prices[None])
-        key = tuple(round(4 * sum(one) / whole) for one in prices.values())
+        key = tuple(round(4 * sum(of_length) / whole) for of_length in prices.values())
         if key not in self._fronts:
-            costs = {short: [price or 1e-9 for price in one] for short, one in prices.items()}
+            costs = {
+                short: [price or 1e-9 for price in of_length] for short, of_length in prices.items()
+            }
             measured = {
                 short: {c: q for c, q in found.items() if len(c) == len(costs[None])}
                 for short, found in self._measured.items()
@@ -162,25 +162,40 @@ class Planner:
         return self._fronts[key]
 
 
+def _clamped(value: float, bounds: tuple[float, float]) -> float:
+    return min(max(value, bounds[0]), bounds[1])
+
+
+def _decision(
+    counts: Sequence[int], candidates: int, short_tokens: int | None, wall_s: float, left_s: float
+) -> Decision:
+    cut = "" if short_tokens is None else f", pairs cut to {short_tokens} tokens"
+    detail = (
+        f"{' > '.join(map(str, counts))} of {candidates}{cut}; "
+        f"predicted {1e3 * wall_s:.0f} of {1e3 * left_s:.0f} ms"
+    )
+    return Decision("budget", Code.PLAN, max(0, candidates - counts[0]), detail)
+
+
 def _prices(
     stages: Sequence[tuple[Scorer, Keep | None]], chars: Sequence[int], short: int | None = None
 ) -> list[float]:
-    """Ask each stage what a pair costs, of passages with so many characters, cut to `short`."""
+    """Return each stage's seconds per pair, for passages of `chars` characters, cut to `short`."""
     scorers = [
-        one if short is None or not isinstance(one, Shortens) else one.shortened(short)
-        for one, _ in stages
+        scorer if short is None or not isinstance(scorer, Shortens) else scorer.shortened(short)
+        for scorer, _ in stages
     ]
-    return [one.price_s(chars) if isinstance(one, Priced) else 0.0 for one in scorers]
+    return [scorer.price_s(chars) if isinstance(scorer, Priced) else 0.0 for scorer in scorers]
 
 
-def _stretched(
+def _filled(
     plan: Plan,
     prices: Sequence[float],
     candidates: int,
     caps: Sequence[int | None],
     worker_s: float,
 ) -> tuple[tuple[int, ...], float]:
-    """Spend what is left of the time on the deepest stage of the plan that can take more."""
+    """Return counts that use up `worker_s`, and their seconds; deeper stages get more first."""
     counts: list[int] = []
     for count, cap in zip(plan.counts, caps, strict=True):
         most = min(counts[-1] if counts else candidates, candidates if cap is None else cap)
@@ -197,7 +212,7 @@ def _stretched(
 
 
 def _caps(keeps: Sequence[Keep | None], candidates: int) -> list[int | None]:
-    """Bound what each stage gets by the keep rule before it, where that is known beforehand."""
+    """Return how many candidates reach each stage at most by the keep rules; None: not known."""
     caps: list[int | None] = [None]
     for keep in keeps[:-1]:
         if isinstance(keep, int):

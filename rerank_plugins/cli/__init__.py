@@ -1,4 +1,4 @@
-"""The command line: `rerank-plugins COMMAND`, one module for each command."""
+"""The command line: `rerank-plugins COMMAND`, a module for each command."""
 
 import sys
 from collections.abc import Sequence
@@ -45,7 +45,7 @@ def application() -> typer.Typer:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; show errors of ours as one line, without a traceback."""
+    """Run a command; print an error of this package in a line, without a traceback."""
     try:
         application()(args=arguments, prog_name="rerank-plugins")
     except (RerankError, ImportError) as error:

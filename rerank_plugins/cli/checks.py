@@ -1,4 +1,4 @@
-"""What is installed, which models would run, and whether they work: one verdict a line."""
+"""Checks of an installation: what is there, which models would run, whether they work."""
 
 import importlib.metadata
 import importlib.util
@@ -18,7 +18,6 @@ from ..config import build
 from ..config.schema import Settings, StageSettings
 from ..core.stage import Stage
 from ..errors import RerankError
-from ..evaluation import threads
 from ..reranker import Reranker
 from ..rules.residency import Policy
 from ..scoring import Scorer, Sends
@@ -53,18 +52,15 @@ _PASSAGES = (
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing looked at, what was found, and whether it is fine."""
+    """What was checked, what was found, and whether it is fine."""
 
     name: str
     verdict: Verdict
     found: str
 
 
-def examine(settings: Settings, *, threads: bool = False) -> Iterator[Check]:
-    """Look at the installation, then load and try every model that `settings` names.
-
-    `threads` also times how else the cores could be shared out, which takes seconds a model.
-    """
+def examine(settings: Settings) -> Iterator[Check]:
+    """Look at the installation, then load and try every model that `settings` names."""
     yield _python()
     for name in _LIBRARIES:
         yield _library(name)
@@ -77,7 +73,7 @@ def examine(settings: Settings, *, threads: bool = False) -> Iterator[Check]:
     yield _graphs()
     policy = settings.policy.policy()
     for place, stage in enumerate(settings.stages):
-        yield from _model(f"stage {place + 1}", stage, policy, threads=threads)
+        yield from _model(f"stage {place + 1}", stage, policy)
 
 
 def _python() -> Check:
@@ -103,8 +99,8 @@ def _cpu() -> Check:
 def _workers(settings: Settings) -> Check:
     asked = settings.service.workers
     why = "one per core that this process may use" if asked is None else "set by service.workers"
-    inside = ", ".join(str(one.intra_threads) for one in settings.stages)
-    found = f"{asked or process.count()}, {why}; threads inside an operator: {inside}"
+    inside = ", ".join(str(stage.intra_threads) for stage in settings.stages)
+    found = f"{asked or process.cores()}, {why}; threads inside an operator: {inside}"
     return Check("workers", "ok", found)
 
 
@@ -140,7 +136,7 @@ def _called(settings: StageSettings) -> str:
     return named if isinstance(named, str) else f"{named.provider} {named.model or ''}".strip()
 
 
-def _model(name: str, settings: StageSettings, policy: Policy, *, threads: bool) -> Iterator[Check]:
+def _model(name: str, settings: StageSettings, policy: Policy) -> Iterator[Check]:
     label = f"{name}: {_called(settings)}"
     try:
         scorer = build.scorer(settings)
@@ -152,8 +148,6 @@ def _model(name: str, settings: StageSettings, policy: Policy, *, threads: bool)
         yield from _files(name, settings, scorer)
     if isinstance(scorer, OnnxScorer | LexicalScorer):
         yield _try(name, scorer)
-    if isinstance(scorer, OnnxScorer) and threads:
-        yield _threads(name, settings)
     if isinstance(scorer, Sends):
         yield _destination(name, scorer, policy)
         yield Check(f"{name}: trial", "ok", "not tried: it would send text to its destination")
@@ -173,8 +167,8 @@ def _files(name: str, settings: StageSettings, scorer: OnnxScorer) -> Iterator[C
     revision = f", revision {files.revision[:12]}" if files.revision else ""
     yield Check(f"{name}: graph", "ok", f"{files.graph} ({megabytes:.1f} MB{revision})")
     folder = files.tokenizer.parent
-    if scorer.refusal or files.choice:
-        yield Check(f"{name}: kernels", "ok", scorer.refusal or files.choice)
+    if scorer.int8_failure or files.kernels_reason:
+        yield Check(f"{name}: kernels", "ok", scorer.int8_failure or files.kernels_reason)
     if (folder / "manifest.json").is_file():
         found = f"{verify(folder)} files match their sha256"
         yield Check(f"{name}: manifest", "ok", found)
@@ -197,24 +191,6 @@ def _licence(name: str, settings: StageSettings, card: Mapping[str, object]) -> 
     if isinstance(licence, str):
         return Check(label, "warn" if "NC" in licence.split("-") else "ok", licence)
     return Check(label, "warn", "unknown: read the model's page before you ship it")
-
-
-def _threads(name: str, settings: StageSettings) -> Check:
-    """Time how else the cores could be shared out: the formula stands unless clearly beaten."""
-    made = threads.compare(settings, process.count())
-    times = "; ".join(
-        f"{one.split}: {threads.SMALL} passages in {one.small_s * 1e3:.1f} ms, "
-        f"{threads.LARGE} in {one.large_s * 1e3:.1f} ms"
-        for one in (made.formula, *made.others)
-    )
-    found = f"workers x threads inside an operator: {times}"
-    if not made.trusted:
-        busy = f"other programs took {1 - made.free:.0%} of the cores: compare again without them"
-        return Check(f"{name}: threads", "warn", f"{found}; {busy}")
-    if made.better is not None:
-        advice = f"workers = {made.better.workers}, intra_threads = {made.better.inside}"
-        return Check(f"{name}: threads", "warn", f"{found}; set {advice}")
-    return Check(f"{name}: threads", "ok", f"{found}; the default stands")
 
 
 def _try(name: str, scorer: Scorer) -> Check:

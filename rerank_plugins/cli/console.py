@@ -1,4 +1,4 @@
-"""Where output goes: answers to stdout, progress to stderr, JSON as it stands."""
+"""Where output goes: results to stdout, progress bars to stderr."""
 
 import json
 import sys
@@ -8,20 +8,20 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ..evaluation.report.json_data import plain
+from ..evaluation.report import plain
 
 _PIPE_WIDTH = 120
 
 
 def stdout() -> Console:
-    """Give the console for answers; piped, it is wide enough that no table breaks."""
+    """Return the console for results; piped, it is wide enough that no table breaks."""
     console = Console()
     return console if console.is_terminal else Console(width=_PIPE_WIDTH)
 
 
 @contextmanager
 def progress(what: str, total: int) -> Iterator[Callable[[], None]]:
-    """Show a bar on stderr, if a person sees it, and give the function that moves it by one."""
+    """Show a bar on stderr, if that is a terminal; yield the function that advances it by 1."""
     console = Console(stderr=True)
     columns = (
         TextColumn(what),

@@ -1,6 +1,4 @@
-"""`rerank-plugins doctor`: versions, models and places, with one verdict a line."""
-
-from typing import Annotated, TypeAlias
+"""`rerank-plugins doctor`: versions, models and folders, with a verdict on each."""
 
 import typer
 from rich.markup import escape
@@ -12,15 +10,10 @@ from . import checks as examination
 from . import console
 from .options import Config, Json
 
-Threads: TypeAlias = Annotated[
-    bool,
-    typer.Option("--threads", help="Also time how else the cores could be shared out."),
-]
-
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
-def doctor(*, config: Config = None, threads: Threads = False, as_json: Json = False) -> None:
+def doctor(*, config: Config = None, as_json: Json = False) -> None:
     """Check the installation and every configured model; exit 1 if one does not work.
 
     For example:
@@ -30,7 +23,7 @@ def doctor(*, config: Config = None, threads: Threads = False, as_json: Json = F
         rerank-plugins doctor --config rerank.toml --json
     """
     read = Settings() if config is None else read_settings(config)
-    checks = list(examination.examine(read, threads=threads))
+    checks = list(examination.examine(read))
     if as_json:
         console.print_json(checks)
     else:

@@ -14,37 +14,36 @@ from ..scoring.models.hub import Hub
 from . import console
 from .options import Json, whole_numbers
 
+ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="A hub id or a folder.")]
+OutArgument = Annotated[
+    Path | None, typer.Argument(metavar="[OUT_DIR]", help="A folder not there yet.")
+]
+Int8 = Annotated[bool, typer.Option("--int8", help="Also write int8 kernels; their scores differ.")]
+ExporterOption = Annotated[Exporter, typer.Option(help="Which library writes the graph.")]
+ExitLayers = Annotated[
+    str | None, typer.Option(metavar="L,L", help="Layers after which it can be left early.")
+]
+Template = Annotated[str | None, typer.Option(help="How a decoder is asked, if not known.")]
+Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")]
+Triton = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="Write a Triton model repository; without OUT_DIR, of a model that is ONNX.",
+    ),
+]
+
 
 def export(
     *,
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A hub id or a folder.")],
-    out: Annotated[
-        Path | None, typer.Argument(metavar="[OUT_DIR]", help="A folder not there yet.")
-    ] = None,
-    int8: Annotated[
-        bool, typer.Option("--int8", help="Also write int8 kernels; their scores differ.")
-    ] = False,
-    exporter: Annotated[
-        Exporter, typer.Option("--exporter", help="Which library writes the graph.")
-    ] = "transformers",
-    exits: Annotated[
-        str | None,
-        typer.Option("--exits", metavar="L,L", help="Layers after which it can be left early."),
-    ] = None,
-    template: Annotated[
-        str | None, typer.Option("--template", help="How a decoder is asked, if not known.")
-    ] = None,
-    revision: Annotated[
-        str | None, typer.Option("--revision", help="Branch, tag or commit on the hub.")
-    ] = None,
-    triton: Annotated[
-        Path | None,
-        typer.Option(
-            "--triton",
-            metavar="DIR",
-            help="Write a Triton model repository; without OUT_DIR, of a model that is ONNX.",
-        ),
-    ] = None,
+    model: ModelArgument,
+    out: OutArgument = None,
+    int8: Int8 = False,
+    exporter: ExporterOption = "transformers",
+    exits: ExitLayers = None,
+    template: Template = None,
+    revision: Revision = None,
+    triton: Triton = None,
     as_json: Json = False,
 ) -> None:
     """Export a checkpoint to ONNX and compare the graph's scores with torch on real pairs.
@@ -60,12 +59,12 @@ def export(
         rerank-plugins export embedded --triton ./models
     """
     if out is None and triton is None:
-        message = "nothing to write: give OUT_DIR, --triton DIR, or both"
-        raise ConfigError(message)
-    made: Exported | None = None
-    if exits is not None and out is None:
-        message = "--exits needs OUT_DIR, the folder that the model with exits is written to"
-        raise ConfigError(message)
+        raise ConfigError("nothing to write: give OUT_DIR, --triton DIR, or both")
+    if out is None and exits is not None:
+        raise ConfigError(
+            "--exits needs OUT_DIR, the folder that the model with exits is written to"
+        )
+    made = None
     if out is not None:
         with console.progress("exporting", len(STEPS)) as advance:
             made = write(

@@ -75,8 +75,9 @@ def _candidates(docs: Path) -> list[Candidate]:
     try:
         return _from_lines(docs.read_text(encoding="utf-8").splitlines())
     except (OSError, UnicodeDecodeError) as error:
-        message = f"{docs} cannot be read: {error}; expected a text file in UTF-8"
-        raise InvalidRequest(message) from error
+        raise InvalidRequest(
+            f"{docs} cannot be read: {error}; expected a text file in UTF-8"
+        ) from error
 
 
 def _from_lines(lines: Iterable[str]) -> list[Candidate]:
@@ -85,11 +86,13 @@ def _from_lines(lines: Iterable[str]) -> list[Candidate]:
 
 def _from_json(path: Path, number: int, line: object) -> Candidate:
     if not isinstance(line, dict) or not isinstance(line.get("text"), str | None):
-        message = f"{path}:{number}: text is no string; expected {{text, prior, metadata}}"
-        raise InvalidRequest(message)
+        raise InvalidRequest(
+            f"{path}:{number}: text is no string; expected {{text, prior, metadata}}"
+        )
     if "text" not in line:
-        message = f"{path}:{number} has the keys {sorted(line)}; expected text, and maybe prior"
-        raise InvalidRequest(message)
+        raise InvalidRequest(
+            f"{path}:{number} has the keys {sorted(line)}; expected text, and maybe prior"
+        )
     prior, metadata = line.get("prior", line.get("score")), line.get("metadata")
     return Candidate(
         line["text"],
@@ -116,10 +119,13 @@ def _hits(result: Result, candidates: list[Candidate]) -> Table:
 
 
 def _story(result: Result) -> str:
-    timings = ", ".join(f"{one.step} {one.seconds * 1e3:.1f} ms" for one in result.timings)
+    timings = ", ".join(f"{timing.step} {timing.seconds * 1e3:.1f} ms" for timing in result.timings)
     usage = result.usage
     lines = [
         f"{usage.pairs} pairs, {usage.tokens} tokens in {usage.batches} batches; {timings}",
-        *(f"{one.step}: {one.code.code} {one.count} {one.detail}" for one in result.decisions),
+        *(
+            f"{decision.step}: {decision.code.code} {decision.count} {decision.detail}"
+            for decision in result.decisions
+        ),
     ]
     return escape("\n".join(line.rstrip() for line in lines))

@@ -5,9 +5,8 @@ from typing import Annotated
 
 import typer
 
-from ..errors import ConfigError
 from ..scoring.models.files import EMBEDDED
-from .options import Config, Model
+from .options import Config, Model, one_of
 
 
 def serve(
@@ -40,14 +39,13 @@ def serve(
 
         rerank-plugins serve --config rerank.toml --host 0.0.0.0 --workers 4
     """
-    if model is not None and config is not None:
-        message = "both --model and --config were given; the file names its models: give one"
-        raise ConfigError(message)
+    one_of(model, config)
     try:
         from ..serving.http import run
     except ModuleNotFoundError as error:
-        message = f"{error}; the server needs: pip install 'rerank-plugins[server]'"
-        raise ImportError(message) from error
+        raise ImportError(
+            f"{error}; the server needs: pip install 'rerank-plugins[server]'"
+        ) from error
     run.serve(
         run.ServeOptions(
             host=host,

@@ -1,11 +1,12 @@
-"""An evaluation as tables for the screen."""
+"""Tables of an evaluation for the screen."""
 
 from rich.console import RenderableType
 from rich.markup import escape
 from rich.table import Table
 
 from ..evaluation import Comparison, Difference, System
-from ..evaluation.label_free import Unlabelled
+from ..evaluation.label_free import LabelFreeComparison
+from ..evaluation.report import cells
 
 
 def comparison(found: Comparison) -> list[RenderableType]:
@@ -20,20 +21,19 @@ def comparison(found: Comparison) -> list[RenderableType]:
 
 
 def advice(system: System, found: Comparison) -> list[str]:
-    """Say what the labels recommend: a calibration and a prior weight, with their evidence."""
+    """Return what the labels recommend: a calibration and a prior weight, with their evidence."""
     lines = []
-    for one in system.reliability:
-        if one.parameters is not None and one.method == "platt":
-            a, b = one.parameters
+    for fitted in system.reliability:
+        if fitted.parameters is not None and fitted.method == "platt":
+            a, b = fitted.parameters
             lines.append(
                 f"{system.name}: calibration = [{a:.4f}, {b:.4f}] has an expected error of "
-                f"{one.ece:.3f} on queries it was not fitted to"
+                f"{fitted.ece:.3f} on queries it was not fitted to"
             )
     if system.fusion is not None:
-        gain = system.fusion.crosswise
         lines.append(
             f"{system.name}: prior_weight = {system.fusion.prior_weight:g} fits best; "
-            f"{found.measures[0]} {gain.mean:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}] over the "
+            f"{found.measures[0]} {system.fusion.crosswise} over the "
             "model alone, on queries it was not fitted to"
         )
     return lines
@@ -44,61 +44,36 @@ def _systems(found: Comparison) -> Table:
     caption = r"\[...]: 95 % interval of the difference to the first stage; wins/ties/losses"
     table = Table(title=escape(title), caption=caption)
     table.add_column("")
-    for name in (*found.measures, "p50 ms", "p95 ms", "p99 ms", "pairs/s", "truncated"):
+    for name in (*found.measures, *cells.COST):
         table.add_column(name, justify="right")
     for system in found.systems:
-        table.add_row(escape(system.name), *_quality(found, system), *_cost(system))
+        table.add_row(
+            escape(system.name), *_quality(found, system), *cells.cost(system, missing="-")
+        )
     return table
 
 
 def _quality(found: Comparison, system: System) -> list[str]:
-    cells = []
+    row = []
     for name in found.measures:
-        cell, one = f"{system.means[name]:.3f}", system.differences.get(name)
+        cell, difference = f"{system.means[name]:.3f}", system.differences.get(name)
         if name in system.judged_only:
             cell += f" (judged {system.judged_only[name]:.3f})"
-        cells.append(escape(cell if one is None else f"{cell}\n{difference(one)}"))
-    return cells
+        row.append(escape(cell if difference is None else f"{cell}\n{_difference(difference)}"))
+    return row
 
 
-def difference(one: Difference) -> str:
-    """Write a difference with its interval, counts and adjusted p-value, on two lines."""
-    interval = one.interval
-    return (
-        f"{interval.mean:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}]\n"
-        f"{one.wins}/{one.ties}/{one.losses}, p {one.p_adjusted:.3f}"
-    )
-
-
-def _cost(system: System) -> list[str]:
-    cost = system.cost
-    if cost is None or cost.latency is None:
-        return ["-"] * 5
-    latency = cost.latency
-    percentiles = (latency.p50_s, latency.p95_s, latency.p99_s)
-    return [
-        *_ms(*percentiles),
-        f"{cost.pairs_per_s:.0f}",
-        f"{cost.truncated_share:.1%}",
-    ]
+def _difference(found: Difference) -> str:
+    counts = f"{found.wins}/{found.ties}/{found.losses}"
+    return f"{found.interval}\n{counts}, p {found.p_adjusted:.3f}"
 
 
 def _buckets(found: Comparison) -> Table:
     table = Table(title="latency by size of the request")
-    columns = ("", "candidates", "tokens a pair", "requests", "p50 ms", "p95 ms", "p99 ms")
-    for name in columns:
+    for name in cells.SIZE:
         table.add_column(name, justify="right")
-    for system in found.systems:
-        for one in system.buckets:
-            latency = one.latency
-            percentiles = (latency.p50_s, latency.p95_s, latency.p99_s)
-            table.add_row(
-                escape(system.name),
-                one.candidates,
-                one.tokens,
-                str(latency.n),
-                *_ms(*percentiles),
-            )
+    for name, *row in cells.by_size(found):
+        table.add_row(escape(name), *row)
     return table
 
 
@@ -111,8 +86,8 @@ def _recall(found: Comparison) -> str:
     )
 
 
-def unlabelled(found: Unlabelled) -> Table:
-    """Show what was seen without labels."""
+def label_free(found: LabelFreeComparison) -> Table:
+    """Show what was measured without labels."""
     caption = (
         "overlap: share of the first stage's first ten that stay; "
         f"regret: what the first ten lose of {found.reference}'s; phantoms: share of the first ten "
@@ -121,20 +96,16 @@ def unlabelled(found: Unlabelled) -> Table:
     )
     title = f"{found.dataset}: {found.queries:,} queries, no labels used"
     table = Table(title=escape(title), caption=escape(caption))
-    for name in ("", "overlap", "regret", "phantoms", "null score", "p50 ms", "p95 ms"):
+    for name in ("", "overlap", "regret", "phantoms", "null score", *cells.PERCENTILES[:2]):
         table.add_column(name, justify="right")
-    for one in found.systems:
-        latency = one.cost.latency if one.cost else None
+    for system in found.systems:
+        latency = system.cost.latency if system.cost else None
         table.add_row(
-            escape(one.name),
-            f"{one.overlap:.3f}",
-            f"{one.regret:.3f}",
-            "-" if one.phantoms is None else f"{one.phantoms:.3f}",
-            "-" if one.null_score is None else f"{one.null_score:.3f}",
-            *(["-"] * 2 if latency is None else _ms(latency.p50_s, latency.p95_s)),
+            escape(system.name),
+            f"{system.overlap:.3f}",
+            f"{system.regret:.3f}",
+            "-" if system.phantoms is None else f"{system.phantoms:.3f}",
+            "-" if system.null_score is None else f"{system.null_score:.3f}",
+            *(["-"] * 2 if latency is None else cells.percentiles(latency)[:2]),
         )
     return table
-
-
-def _ms(*seconds: float) -> list[str]:
-    return [f"{one * 1e3:.0f}" for one in seconds]

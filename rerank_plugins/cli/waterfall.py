@@ -1,4 +1,4 @@
-"""One request drawn on a time line, for those without a trace viewer."""
+"""A request on a time line in the terminal, where there is no trace viewer."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ _WITH = {"fuse": ("fuse", "cut")}
 
 
 def waterfall(result: Result) -> Table:
-    """Draw every step where it lies between submission and answer, and say what it did."""
+    """Draw when every step ran between submission and answer, and what it did."""
     steps = layout(result.timings)
     total_s = max([step.end_s for step in steps], default=0.0)
     table = Table(title=f"{escape(result.model)}: {total_s * 1e3:.1f} ms", title_justify="left")
@@ -33,7 +33,7 @@ def waterfall(result: Result) -> Table:
 
 
 def bar(step: Step, total_s: float, *, width: int = _WIDTH) -> str:
-    """Draw one step's place in the whole; the shortest still shows.
+    """Draw when a step ran; even the shortest is visible.
 
     >>> bar(Step("score", 0.25, 0.5), 1.0, width=8)
     '  ████  '
@@ -81,5 +81,7 @@ def _cost(usage: Usage) -> str:
 
 def _decided(step: str, decisions: Sequence[Decision]) -> str:
     return ", ".join(
-        f"{one.code.code} {one.count}" for one in decisions if one.step in _WITH.get(step, (step,))
+        f"{decision.code.code} {decision.count}"
+        for decision in decisions
+        if decision.step in _WITH.get(step, (step,))
     )

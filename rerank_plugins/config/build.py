@@ -1,4 +1,4 @@
-"""From settings to a `Setup`: every scorer, stage, rule and watcher that they name."""
+"""Build a `Setup` from settings: load the scorers, make the stages, the rules and the guard."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -13,6 +13,7 @@ from ..errors import ConfigError, ModelError
 from ..records import Budget
 from ..remote.audit_log import AuditLog
 from ..rules.calibration import Calibration
+from ..rules.keep import Keep
 from ..rules.residency import Policy
 from ..rules.selection import Depth
 from ..scoring import Scorer
@@ -25,13 +26,14 @@ from ..scoring.onnx.scorer import OnnxScorer
 from ..scoring.unavailable import MissingScorer
 from ..telemetry import TelemetryOptions
 from . import guard
-from .exits import Exiting, Risk, calibrated_exits, model_files, own_exits
+from .exits import ModelStages, Risk, calibrated_exits, model_files, own_exits
 from .remote_schema import RemoteSettings
-from .schema import FusionSettings, Settings, StageSettings, TelemetrySettings
-from .selection_schema import DepthSettings
+from .schema import FusionSettings, Settings, StageSettings
+from .selection_schema import DepthSettings, KeepSettings
+from .tables import record
 
 LEXICAL = "lexical"
-# What calibrated exits may lose where the settings do not say.
+# Loss that calibrated exits may cause where the settings name none.
 _RISK = 0.01
 
 
@@ -41,16 +43,19 @@ def build_setup(
     stages: tuple[Stage, ...] | None = None,
     policy: Policy | None = None,
 ) -> Setup:
-    """Load every model that the settings name, unless given `stages`, and lay out the request.
+    """Return what all requests share; loads the settings' models unless `stages` are given.
 
-    Raises `ConfigError`, also where the policy and the stages contradict each other.
+    Raises `ModelError` and `ConfigError`, also where the policy and the stages contradict each
+    other.
     """
     if stages is None:
-        helped = not settings.strict and any(one.when == "fallback" for one in settings.stages)
-        parts = [_staged(one, settings.fusion, helped=helped) for one in settings.stages]
+        may_miss = not settings.strict and any(
+            stage.when == "fallback" for stage in settings.stages
+        )
+        models = [_load(stage, settings.fusion, may_miss=may_miss) for stage in settings.stages]
     else:
-        parts = [Exiting(tuple(stages))]
-    stages = tuple(stage for part in parts for stage in part.stages)
+        models = [ModelStages(stages)]
+    stages = tuple(stage for model in models for stage in model.stages)
     weight = settings.fusion.prior_weight
     if weight is None:
         weight = _card_prior_weight(stages)
@@ -60,10 +65,9 @@ def build_setup(
         stages=stages,
         prior_weight=weight,
         fusion=settings.fusion.method,
-        depth=None if chosen.depth is None else _depth(chosen.depth, parts[0]),
+        depth=None if chosen.depth is None else _depth(chosen.depth, models[0]),
         skip=None if chosen.skip is None else chosen.skip.rule(),
-        stop=None if chosen.stop is None else chosen.stop.rule(),
-        cut=None if chosen.cut is None else chosen.cut.rule(parts[-1].nulls),
+        cut=None if chosen.cut is None else chosen.cut.rule(models[-1].nulls),
         top_k=chosen.top_k,
         budget=Budget(settings.budget.time_s),
         strict=settings.strict,
@@ -72,23 +76,23 @@ def build_setup(
         max_requests=settings.service.max_requests,
         policy=policy,
         audit=None if policy.audit is None else AuditLog(policy.audit),
-        telemetry=_telemetry(settings.telemetry),
-        planner=Planner(parts[0].plans, parts[0].short_plans) if len(parts) == 1 else Planner(),
-        exit_audit=_exit_audit(settings, parts),
-        guard=guard.made(settings.guard, stages),
-        full=guard.full(stages),
+        telemetry=record(TelemetryOptions, settings.telemetry),
+        planner=Planner(models[0].plans, models[0].short_plans) if len(models) == 1 else Planner(),
+        exit_audit=_exit_audit(settings, models),
+        guard=guard.build(settings.guard, stages),
+        full=guard.without_exits(stages),
     )
 
 
 def scorer(settings: StageSettings) -> Scorer:
-    """Load the scorer that a stage names. Raises `ModelError` or `ConfigError`."""
+    """Return the scorer that a stage names, loaded. Raises `ModelError` or `ConfigError`."""
     if isinstance(settings.scorer, RemoteSettings):
-        return settings.scorer.scorer(_options(settings), _hub(settings))
+        return settings.scorer.scorer(record(OnnxOptions, settings), _hub(settings))
     if settings.scorer == LEXICAL:
         if settings.instruction is not None:
             raise ConfigError('scorer = "lexical" takes no instruction; leave it out')
         return LexicalScorer()
-    files, options = _files(settings), _options(settings)
+    files, options = _files(settings), record(OnnxOptions, settings)
     if settings.precision == "auto":
         int8 = settings.model_copy(update={"precision": "int8"})
         files = precision.choose(files, options, lambda: _files(int8))
@@ -104,65 +108,40 @@ def _hub(settings: StageSettings) -> Hub:
     return Hub(settings.revision, settings.local_files_only, settings.cache_dir, token)
 
 
-def _options(settings: StageSettings) -> OnnxOptions:
-    return OnnxOptions(
-        max_tokens=settings.max_tokens,
-        long=settings.long,
-        fold=settings.fold,
-        window_tokens=settings.window_tokens,
-        window_overlap=settings.window_overlap,
-        max_windows=settings.max_windows,
-        provider=settings.provider,
-        intra_threads=settings.intra_threads,
-        max_batch_tokens=settings.max_batch_tokens,
-        token_cache_bytes=settings.token_cache_bytes,
-        score_cache_bytes=settings.score_cache_bytes,
-        score_column=settings.score_column,
-        rewrite=settings.rewrite,
-        graph_cache=settings.graph_cache,
-        template=settings.template,
-        instruction=settings.instruction,
-    )
+def _load(settings: StageSettings, fusion: FusionSettings, *, may_miss: bool) -> ModelStages:
+    """Return the stage that a table describes or, where it has exits, a stage for each exit.
 
-
-def _staged(settings: StageSettings, fusing: FusionSettings, *, helped: bool) -> Exiting:
-    """Load the stage or, where it has exits, the stages that a table stands for.
-
-    Where a fallback can help, a model that cannot be had fails its requests.
+    With `may_miss`, a model that cannot be loaded becomes a scorer that fails each request.
     """
     made: Scorer
-    risky = settings.keep is not None and settings.keep.risk is not None
-    if risky and not isinstance(settings.exits, Path):
+    if _risk(settings) is not None and not isinstance(settings.exits, Path):
         raise ConfigError(
             "keep = { risk = ... } needs exits = DIR, a folder of calibrated exits; make it with: "
             "rerank-plugins calibrate --out DIR"
         )
     try:
         if settings.exits is not None:
-            return _exiting(settings, settings.exits, fusing)
+            return _load_exits(settings, settings.exits, fusion)
         made = scorer(settings)
     except ModelError as error:
-        if not helped or not isinstance(settings.scorer, str):
+        if not may_miss or not isinstance(settings.scorer, str):
             raise
         made = MissingScorer(settings.scorer, error)
     calibration = _calibration(settings, made.files.card if isinstance(made, OnnxScorer) else {})
-    keep = None if settings.keep is None else settings.keep.rule()
-    return Exiting((Stage(made, keep=keep, when=settings.when, calibration=calibration),))
+    stage = Stage(made, _keep(settings.keep), when=settings.when, calibration=calibration)
+    return ModelStages((stage,))
 
 
-def _exiting(settings: StageSettings, exits: list[int] | Path, fusing: FusionSettings) -> Exiting:
+def _load_exits(
+    settings: StageSettings, exits: list[int] | Path, fusion: FusionSettings
+) -> ModelStages:
     if isinstance(settings.scorer, RemoteSettings) or settings.scorer == LEXICAL:
         raise ConfigError("exits are layers of a model that runs here; this stage has none")
-    files, options = _files(settings), _options(settings)
+    files, options = _files(settings), record(OnnxOptions, settings)
     calibration = _calibration(settings, files.card)
     if isinstance(exits, Path):
-        keep = settings.keep
-        risk = Risk(
-            keep.risk if keep is not None and keep.risk is not None else _RISK,
-            settings.exit_method,
-            settings.exit_delta,
-        )
-        weight = fusing.prior_weight
+        risk = Risk(_risk(settings) or _RISK, settings.exit_method, settings.exit_delta)
+        weight = fusion.prior_weight
         found = calibrated_exits(
             files,
             options,
@@ -172,31 +151,38 @@ def _exiting(settings: StageSettings, exits: list[int] | Path, fusing: FusionSet
             calibration=calibration,
         )
     else:
-        behind = None if settings.exit_keep is None else settings.exit_keep.rule()
-        found = own_exits(files, options, tuple(exits), behind, calibration)
-    keep_last = None if settings.keep is None else settings.keep.rule()
-    last = replace(found.stages[-1], keep=keep_last)
-    stages = tuple(replace(one, when=settings.when) for one in (*found.stages[:-1], last))
+        keep = _keep(settings.exit_keep)
+        found = own_exits(files, options, tuple(exits), keep, calibration)
+    last = replace(found.stages[-1], keep=_keep(settings.keep))
+    stages = tuple(replace(stage, when=settings.when) for stage in (*found.stages[:-1], last))
     return replace(found, stages=stages)
 
 
-def _depth(settings: DepthSettings, first: Exiting) -> Depth:
+def _risk(settings: StageSettings) -> float | None:
+    return None if settings.keep is None else settings.keep.risk
+
+
+def _keep(settings: KeepSettings | None) -> Keep | None:
+    return None if settings is None else settings.rule()
+
+
+def _depth(settings: DepthSettings, first: ModelStages) -> Depth:
     if settings.risk is None:
         return settings.rule()
-    return first.depth(settings.risk, least=settings.min)
+    return first.depth(settings.risk, at_least=settings.min)
 
 
-def _exit_audit(settings: Settings, parts: Sequence[Exiting]) -> ExitAudit | None:
-    asked = settings.exit_audit
-    if not asked.share:
+def _exit_audit(settings: Settings, models: Sequence[ModelStages]) -> ExitAudit | None:
+    audit = settings.exit_audit
+    if not audit.share:
         return None
-    regular = [part for part in parts if part.stages[0].when == "always"]
+    regular = [model for model in models if model.stages[0].when == "always"]
     if len(regular) != 1:
         message = (
             f"exit_audit with {len(regular)} regular stages; expected one, with calibrated exits"
         )
         raise ConfigError(message)
-    return regular[0].audit(asked.share, asked.adjust)
+    return regular[0].audit(audit.share, audit.adjust)
 
 
 def _calibration(settings: StageSettings, card: Mapping[str, object]) -> Calibration | None:
@@ -205,18 +191,8 @@ def _calibration(settings: StageSettings, card: Mapping[str, object]) -> Calibra
     return card_calibration(card)
 
 
-def _telemetry(settings: TelemetrySettings) -> TelemetryOptions:
-    return TelemetryOptions(
-        enabled=settings.enabled,
-        content=settings.content,
-        max_documents=settings.max_documents,
-        max_chars=settings.max_chars,
-        slow_s=None if settings.slow_ms is None else settings.slow_ms / 1e3,
-    )
-
-
 def card_calibration(card: Mapping[str, object]) -> Calibration | None:
-    """Read Platt's parameters off a model's card, None where it has none."""
+    """Return Platt's parameters from a model's card, None where it has none."""
     facts = card.get("calibration")
     if not isinstance(facts, Mapping):
         return None
@@ -233,7 +209,7 @@ def _card_prior_weight(stages: tuple[Stage, ...]) -> float:
 
 
 def card_prior_weight(card: Mapping[str, object]) -> float:
-    """Read how much of a say a model's card gives the prior, 0 where it does not."""
+    """Return the weight that a model's card gives the prior, 0 where it names none."""
     facts = card.get("fusion")
     weight = facts.get("prior_weight") if isinstance(facts, Mapping) else None
     return float(weight) if isinstance(weight, int | float) else 0.0

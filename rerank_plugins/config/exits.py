@@ -1,27 +1,27 @@
-"""One model as a cascade of its own exits: stages from a card's heads or from calibrated ones."""
+"""Make stages of a model's exits: of its own heads, or of heads calibrated in a folder."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ..adaptive.exit_audit import Adjust, ExitAudit, Loss
+from ..adaptive.exit_audit import Adjust, ExitAudit, ExitLoss
 from ..core.stage import Stage
 from ..errors import ConfigError
 from ..rules.calibration import Calibration
-from ..rules.keep import READS_PROBABILITIES, Keep, MarginKeep
+from ..rules.keep import Keep, MarginKeep, ProbabilityKeep
 from ..rules.risk_control import Method
 from ..rules.selection import MassDepth
 from ..scoring.exits import calibration_file, heads
 from ..scoring.exits.calibration_file import Exits
-from ..scoring.exits.scorer import ExitScorer, stages_of
-from ..scoring.exits.segmented_model import Trunk
+from ..scoring.exits.scorer import exit_scorers
+from ..scoring.exits.segmented_model import SegmentedModel
 from ..scoring.models.files import ModelFiles
 from ..scoring.onnx.options import OnnxOptions
 
 
 @dataclass(frozen=True, slots=True)
 class Risk:
-    """What loss exits may cause: "ucb" and "ltt" hold it in 1 - delta of calibrations."""
+    """The loss that exits may cause, `alpha`; "ucb" and "ltt" hold it with chance 1 - delta."""
 
     alpha: float = 0.01
     method: Method = "ucb"
@@ -29,8 +29,8 @@ class Risk:
 
 
 @dataclass(frozen=True, slots=True)
-class Exiting:
-    """The stages of one model, first exit to last layer, and what was calibrated with them."""
+class ModelStages:
+    """The stages of a model, from first exit to last layer, and their calibration if any."""
 
     stages: tuple[Stage, ...]
     exits: Exits | None = None
@@ -38,21 +38,21 @@ class Exiting:
 
     @property
     def plans(self) -> Mapping[tuple[int, ...], float]:
-        """Give plans with their measured quality."""
+        """The plans with their measured quality."""
         return {} if self.exits is None else self.exits.plans
 
     @property
     def short_plans(self) -> Mapping[int, Mapping[tuple[int, ...], float]]:
-        """Give the plans that cut pairs, by the length they are cut to."""
+        """The plans that cut pairs, by the length they are cut to."""
         return {} if self.exits is None else self.exits.short_plans
 
     @property
     def nulls(self) -> tuple[float, ...]:
-        """Give the scores of random pairs."""
+        """The scores of random pairs."""
         return () if self.exits is None else self.exits.nulls
 
-    def depth(self, alpha: float, *, least: int = 1) -> MassDepth:
-        """Give the shallowest depth certified for a loss of `alpha`. Raises `ConfigError`."""
+    def depth(self, alpha: float, *, at_least: int = 1) -> MassDepth:
+        """Return the smallest depth certified for a loss of `alpha`. Raises `ConfigError`."""
         if self.exits is None:
             message = (
                 "depth = { risk = ... } needs exits = DIR at the first stage, a folder of "
@@ -60,10 +60,10 @@ class Exiting:
             )
             raise ConfigError(message)
         mass, _ = self.exits.choose_mass(alpha, method=self.risk.method, delta=self.risk.delta)
-        return MassDepth(mass, min=max(least, self.exits.top_k))
+        return MassDepth(mass, min=max(at_least, self.exits.top_k))
 
     def audit(self, share: float, adjust: Adjust) -> ExitAudit:
-        """Say how to audit these exits. Raises `ConfigError` where they promise nothing."""
+        """Return how to audit these exits. Raises `ConfigError` where they promise nothing."""
         found = self.exits
         if found is None:
             message = (
@@ -71,7 +71,7 @@ class Exiting:
                 "checks; make it with: rerank-plugins calibrate --out DIR"
             )
             raise ConfigError(message)
-        loss: Loss = "top-k miss" if found.loss == "top-k miss" else "regret"
+        loss: ExitLoss = "top-k miss" if found.loss == "top-k miss" else "regret"
         return ExitAudit(share, self.risk.alpha, found.top_k, loss, found.probability, adjust)
 
 
@@ -81,14 +81,17 @@ def own_exits(
     layers: tuple[int, ...],
     keep: Keep | None,
     calibration: Calibration | None = None,
-) -> Exiting:
-    """Stop at heads of the model's own, `keep` behind each. Raises `ModelError`, `ConfigError`."""
-    if isinstance(keep, READS_PROBABILITIES) and calibration is None:
+) -> ModelStages:
+    """Return stages that stop at the model's own heads, with `keep` after each.
+
+    Raises `ModelError`, `ConfigError`.
+    """
+    if isinstance(keep, ProbabilityKeep) and calibration is None:
         message = f"exit_keep reads probabilities, and {files.name!r} is not calibrated"
         raise ConfigError(message)
-    scorers = stages_of(Trunk(files, heads.from_card(files.card, layers), options))
-    exits = tuple(Stage(one, keep, calibration=calibration) for one in scorers[:-1])
-    return Exiting((*exits, Stage(scorers[-1], calibration=calibration)))
+    scorers = exit_scorers(SegmentedModel(files, heads.from_card(files.card, layers), options))
+    exits = tuple(Stage(scorer, keep, calibration=calibration) for scorer in scorers[:-1])
+    return ModelStages((*exits, Stage(scorers[-1], calibration=calibration)))
 
 
 def calibrated_exits(
@@ -99,36 +102,35 @@ def calibrated_exits(
     *,
     prior_weight: float = 0.0,
     calibration: Calibration | None = None,
-) -> Exiting:
-    """Stop at calibrated exits, with the margins that hold `risk`.
+) -> ModelStages:
+    """Return stages that stop at calibrated exits, with the margins that hold `risk`.
 
-    Raises `ModelError` where they were calibrated on something else, `ConfigError` where they
-    cannot promise as much.
+    Raises `ModelError` where the exits were calibrated on another model, and `ConfigError` where
+    they cannot hold the risk.
     """
     found = calibration_file.load(folder)
-    trunk = Trunk(files, found.heads, options)
+    model = SegmentedModel(files, found.heads, options)
     calibration_file.require(
-        found, calibration_file.subject(files, trunk.max_tokens, prior_weight), folder
+        found, calibration_file.subject(files, model.max_tokens, prior_weight), folder
     )
     limits, choice = found.choose(risk.alpha, method=risk.method, delta=risk.delta)
     sure = "" if choice.delta is None else f" with {1.0 - choice.delta:.0%} confidence"
     promise = f"{found.loss} <= {risk.alpha:g}{sure}"
-    scorers = stages_of(trunk)
+    scorers = exit_scorers(model)
     exits = tuple(
         Stage(
-            one,
+            scorer,
             MarginKeep(margin, found.top_k, min=found.top_k, promise=promise),
             calibration=calibration,
         )
-        for one, margin in zip(scorers, limits.margins, strict=False)
+        for scorer, margin in zip(scorers, limits.margins, strict=False)
     )
     first = replace(exits[0], enter=limits.depth)
     last = Stage(scorers[-1], calibration=calibration)
-    return Exiting((first, *exits[1:], last), found, risk)
+    return ModelStages((first, *exits[1:], last), found, risk)
 
 
 def model_files(stage: Stage) -> ModelFiles | None:
-    """Give the files of the model that a stage runs, if it runs one here."""
-    scorer = stage.scorer
-    files = scorer.files if isinstance(scorer, ExitScorer) else getattr(scorer, "files", None)
+    """Return the files of the model that a stage runs here, None if it runs none."""
+    files = getattr(stage.scorer, "files", None)
     return files if isinstance(files, ModelFiles) else None

@@ -6,11 +6,28 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
 from ..errors import ConfigError
 from .schema import Settings, keys_at
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+_KEEP = "write keep = N, {share = ...}, {margin = ...} or {probability = ...}"
+# What older versions knew, and what to write instead. Keys of stages stand without their number.
+_REMOVED: Mapping[str, str] = {
+    "selection.stop": "it saved no time that a fixed depth does not; write depth = 50",
+    "selection.depth.gap": "write depth = N, {mass = ...} or {risk = ...}",
+    **{
+        f"stages.{key}.{rule}": _KEEP
+        for key in ("keep", "exit_keep")
+        for rule in ("score", "accept", "reject")
+    },
+    'exit_audit.adjust = "both"': 'write adjust = "tighten" or "off"',
+}
 
 
 def read_settings(source: str | os.PathLike[str] | Mapping[str, object]) -> Settings:
@@ -31,20 +48,25 @@ def read_settings(source: str | os.PathLike[str] | Mapping[str, object]) -> Sett
 
 
 def parse_settings(data: Mapping[str, object], where: str) -> Settings:
-    """Check a dict against the settings; name unknown keys and their nearest match."""
+    """Check a dict against the settings. Raises `ConfigError` that names every wrong key."""
     try:
         return Settings.model_validate(data)
     except ValidationError as error:
-        lines = [_explain(one["loc"], one["type"], one["msg"]) for one in error.errors()]
-        message = f"{where}: " + "; ".join(lines)
+        message = f"{where}: " + "; ".join(_explain(details) for details in error.errors())
         raise ConfigError(message) from error
 
 
-def _explain(loc: tuple[int | str, ...], kind: str, detail: str) -> str:
-    where = ".".join(str(part) for part in loc)
-    if kind != "extra_forbidden":
-        return f"{where or 'the whole'}: {detail}"
-    known = sorted(keys_at(loc[:-1]))
-    near = difflib.get_close_matches(str(loc[-1]), known, n=1)
+def _explain(error: "ErrorDetails") -> str:
+    """Name the place and what is wrong: a removed option, an unknown key, or a value."""
+    place = error["loc"]
+    where = ".".join(str(part) for part in place)
+    key = ".".join(part for part in place if isinstance(part, str))
+    for value in ("", f' = "{error["input"]}"'):
+        if (advice := _REMOVED.get(key + value)) is not None:
+            return f"{where}{value} was removed: {advice}"
+    if error["type"] != "extra_forbidden":
+        return f"{where or 'the whole'}: {error['msg']}"
+    known = sorted(keys_at(place[:-1]))
+    near = difflib.get_close_matches(str(place[-1]), known, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"known keys are {', '.join(known)}"
     return f"unknown key {where!r}; {hint}"

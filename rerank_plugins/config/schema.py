@@ -1,8 +1,8 @@
 """The settings as pydantic models: every table and key that a configuration may have."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, Field
 
@@ -16,52 +16,56 @@ from ..rules.residency import Per, Policy, Unlabelled
 from ..rules.windows import Fold
 from ..scoring.models.files import EMBEDDED, Precision
 from ..scoring.onnx.session import Provider
-from ..scoring.text.pairs import Long
-from .remote_schema import RemoteSettings, ScorerSettings
-from .selection_schema import RULE_TABLES, KeepValue, SelectionSettings
-from .tables import Positive, Share, Table
+from ..scoring.text.pairs import LongPassages
+from .remote_schema import ScorerSettings
+from .selection_schema import KeepValue, SelectionSettings
+from .tables import Chance, Count, Positive, Share, Table, record
 
 
 class StageSettings(Table):
-    """One stage: its scorer, how it runs, and how many candidates it passes on."""
+    """A stage: its scorer, how the scorer runs, and which candidates go on to the next stage."""
 
     scorer: ScorerSettings = Field(
         default=EMBEDDED,
         description='"embedded", "lexical", a hub id, a folder, an .onnx file, or a remote table',
     )
     keep: KeepValue | None = Field(
-        default=None, description="who goes on to the next stage: a number, or a rule"
+        default=None, description="candidates that go on to the next stage: a number, or a rule"
     )
     exits: list[Positive] | Path | None = Field(
         default=None,
         description="layers to stop at that the model has heads for, or a folder of calibrated "
-        "exits; None: all layers for all",
+        "exits; None: all layers for all candidates",
     )
     exit_keep: KeepValue | None = Field(
-        default=None, description="who goes on behind each of the model's own exits"
+        default=None, description="candidates that go on after each of the model's own exits"
     )
     exit_method: Literal["ucb", "crc", "ltt"] = Field(
         default="ucb", description="how keep = {risk = ...} is certified"
     )
-    exit_delta: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
+    exit_delta: Chance = Field(
         default=0.1, description="chance that the certificate fails (ucb, ltt)"
     )
     when: When = Field(default="always", description="always, or only as a fallback")
     max_tokens: Positive | None = Field(
         default=None, description="tokens a pair; None: what the model takes"
     )
-    long: Long = Field(default="window", description="what happens to passages over max_tokens")
-    fold: Fold = Field(default="max", description="how window scores become one")
+    long: LongPassages = Field(
+        default="window", description="what happens to passages over max_tokens"
+    )
+    fold: Fold = Field(
+        default="max", description="how the scores of a passage's windows are combined"
+    )
     window_tokens: Positive | None = Field(
         default=None,
-        description="passage tokens a window behind the first; None: as the card says, or all",
+        description="passage tokens a window after the first; None: the card's, or all that fit",
     )
     window_overlap: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
-        default=0.5, description="what a window shares with the next"
+        default=0.5, description="share of a window that the next window repeats"
     )
     max_windows: Positive | None = Field(
         default=None,
-        description="windows a passage is read in, at most; None: what 8 of max_tokens would reach",
+        description="windows a passage, at most; None: what 8 windows of max_tokens would reach",
     )
     precision: Precision = Field(
         default="auto",
@@ -70,23 +74,21 @@ class StageSettings(Table):
         "faster here, else fp32",
     )
     provider: Provider = Field(default="cpu", description="ONNX Runtime execution provider")
-    intra_threads: Annotated[int, Field(ge=0)] = Field(
-        default=1, description="threads inside an operator"
-    )
+    intra_threads: Count = Field(default=1, description="threads inside an operator")
     max_batch_tokens: Positive | None = Field(
         default=None, description="padded tokens a micro-batch, at most; None: measured at warm-up"
     )
-    token_cache_bytes: Annotated[int, Field(ge=0)] = Field(
+    token_cache_bytes: Count = Field(
         default=64 * 2**20, description="memory for passage token ids; 0: no cache"
     )
-    score_cache_bytes: Annotated[int, Field(ge=0)] = Field(
+    score_cache_bytes: Count = Field(
         default=0, description="memory for scores of pairs seen before; 0: no cache"
     )
     score_column: int | None = Field(
-        default=None, description="output column that counts, if several"
+        default=None, description="output column that holds the score, if there are several"
     )
     template: str | None = Field(
-        default=None, description="how a decoder is asked; None: as its card or the registry says"
+        default=None, description="prompt of a decoder; None: the card's or the registry's"
     )
     instruction: str | None = Field(
         default=None, description="what a model that takes instructions is to look for"
@@ -124,14 +126,14 @@ class BudgetSettings(Table):
 
     @property
     def time_s(self) -> float | None:
-        """Give the budget in seconds."""
+        """The budget in seconds, None for no limit."""
         if self.time_ms is not None:
             return self.time_ms / 1e3
         return None if self.profile is None else PROFILES[self.profile]
 
 
 class FusionSettings(Table):
-    """Whether the prior has a say."""
+    """How the retriever's score, the prior, is combined with the model's score."""
 
     prior_weight: Share | None = Field(
         default=None, description="0: model only, 1: prior only; None: the model card's, or 0"
@@ -145,36 +147,30 @@ class FusionSettings(Table):
 class PolicySettings(Table):
     """Where text may be processed."""
 
-    regions: Annotated[list[str], Field(min_length=1)] | None = Field(
+    regions: Annotated[tuple[str, ...], Field(min_length=1)] | None = Field(
         default=None, description="regions that text may be sent to; None: anywhere"
     )
     residency_key: str = Field(
-        default="residency", description="metadata key under which a document narrows that"
+        default="residency", description="metadata key under which a document narrows the regions"
     )
     unlabelled: Unlabelled = Field(
         default="allow", description="whether documents without that key may leave"
     )
     per: Per = Field(
         default="request",
-        description="what a document that has to stay keeps here: its whole request, or itself",
+        description="what is not sent where a document may not leave: its whole request, or only "
+        "that document",
     )
     inside: dict[str, str] = Field(
         default_factory=dict, description="names of your own, and the region each lies in"
     )
     audit: Path | None = Field(
-        default=None, description="file for one JSON line a sending and a refusal"
+        default=None, description="file that gets a JSON line for each sending and each refusal"
     )
 
     def policy(self) -> Policy:
-        """Give the policy. Raises `PolicyError`."""
-        return Policy(
-            regions=None if self.regions is None else tuple(self.regions),
-            residency_key=self.residency_key,
-            unlabelled=self.unlabelled,
-            inside=self.inside,
-            per=self.per,
-            audit=self.audit,
-        )
+        """Return the policy. Raises `PolicyError`."""
+        return record(Policy, self)
 
 
 class ServiceSettings(Table):
@@ -182,7 +178,7 @@ class ServiceSettings(Table):
 
     workers: Positive | None = Field(default=None, description="worker threads; None: one per core")
     max_requests: Positive = Field(
-        default=1024, description="requests under way before one is refused"
+        default=1024, description="requests under way at once; more are refused"
     )
     when_cold: WhenCold = Field(
         default="wait", description="what a request does while the model warms up"
@@ -190,26 +186,29 @@ class ServiceSettings(Table):
 
 
 class ExitAuditSettings(Table):
-    """Whether some requests are scored in full besides, to see what calibrated exits lose."""
+    """Score some requests a second time without exits, to measure what the exits lose."""
 
-    share: Annotated[float, Field(ge=0.0, le=1.0)] = Field(
+    share: Share = Field(
         default=0.0, description="share of requests, when workers are idle; 0: none"
     )
     adjust: Adjust = Field(
         default="tighten",
-        description="margins: off, tighten (never below the certified ones), or both ways",
+        description="whether margins grow where exits lose more than was promised (never below the "
+        "certified ones)",
     )
 
 
 class TelemetrySettings(Table):
-    """What traces and logs tell; see the telemetry page for spans and metrics."""
+    """What traces and logs contain; see the telemetry page for spans and metrics."""
 
     enabled: bool = Field(default=True, description="whether spans and metrics are recorded")
     content: bool | None = Field(
         default=None,
         description="query and documents on spans; None: as the GenAI environment variable says",
     )
-    max_documents: Positive = Field(default=10, description="documents on a span, in and out each")
+    max_documents: Positive = Field(
+        default=10, description="documents on a span: of the input, and of the output"
+    )
     max_chars: Positive = Field(default=2000, description="characters of a text on a span")
     slow_ms: Annotated[float, Field(ge=0.0)] | None = Field(
         default=None, description="log requests that take this long, without text; None: never"
@@ -239,26 +238,31 @@ class GuardSettings(Table):
     learn: Annotated[int, Field(ge=50)] = Field(
         default=300, description="requests that make a snapshot, where none is given"
     )
-    patience: Positive = Field(default=2, description="harmful windows in a row before it acts")
-    relief: Positive = Field(default=3, description="other windows in a row before it stops")
+    patience: Positive = Field(
+        default=2, description="harmful windows in a row before the guard acts"
+    )
+    relief: Positive = Field(
+        default=3, description="harmless windows in a row before the guard stops acting"
+    )
     alpha: Annotated[float, Field(gt=0.0, le=0.1)] = Field(
         default=0.005, description="chance of an alarm in a window without drift"
     )
     probe_every: Positive = Field(
-        default=10, description="while the model is passed over, one request in this many is scored"
+        default=10,
+        description="while the model is not used, a request in this many is still scored",
     )
     control_share: Annotated[float, Field(ge=0.0, le=0.5)] = Field(
         default=0.0, description="requests answered in first-stage order, to compare feedback with"
     )
-    null_every: Annotated[int, Field(ge=0)] = Field(
+    null_every: Count = Field(
         default=4,
-        description="for one request in this many, a passage of an earlier one is scored too, off "
-        "the path and never where text is sent; up to 32 passages are kept in memory for that; 0: "
-        "none, and nothing is kept",
+        description="for a request in this many, a passage of an earlier request is scored too, "
+        "after the answer and never where text is sent; up to 32 passages are kept in memory for "
+        "that; 0: never, and nothing is kept",
     )
-    canary_every: Annotated[int, Field(ge=0)] = Field(
+    canary_every: Count = Field(
         default=10,
-        description="windows after which the sixteen fixed pairs are scored again, in spare time "
+        description="windows after which the sixteen fixed pairs are scored again, by idle workers "
         "and never where text is sent; 0: only at warm-up",
     )
     log: Path | None = Field(
@@ -283,22 +287,18 @@ class Settings(Table):
     strict: bool = Field(default=False, description="raise where a result would be degraded")
 
 
-def keys_at(loc: Iterable[int | str]) -> set[str]:
-    """Name the keys that the table at a place in the settings may have."""
+def keys_at(place: Iterable[int | str]) -> set[str]:
+    """Return the keys that the table at a place in the settings may have."""
     table: type[BaseModel] = Settings
-    tables: Mapping[str, type[BaseModel]] = {
-        "stages": StageSettings,
-        "budget": BudgetSettings,
-        "selection": SelectionSettings,
-        "fusion": FusionSettings,
-        "service": ServiceSettings,
-        "policy": PolicySettings,
-        "remote": RemoteSettings,
-        **RULE_TABLES,
-        "exit_audit": ExitAuditSettings,
-        "telemetry": TelemetrySettings,
-        "guard": GuardSettings,
-    }
-    for part in loc:
-        table = tables.get(str(part), table)
+    for part in place:
+        field = table.model_fields.get(str(part))
+        table = table if field is None else _table_in(field.annotation) or table
     return set(table.model_fields)
+
+
+def _table_in(annotation: object) -> type[BaseModel] | None:
+    """Return the table that a field holds, alone, in a list, or as an alternative."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    tables = map(_table_in, get_args(annotation))
+    return next((table for table in tables if table is not None), None)

@@ -1,32 +1,22 @@
-"""Settings of the adaptive rules: `depth`, `keep` and `cut`, each a number or a table."""
+"""Settings of the rules `depth`, `keep`, `cut` and `skip`; the first three may be a bare number."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from ..rules.keep import AsymmetricKeep, Keep, MarginKeep, ProbabilityKeep, ScoreKeep, ShareKeep
+from ..rules.keep import Keep, MarginKeep, ProbabilityKeep, ShareKeep
 from ..rules.selection import (
     Certain,
     Cut,
     Depth,
     GapCut,
-    GapDepth,
     MassCut,
     MassDepth,
     NullCut,
     ProbabilityCut,
-    Sequential,
 )
-
-Positive: TypeAlias = Annotated[int, Field(ge=1)]
-Count: TypeAlias = Annotated[int, Field(ge=0)]
-Share: TypeAlias = Annotated[float, Field(ge=0.0, le=1.0)]
-Chance: TypeAlias = Annotated[float, Field(gt=0.0, lt=1.0)]
-
-
-class _Rule(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+from .tables import Chance, Count, Positive, Share, Table
 
 
 def _count(value: object) -> object:
@@ -34,17 +24,18 @@ def _count(value: object) -> object:
     return {"count": value} if isinstance(value, int | float) else value
 
 
-class DepthSettings(_Rule):
-    """How many candidates are scored: a count, or what the priors say."""
+class DepthSettings(Table):
+    """How many candidates are scored: a number, or a rule that reads the retriever's scores."""
 
     count: Positive | None = Field(default=None, description="score this many")
     mass: Chance | None = Field(
-        default=None, description="score the head with this share of the softmax of the priors"
+        default=None,
+        description="score the first candidates that together hold this share of the softmax of "
+        "the priors",
     )
     temperature: Annotated[float, Field(gt=0.0)] = Field(
         default=1.0, description="of the softmax, over standardised priors"
     )
-    gap: bool = Field(default=False, description="score up to the largest drop of the priors")
     risk: Chance | None = Field(
         default=None, description="the least mass certified for this loss; needs calibrated exits"
     )
@@ -52,82 +43,69 @@ class DepthSettings(_Rule):
     max: Positive | None = None
 
     @model_validator(mode="after")
-    def _one(self) -> "DepthSettings":
+    def _check(self) -> "DepthSettings":
         # {min, max} alone means the default rule, so only "more than one" is wrong here.
-        _at_most_one(self, ("count", "mass", "gap", "risk"))
+        _at_most_one(self, ("count", "mass", "risk"))
         _ordered(self.min, self.max)
         if self.risk is not None and self.max is not None:
             raise ValueError("max would break the promise of risk; keep one of them")
         return self
 
     def rule(self) -> Depth:
-        """Give the rule that the table stands for; the exits resolve `risk`."""
+        """Return the rule; `risk` is resolved by the calibrated exits, not here."""
         if self.count is not None:
             return self.count
-        if self.gap:
-            return GapDepth(self.min, self.max)
         return MassDepth(self.mass or 0.9, self.temperature, self.min, self.max)
 
 
-class KeepSettings(_Rule):
-    """Who goes on to the next stage."""
+class KeepSettings(Table):
+    """Which candidates go on to the next stage."""
 
     count: Positive | None = Field(default=None, description="keep this many, best first")
     share: Share | None = Field(default=None, description="keep this share, best first")
-    score: float | None = Field(default=None, description="keep scores of at least this")
     margin: Annotated[float, Field(ge=0.0)] | None = Field(
         default=None, description="keep scores at most this far below the top_k-th best"
     )
     probability: Share | None = Field(
         default=None, description="keep calibrated probabilities of at least this"
     )
-    accept: Share | None = Field(
-        default=None, description="with reject: settle probabilities over this as relevant"
-    )
-    reject: Share | None = Field(
-        default=None, description="with accept: drop probabilities of irrelevance over this"
-    )
     risk: Chance | None = Field(
         default=None, description="hold this loss at the stage's calibrated exits; needs exits"
     )
-    top_k: Positive = Field(default=10, description="how much of the head a margin protects")
+    top_k: Positive = Field(default=10, description="with margin: the best this many always go on")
     min: Count = 1
     max: Positive | None = None
 
     @model_validator(mode="after")
-    def _one(self) -> "KeepSettings":
-        _exactly_one(self, ("count", "share", "score", "margin", "probability", "accept", "risk"))
-        if (self.accept is None) != (self.reject is None):
-            raise ValueError("accept and reject come together; give both")
+    def _check(self) -> "KeepSettings":
+        _exactly_one(self, ("count", "share", "margin", "probability", "risk"))
         _ordered(self.min, self.max)
         return self
 
     def rule(self) -> Keep | None:
-        """Give the rule that the table stands for; None for `risk`, which the exits resolve."""
+        """Return the rule; None for `risk`, which the calibrated exits resolve."""
         if self.margin is not None:
             return MarginKeep(self.margin, self.top_k, self.min, self.max)
-        if self.accept is not None and self.reject is not None:
-            return AsymmetricKeep(self.accept, self.reject, self.min, self.max)
         if self.share is not None:
             return ShareKeep(self.share, self.min, self.max)
-        if self.score is not None:
-            return ScoreKeep(self.score, self.min, self.max)
         if self.probability is not None:
             return ProbabilityKeep(self.probability, self.min, self.max)
         return self.count
 
 
-class CutSettings(_Rule):
+class CutSettings(Table):
     """How many hits are returned."""
 
     count: Positive | None = Field(default=None, description="return this many")
     probability: Share | None = Field(
-        default=None, description="return the head with calibrated probabilities of at least this"
+        default=None,
+        description="return the first hits, up to a calibrated probability below this",
     )
     mass: Chance | None = Field(
-        default=None, description="return the head with this share of all probabilities (top-p)"
+        default=None,
+        description="return the first hits that hold this share of all probabilities (top-p)",
     )
-    gap: bool = Field(default=False, description="return what lies before the largest drop")
+    gap: bool = Field(default=False, description="return the hits before the largest drop")
     buffer: Count = Field(default=0, description="with gap: return this many more")
     nulls: tuple[float, ...] | None = Field(
         default=None, description="scores of random pairs; needs null_rate"
@@ -135,11 +113,13 @@ class CutSettings(_Rule):
     null_rate: Chance | None = Field(
         default=None, description="share of random-like passages tolerated among those returned"
     )
-    min: Count | None = Field(default=None, description="None: 0 or 1, as the rule has it")
+    min: Count | None = Field(
+        default=None, description="None: 0 with probability or null_rate, else 1"
+    )
     max: Positive | None = None
 
     @model_validator(mode="after")
-    def _one(self) -> "CutSettings":
+    def _check(self) -> "CutSettings":
         _exactly_one(self, ("count", "probability", "mass", "gap", "null_rate"))
         if self.nulls is not None and self.null_rate is None:
             raise ValueError("nulls need null_rate, such as null_rate = 0.1")
@@ -147,7 +127,7 @@ class CutSettings(_Rule):
         return self
 
     def rule(self, nulls: Sequence[float] = ()) -> Cut | None:
-        """Give the rule that the table stands for; `nulls` are the calibrated ones."""
+        """Return the rule. `nulls` are used where the table has none of its own."""
         low = 1 if self.min is None else self.min
         if self.probability is not None:
             return ProbabilityCut(self.probability, self.min or 0, self.max)
@@ -161,30 +141,15 @@ class CutSettings(_Rule):
         return self.count
 
 
-class SkipSettings(_Rule):
+class SkipSettings(Table):
     """When the first stage is so sure that nothing is scored."""
 
     mass: Chance = Field(description="share of the softmax of the priors that the first one holds")
     temperature: Annotated[float, Field(gt=0.0)] = 1.0
 
     def rule(self) -> Certain:
-        """Give the rule that the table stands for."""
+        """Return the rule."""
         return Certain(self.mass, self.temperature)
-
-
-class StopSettings(_Rule):
-    """When scoring the first stage ends before its depth."""
-
-    epsilon: Chance = Field(
-        description="stop when the chance that a candidate left enters the top_k is below this"
-    )
-    tier: Positive = Field(default=16, description="candidates scored between two looks")
-    min: Positive = Field(default=16, description="candidates scored in any case")
-    top_k: Positive = Field(default=10, description="how much of the head counts")
-
-    def rule(self) -> Sequential:
-        """Give the rule that the table stands for."""
-        return Sequential(self.epsilon, self.tier, self.min, self.top_k)
 
 
 DepthValue: TypeAlias = Annotated[DepthSettings, BeforeValidator(_count)]
@@ -192,7 +157,7 @@ KeepValue: TypeAlias = Annotated[KeepSettings, BeforeValidator(_count)]
 CutValue: TypeAlias = Annotated[CutSettings, BeforeValidator(_count)]
 
 
-class SelectionSettings(_Rule):
+class SelectionSettings(Table):
     """How many candidates are scored and returned."""
 
     depth: DepthValue | None = Field(
@@ -200,9 +165,6 @@ class SelectionSettings(_Rule):
     )
     skip: SkipSettings | None = Field(
         default=None, description="score nothing where the first stage is certain"
-    )
-    stop: StopSettings | None = Field(
-        default=None, description="stop scoring where no better candidate is to be expected"
     )
     cut: CutValue | None = Field(
         default=None, description="hits returned: a number, or a rule; None: top_k"
@@ -212,24 +174,14 @@ class SelectionSettings(_Rule):
     )
 
 
-RULE_TABLES: Mapping[str, type[BaseModel]] = {
-    "depth": DepthSettings,
-    "keep": KeepSettings,
-    "cut": CutSettings,
-    "skip": SkipSettings,
-    "stop": StopSettings,
-}
-"""The tables by the key that holds them."""
-
-
-def _at_most_one(table: _Rule, names: Sequence[str]) -> int:
+def _at_most_one(table: Table, names: Sequence[str]) -> int:
     given = [name for name in names if getattr(table, name) not in (None, False)]
     if len(given) > 1:
         raise ValueError(f"found {' and '.join(given)}; these exclude each other, keep one")
     return len(given)
 
 
-def _exactly_one(table: _Rule, names: Sequence[str]) -> None:
+def _exactly_one(table: Table, names: Sequence[str]) -> None:
     if not _at_most_one(table, names):
         raise ValueError(f"expected a number, or a table with one of {', '.join(names)}")
 

@@ -1,12 +1,23 @@
-"""The kinds of values and of tables that all settings are made of."""
+"""What all settings are made of: kinds of values, tables, and records filled from tables."""
 
-from typing import Annotated, TypeAlias
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Annotated, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 Positive: TypeAlias = Annotated[int, Field(ge=1)]
+Count: TypeAlias = Annotated[int, Field(ge=0)]
 Seconds: TypeAlias = Annotated[float, Field(gt=0.0)]
 Share: TypeAlias = Annotated[float, Field(ge=0.0, le=1.0)]
+Chance: TypeAlias = Annotated[float, Field(gt=0.0, lt=1.0)]
+
+RecordT = TypeVar("RecordT", bound="DataclassInstance")
+_NOTHING: Mapping[str, object] = MappingProxyType({})
 
 
 class Table(BaseModel):
@@ -17,3 +28,22 @@ class Table(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, defer_build=True, hide_input_in_errors=True
     )
+
+
+def record(kind: type[RecordT], table: Table, given: Mapping[str, object] = _NOTHING) -> RecordT:
+    """Return a record of this kind, filled with the table's values by the names of its fields.
+
+    A field in seconds, such as `slow_s`, reads a key in milliseconds, `slow_ms`. `given` has the
+    values of fields that the table has not, or not in the record's type. Other fields keep their
+    default.
+    """
+    values = dict(given)
+    for name in (field.name for field in fields(kind) if field.name not in given):
+        milliseconds = name.removesuffix("_s") + "_ms"
+        if name in type(table).model_fields:
+            values[name] = getattr(table, name)
+        elif milliseconds in type(table).model_fields:
+            value = getattr(table, milliseconds)
+            values[name] = None if value is None else value / 1e3
+    make: Callable[..., RecordT] = kind
+    return make(**values)

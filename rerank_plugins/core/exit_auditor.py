@@ -1,4 +1,4 @@
-"""Audits beside the traffic: a request now and then is scored in full, when workers are idle."""
+"""Audits of early exits: a share of the requests is scored in full too, on idle workers."""
 
 import math
 import random
@@ -6,25 +6,28 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
+from functools import partial
 
-from ..adaptive.exit_audit import Care, ExitAudit, realised
+from ..adaptive.exit_audit import ExitAudit, MarginFactor, realised_loss
 from ..errors import ClosedError, Overloaded
-from ..records import Budget, Request, Result
+from ..records import Result
 from ..scoring.runtime.fair_share import Claim
 from ..scoring.runtime.scheduler import Scheduler
 from . import pipeline
+from .request import Resolved
+from .run import Run
 from .setup import Setup
 
 # An audit has this long; its batches are then as short as those of requests in a hurry.
 _LIMIT_S = 60.0
 
 
-class Auditor:
-    """Scores a share of one reranker's requests in full, after they were answered.
+class ExitAuditor:
+    """Scores a share of one reranker's requests in full, after they were answered. Thread-safe.
 
-    One at a time, behind everything else in the queue, with the same stages and nobody dropped;
-    what does not come to its end counts as never begun. `told` hears of each loss and of the care
-    it led to. Thread-safe.
+    One request at a time, behind everything else in the queue, with the same stages and no
+    candidate dropped. An audit that does not end is not counted. `on_audit` is called with each
+    loss and with the margin factor that follows from it.
     """
 
     def __init__(
@@ -32,75 +35,59 @@ class Auditor:
         setup: Setup,
         audit: ExitAudit,
         *,
-        told: Callable[[float, float], None],
+        on_audit: Callable[[float, float], None],
         clock: Callable[[], float],
         seed: int | None = None,
     ) -> None:
-        self.care = Care(audit)
+        self.margin_factor = MarginFactor(audit)
         self._audit = audit
-        self._told = told
+        self._on_audit = on_audit
         self._clock = clock
         self._random = random.Random(seed)  # noqa: S311 - a sample, not a secret
         self._busy = threading.Lock()
         self._setup = replace(
             setup,
             stages=tuple(
-                replace(one, keep=None, enter=None) for one in setup.stages if one.when == "always"
+                replace(stage, keep=None, enter=None)
+                for stage in setup.stages
+                if stage.when == "always"
             ),
             skip=None,
-            stop=None,
             cut=None,
             top_k=None,
-            budget=Budget(),
-            strict=False,
             exit_audit=None,
         )
 
-    def watch(self, request: Request, answer: Future[Result], scheduler: Scheduler) -> None:
-        """Audit a request once it is answered as promised, if chance will have it."""
+    def watch(self, asked: Resolved, future: Future[Result], scheduler: Scheduler) -> None:
+        """Audit a request once it is answered as promised, if it is drawn."""
         if self._random.random() < self._audit.share:
-            answer.add_done_callback(lambda done: self._begin(request, done, scheduler))
+            future.add_done_callback(partial(self._begin, asked, scheduler))
 
-    def _begin(self, request: Request, done: Future[Result], scheduler: Scheduler) -> None:
-        if not _whole(done) or not done.result().stages:
+    def _begin(self, asked: Resolved, scheduler: Scheduler, done: Future[Result]) -> None:
+        if not _is_whole(done) or not done.result().stages:
             return
         if not self._busy.acquire(blocking=False):
             return
         now_s = self._clock()
-        whole = pipeline.rerank(
-            self._setup,
-            replace(request, top_k=None, budget=Budget(), strict=False),
-            deadline_s=now_s + _LIMIT_S,
-            submitted_s=now_s,
-            clock=self._clock,
-        )
+        asked = replace(asked, top_k=None, time_s=None, strict=False)
+        run = Run(now_s, deadline_s=now_s + _LIMIT_S, clock=self._clock)
+        in_full = pipeline.rerank(self._setup, asked, run)
         try:
-            full = scheduler.submit(whole, claim=Claim(math.inf, now_s))
+            full = scheduler.submit(in_full, claim=Claim(math.inf, now_s))
         except (Overloaded, ClosedError):
             self._busy.release()
             return
-        early = done.result().order
-        full.add_done_callback(lambda scored: self._end(early, scored))
+        full.add_done_callback(partial(self._end, done.result().order))
 
-    def _end(self, early: tuple[int, ...], scored: Future[Result]) -> None:
+    def _end(self, early: tuple[int, ...], full: Future[Result]) -> None:
         self._busy.release()
-        if not _whole(scored):
+        if not _is_whole(full):
             return
-        loss = realised(self._audit, early, scored.result())
-        self.care.note(loss)
-        self._told(loss, self.care.factor)
+        loss = realised_loss(self._audit, early, full.result())
+        self.margin_factor.update(loss)
+        self._on_audit(loss, self.margin_factor.value)
 
 
-def made(
-    setup: Setup, *, told: Callable[[float, float], None], clock: Callable[[], float]
-) -> Auditor | None:
-    """Make the auditor that a setup asks for."""
-    return (
-        None
-        if setup.exit_audit is None
-        else Auditor(setup, setup.exit_audit, told=told, clock=clock)
-    )
-
-
-def _whole(done: Future[Result]) -> bool:
+def _is_whole(done: Future[Result]) -> bool:
+    """True if a request was answered, and nothing but the configured plan decided its order."""
     return not done.cancelled() and done.exception() is None and not done.result().degraded

@@ -1,105 +1,66 @@
-"""From scores per text to one hit per candidate, the prior fused in, and how many are returned."""
+"""From scores per text to one hit per candidate, their order, and how many are returned."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..records import Candidate, Code, Decision, Hit, Result
 from ..rules import fusion, selection
-from ..rules.fusion import Method
 from ..rules.selection import Cut
-from .progress import Standing
+from .progress import Progress
+from .setup import Setup
 from .shortlist import Shortlist
 from .stage import Stage
 
 
-def assemble(
-    candidates: Sequence[Candidate],
-    chosen: Shortlist,
-    standing: Standing,
-    *,
-    prior_weight: float,
-    method: Method = "convex",
-) -> tuple[list[Hit], int]:
-    """Give each candidate its hit, in the caller's order; also how many have their prior fused.
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """The candidates in their final order.
 
-    Where the policy split the candidates between models, probabilities order, and nothing is fused.
+    hits: one per candidate, best first
+    order: the candidates' places in the caller's list, best first
+    fused: how many have the prior fused into what orders them
     """
-    hits: list[Hit] = []
-    for index, candidate in enumerate(candidates):
-        text = chosen.text_of[index]
-        if text is None:
-            hits.append(Hit(index, None, prior=candidate.prior))
-            continue
-        hits.append(
-            Hit(
-                index,
-                standing.scores[text],
-                probability=standing.probabilities[text],
-                prior=candidate.prior,
-                stage=standing.stages[text],
-                depth=standing.depths[text],
-                truncated_tokens=standing.truncated_tokens[text],
-            )
-        )
-    return (hits, 0) if standing.held else _fuse(hits, standing, prior_weight, method)
+
+    hits: tuple[Hit, ...]
+    order: tuple[int, ...]
+    fused: int
 
 
-def orders(
-    chosen: Shortlist, standing: Standing, hits: Sequence[Hit]
-) -> tuple[list[int], list[float | None]]:
-    """Give each candidate's tier and its key there, as the merge wants them."""
+def rank(
+    candidates: Sequence[Candidate], chosen: Shortlist, progress: Progress, setup: Setup
+) -> Ranked:
+    """Return the candidates in their final order.
+
+    Deeper stages come first, then what orders within a stage: the score, fused with the prior
+    where it counts. Where the policy split the candidates between models, probabilities order and
+    nothing is fused. Unscored candidates keep first-stage order behind the others.
+    """
+    hits = [
+        _hit(index, candidate, slot, progress)
+        for index, (candidate, slot) in enumerate(zip(candidates, chosen.slot_of, strict=True))
+    ]
+    fused = 0
+    if not progress.withheld:
+        hits, fused = _fuse(hits, progress, setup)
     tiers: list[int] = []
     keys: list[float | None] = []
-    for hit, text in zip(hits, chosen.text_of, strict=True):
-        own = hit.fused if hit.fused is not None else hit.score
-        tiers.append(0 if text is None else standing.tier(text))
-        keys.append(own if text is None else standing.key(text, own))
-    return tiers, keys
-
-
-def _fuse(
-    hits: list[Hit], standing: Standing, prior_weight: float, method: Method
-) -> tuple[list[Hit], int]:
-    """Fuse the first stage in, depth by depth; by weight only where every candidate has a prior.
-
-    At each depth the prior weighs as much as if every candidate had come that far: it is
-    standardised over all that have one, scored or not.
-    """
-    scored = [hit for hit in hits if hit.depth > 0]
-    weighted = prior_weight > 0.0 and not any(hit.prior is None for hit in scored)
-    if not scored or (method == "convex" and not weighted):
-        return hits, 0
-    depths = np.array([hit.depth for hit in scored])
-    scores = np.array([hit.score for hit in scored], dtype=np.float64)
-    z = np.zeros(len(scored))
-    if method == "convex":
-        priors = np.array([hit.prior for hit in hits], dtype=np.float64)
-        z = fusion.standardise_known(priors)[[hit.index for hit in scored]]
-    for depth in set(depths.tolist()):
-        here = depths == depth
-        spread = None if (depths == depth).all() else standing.spreads[depth]
-        if method == "reciprocal_ranks":
-            values = fusion.reciprocal_ranks(scores[here])
-        else:
-            values = fusion.fuse_some(scores[here], z[here], spread, prior_weight)
-        for place, value in zip(np.flatnonzero(here).tolist(), values.tolist(), strict=True):
-            index = scored[place].index
-            hits[index] = replace(hits[index], fused=value)
-    return hits, len(scored)
-
-
-def without_foreign_scores(stages: Sequence[Stage], hits: Sequence[Hit]) -> list[Hit]:
-    """Take the scores of fallback stages out: no threshold of the caller's is on their scale."""
-    foreign = {place + 1 for place, stage in enumerate(stages) if stage.when == "fallback"}
-    return [replace(hit, score=None) if hit.depth in foreign else hit for hit in hits]
+    for hit, slot in zip(hits, chosen.slot_of, strict=True):
+        own = hit.score if hit.fused is None else hit.fused
+        tiers.append(0 if slot is None else progress.tier(slot))
+        keys.append(own if slot is None else progress.key(slot, own))
+    order = fusion.merge(tiers, keys)
+    hits = _without_fallback_scores(setup.stages, hits)
+    return Ranked(tuple(hits[index] for index in order), order, fused)
 
 
 def cut(result: Result, top_k: int | None, rule: Cut | None = None, *, depth: int = 1) -> Result:
-    """Return the head of the hits that `rule` and `top_k` agree on; the order stays whole.
+    """Return the result with only the hits that `rule` and `top_k` both let through.
 
-    `depth` is that of the last regular stage: only its scores compare with each other.
+    The order stays whole. `depth` is that of the last regular stage: only its scores compare with
+    each other.
     """
     hits = result.hits
     count = selection.cut(
@@ -112,3 +73,55 @@ def cut(result: Result, top_k: int | None, rule: Cut | None = None, *, depth: in
         return result
     decision = Decision("cut", Code.CUT, len(hits) - count)
     return replace(result, hits=hits[:count], decisions=(*result.decisions, decision))
+
+
+def _hit(index: int, candidate: Candidate, slot: int | None, progress: Progress) -> Hit:
+    if slot is None:
+        return Hit(index, None, prior=candidate.prior)
+    return Hit(
+        index,
+        progress.scores[slot],
+        probability=progress.probabilities[slot],
+        prior=candidate.prior,
+        stage=progress.stages[slot],
+        depth=progress.depths[slot],
+        truncated_tokens=progress.truncated_tokens[slot],
+    )
+
+
+def _fuse(hits: list[Hit], progress: Progress, setup: Setup) -> tuple[list[Hit], int]:
+    """Return the hits with the prior fused in, and how many they are.
+
+    It is fused in depth by depth, by weight only where every candidate has a prior. At each depth
+    the prior weighs as much as if every candidate had come that far: it is standardised over all
+    candidates that have one, scored or not.
+    """
+    scored = [hit for hit in hits if hit.depth > 0]
+    weighted = setup.prior_weight > 0.0 and not any(hit.prior is None for hit in scored)
+    if not scored or (setup.fusion == "convex" and not weighted):
+        return hits, 0
+    depths = np.array([hit.depth for hit in scored])
+    scores = np.array([hit.score for hit in scored], dtype=np.float64)
+    values = np.zeros(len(scored))
+    for depth in set(depths.tolist()):
+        here = depths == depth
+        if setup.fusion == "reciprocal_ranks":
+            values[here] = fusion.reciprocal_ranks(scores[here])
+        else:
+            spread = None if here.all() else progress.spreads[depth]
+            z = _standardised_priors(hits)[[hit.index for hit in scored]][here]
+            values[here] = fusion.fuse_some(scores[here], z, spread, setup.prior_weight)
+    fused = list(hits)
+    for hit, value in zip(scored, values.tolist(), strict=True):
+        fused[hit.index] = replace(hit, fused=value)
+    return fused, len(scored)
+
+
+def _standardised_priors(hits: Sequence[Hit]) -> NDArray[np.float64]:
+    return fusion.standardise_known(np.array([hit.prior for hit in hits], dtype=np.float64))
+
+
+def _without_fallback_scores(stages: Sequence[Stage], hits: Sequence[Hit]) -> list[Hit]:
+    """Return the hits without scores of fallback stages, whose scale no threshold knows."""
+    fallback = {place + 1 for place, stage in enumerate(stages) if stage.when == "fallback"}
+    return [replace(hit, score=None) if hit.depth in fallback else hit for hit in hits]

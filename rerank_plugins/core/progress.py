@@ -1,4 +1,4 @@
-"""Where every text of a request stands while the stages run."""
+"""What is known of each text of a request while the stages run."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -12,10 +12,14 @@ from ..rules import fusion
 
 
 @dataclass(slots=True)
-class Standing:
-    """Where every text stands after the stages so far; lists are per text.
+class Progress:
+    """What the stages so far found out. A slot is the place of a text in the shortlist.
 
-    `held` are texts that the policy kept from a stage, and that stage's depth.
+    depths, scores, probabilities, stages, truncated_tokens: per slot; depth counts the stages that
+        scored the text, 0: none
+    spreads: per depth, the standard deviation its scores would have over all texts
+    withheld: slots that the residency policy kept from a stage, and the depth of that stage
+    withheld_errors: stages that the policy let send nothing
     """
 
     depths: list[int]
@@ -23,21 +27,20 @@ class Standing:
     probabilities: list[float | None]
     stages: list[str | None]
     truncated_tokens: list[int]
-    settled: list[bool]
     spreads: dict[int, float] = field(default_factory=dict)
     timings: list[Timing] = field(default_factory=list)
     decisions: list[Decision] = field(default_factory=list)
     usage: Usage = field(default_factory=Usage)
     failures: list[RerankError] = field(default_factory=list)
-    withheld: list[Withheld] = field(default_factory=list)
+    withheld: dict[int, int] = field(default_factory=dict)
+    withheld_errors: list[Withheld] = field(default_factory=list)
     runs: list[StageRun] = field(default_factory=list)
-    held: dict[int, int] = field(default_factory=dict)
 
     @classmethod
-    def start(cls, texts: int) -> "Standing":
-        """Give the standing before the first stage: nothing scored."""
+    def start(cls, texts: int) -> "Progress":
+        """Return the progress before the first stage: nothing is scored."""
         nothing: list[None] = [None] * texts
-        return cls([0] * texts, [*nothing], [*nothing], [*nothing], [0] * texts, [False] * texts)
+        return cls([0] * texts, [*nothing], [*nothing], [*nothing], [0] * texts)
 
     @property
     def scored(self) -> int:
@@ -46,59 +49,59 @@ class Standing:
 
     @property
     def waiting(self) -> list[int]:
-        """Name the texts that were kept from a stage and have no score."""
-        return [text for text in self.held if not self.depths[text]]
+        """Slots that were withheld from a stage and have no score."""
+        return [slot for slot in self.withheld if not self.depths[slot]]
 
-    def hold(self, texts: Iterable[int], depth: int) -> None:
-        """Note texts that the policy kept from the stage at `depth`; the first one counts."""
-        for text in texts:
-            self.held.setdefault(text, depth)
+    def withhold(self, slots: Iterable[int], depth: int) -> None:
+        """Note slots that the policy kept from the stage at `depth`; the first stage counts."""
+        for slot in slots:
+            self.withheld.setdefault(slot, depth)
 
-    def tier(self, text: int) -> int:
-        """Rank a text among the stages: the deepest that scored it; settled ones come above all.
+    def tier(self, slot: int) -> int:
+        """Return the depth that a slot is ordered with: the deepest stage that scored it.
 
-        What was kept from a stage ranks with what that stage scored.
+        A text that was withheld from a stage is ordered with the texts that this stage scored.
         """
-        if self.settled[text]:
-            return max(self.depths) + 1
-        return self.held.get(text, self.depths[text]) if self.depths[text] else 0
+        return self.withheld.get(slot, self.depths[slot]) if self.depths[slot] else 0
 
-    def key(self, text: int, own: float | None) -> float | None:
-        """Give what orders a text in its tier: its `own` key, or where models meet its probability.
+    def key(self, slot: int, own: float | None) -> float | None:
+        """Return what orders a slot in its tier: its `own` key, or its calibrated probability.
 
-        Scores of different models do not compare; calibrated probabilities do.
+        Scores of different models do not compare; calibrated probabilities do. They order where a
+        text was withheld, so that two models scored one tier.
         """
-        return self.probabilities[text] if self.tier(text) in self.held.values() else own
+        return self.probabilities[slot] if self.tier(slot) in self.withheld.values() else own
 
     def note_spread(
         self,
         scores: NDArray[np.floating],
         done: NDArray[np.bool_],
-        texts: Sequence[int],
+        slots: Sequence[int],
         *,
         depth: int,
     ) -> None:
-        """Note how widely a stage's `scores` of `texts` would spread had it scored them all.
+        """Estimate how widely a stage's `scores` would spread had it scored every text.
 
-        Comes before its scores are recorded: what the stage before gave the same texts is read.
+        Must be called before these scores are recorded: it reads what the stage before gave the
+        same texts.
         """
-        scored = [text for place, text in enumerate(texts) if done[place]]
+        scored = [slot for slot, is_done in zip(slots, done, strict=True) if is_done]
         if not scored:
             return
-        known = [score for text in scored if (score := self.scores[text]) is not None]
+        known = [score for slot in scored if (score := self.scores[slot]) is not None]
         before = np.array(known, dtype=np.float64) if len(known) == len(scored) else None
         widest = self.spreads[max(self.spreads)] if self.spreads else 0.0
         self.spreads[depth] = fusion.spread(scores[done].astype(np.float64), before, widest)
 
     def keys(
-        self, done: list[int], priors: Sequence[float | None], prior_weight: float, depth: int
+        self, slots: list[int], priors: Sequence[float | None], prior_weight: float, depth: int
     ) -> list[float]:
-        """Give what decides who goes on: scores at `depth`, the prior fused in if it has a say."""
-        scores = [score for text in done if (score := self.scores[text]) is not None]
+        """Return what decides who goes on: scores at `depth`, the prior fused in if it counts."""
+        scores = [score for slot in slots if (score := self.scores[slot]) is not None]
         known = np.array(priors, dtype=np.float64)
-        if not prior_weight or not done or not known.size or np.isnan(known[done]).any():
+        if not prior_weight or not slots or not known.size or np.isnan(known[slots]).any():
             return scores
-        z = fusion.standardise_known(known)[done]
+        z = fusion.standardise_known(known)[slots]
         values = np.array(scores, dtype=np.float64)
         fused = fusion.in_units(values, z, self.spreads[depth], prior_weight)
         return [float(value) for value in fused]

@@ -1,14 +1,34 @@
-"""What a request must be before anything is done for it."""
+"""A request: made from a caller's arguments, checked, and completed by the setup's defaults."""
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 from numbers import Integral, Real
 
 from ..errors import InvalidRequest
 from ..records import Budget, Candidate, Request
+from .setup import Setup
 
 # How much of the caller's own bad input an error shows.
 _SHOWN_CHARS = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """A request in which nothing is left open: the caller's choice, else the setup's.
+
+    query: text to answer
+    candidates: first-stage hits, best first
+    top_k: hits to return, at least 1; None: all
+    time_s: seconds the request may take from the moment it was submitted; None: no limit
+    strict: raise where the result would be degraded
+    """
+
+    query: str
+    candidates: tuple[Candidate, ...]
+    top_k: int | None = None
+    time_s: float | None = None
+    strict: bool = False
 
 
 def make_request(
@@ -19,20 +39,36 @@ def make_request(
     budget_ms: float | None,
     strict: bool | None,
 ) -> Request:
-    """Return a request of a caller's arguments; `check_request` judges it.
+    """Return a caller's arguments as a request, not checked yet.
 
-    Raises `InvalidRequest` where `passages` is no list.
+    Raises `InvalidRequest` where `passages` is no list of texts.
     """
     if isinstance(passages, str | bytes) or not isinstance(passages, Iterable):
         message = f"passages is {repr(passages)[:_SHOWN_CHARS]}; expected a list of texts"
         raise InvalidRequest(message)
-    candidates = tuple(one if isinstance(one, Candidate) else Candidate(one) for one in passages)
+    candidates = tuple(
+        passage if isinstance(passage, Candidate) else Candidate(passage) for passage in passages
+    )
     budget = Budget(None if budget_ms is None else budget_ms / 1e3)
     return Request(query, candidates, top_k=top_k, budget=budget, strict=strict)
 
 
+def resolve(request: Request, setup: Setup) -> Resolved:
+    """Return the request with the setup's defaults where the caller chose nothing.
+
+    This is the only place where a request meets the defaults.
+    """
+    return Resolved(
+        request.query,
+        request.candidates,
+        top_k=request.top_k or setup.top_k,
+        time_s=request.budget.time_s or setup.budget.time_s,
+        strict=setup.strict if request.strict is None else request.strict,
+    )
+
+
 def check_request(request: Request) -> None:
-    """Refuse what cannot be answered. Raises `InvalidRequest`."""
+    """Raise `InvalidRequest` for a request that cannot be answered."""
     query: object = request.query
     if not isinstance(query, str) or not query.strip():
         message = f"the query is {repr(query)[:_SHOWN_CHARS]}; expected text that is not blank"
@@ -55,7 +91,7 @@ def check_request(request: Request) -> None:
 
 
 def check_feedback(score: float) -> None:
-    """Refuse what is no share of the best. Raises `InvalidRequest`."""
+    """Raise `InvalidRequest` unless the score lies in [0, 1]."""
     if not 0.0 <= score <= 1.0:
         message = f"feedback is {score!r}; expected a number from 0 (bad) to 1 (good)"
         raise InvalidRequest(message)

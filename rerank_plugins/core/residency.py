@@ -1,40 +1,40 @@
 """The residency gate: which texts a stage that sends may send, and which stay here."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
-import numpy as np
-
-from ..errors import (
-    RemoteError,
-    Withheld,
-)
+from ..errors import RemoteError, Withheld
 from ..records import Candidate, Code, Decision
-from ..rules.residency import Label, Permit
+from ..rules.residency import Audit, Label, Permit, Policy
 from ..scoring import Scored, ScoreKind, Scorer, Sends, State
-from .setup import Setup
 
 
-def permit(setup: Setup, candidates: Sequence[Candidate], request_id: str) -> Permit:
-    """Say what a request may do with its text, by what all its candidates say of themselves."""
-    told = [(one.text, setup.policy.label(one.metadata)) for one in candidates]
-    labels = {label: None for _, label in told if label is not None}
+def permit(
+    policy: Policy,
+    candidates: Sequence[Candidate],
+    request_id: str,
+    audit: Callable[[Audit], None] | None,
+) -> Permit:
+    """Return what a request may do with its text, by what its candidates' metadata say."""
+    labelled = [(candidate.text, policy.label(candidate.metadata)) for candidate in candidates]
+    labels = {label: None for _, label in labelled if label is not None}
     of_text: dict[str, tuple[Label, ...]] = {}
-    for text, label in told:
+    for text, label in labelled:
         if isinstance(text, str):
             of_text[text] = (*of_text.get(text, ()), *([] if label is None else [label]))
-    return Permit(setup.policy, tuple(labels), request_id, setup.audit, of_text)
+    return Permit(policy, tuple(labels), request_id, audit, of_text)
 
 
-class Parted:
-    """A remote scorer for one request, given only the texts that may go where it sends them.
+class FilteredScorer:
+    """A remote scorer for one request that is given only the texts that may be sent to it.
 
-    `held` are the others; they come back not done.
+    `withheld` are the other texts; they come back not done.
     """
 
-    def __init__(self, scorer: Scorer, held: frozenset[str], reason: str) -> None:
+    def __init__(self, scorer: Scorer, withheld: frozenset[str], reason: str) -> None:
         self.name = scorer.name
         self.score_kind: ScoreKind = scorer.score_kind
-        self.held = held
+        self.withheld = withheld
         self._scorer = scorer
         self._reason = reason
 
@@ -46,52 +46,42 @@ class Parted:
         state: State | None = None,
         deadline_s: float | None = None,
     ) -> Scored:
-        """Score the passages that may leave. Raises as the scorer itself."""
+        """Return scores of the passages that may be sent. Raises as the scorer itself."""
         n = len(passages)
-        places = [place for place, text in enumerate(passages) if text not in self.held]
-        said = Decision("policy", Code.POLICY, n - len(places), self._reason)
+        places = [place for place, text in enumerate(passages) if text not in self.withheld]
+        decision = Decision("policy", Code.POLICY, n - len(places), self._reason)
         try:
             part = await self._scorer.score(
                 query, [passages[place] for place in places], state=state, deadline_s=deadline_s
             )
         except RemoteError as error:
-            error.decisions = (said, *error.decisions)
+            error.decisions = (decision, *error.decisions)
             raise
-        scores, done = np.zeros(n, dtype=np.float32), np.zeros(n, dtype=np.bool_)
-        truncated = np.zeros(n, dtype=np.int64)
-        scores[places], done[places] = part.scores, part.done
-        truncated[places] = part.truncated_tokens
-        return Scored(
-            scores,
-            done,
-            truncated,
-            timings=part.timings,
-            decisions=(said, *part.decisions),
-            usage=part.usage,
-        )
+        return replace(part.scatter(places, n), decisions=(decision, *part.decisions))
 
     def warm_up(self) -> None:
         """Do nothing: it is made for one request."""
 
     def close(self) -> None:
-        """Do nothing, as above."""
+        """Do nothing: it is made for one request."""
 
 
 def permitted(scorer: Scorer, permit: Permit, query: str, passages: Sequence[str]) -> Scorer:
-    """Give a scorer if its texts, or some of them, may go where it sends them.
+    """Return the scorer as the residency policy lets it be used for these passages.
 
-    What may not is on record first. Raises `Withheld` if nothing may.
+    A scorer that sends no text is returned as it is. What is withheld is on record first. Raises
+    `Withheld` if no passage may be sent.
     """
     if not isinstance(scorer, Sends):
         return scorer
-    there = scorer.destination
-    verdict = permit.verdict(there, passages)
+    destination = scorer.destination
+    verdict = permit.verdict(destination, passages)
     if verdict.allowed:
         return scorer.under(permit)
-    held = list(passages)
+    withheld = list(passages)
     if permit.policy.per == "candidate":
-        held = [text for text in passages if not permit.verdict(there, [text]).allowed]
-    permit.audit(verdict, there, query, held)
-    if len(held) == len(passages):
+        withheld = [text for text in passages if not permit.verdict(destination, [text]).allowed]
+    permit.audit(verdict, destination, query, withheld)
+    if len(withheld) == len(passages):
         raise Withheld(verdict.reason)
-    return Parted(scorer.under(permit), frozenset(held), verdict.reason)
+    return FilteredScorer(scorer.under(permit), frozenset(withheld), verdict.reason)

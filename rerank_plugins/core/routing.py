@@ -1,82 +1,66 @@
-"""The stages in their order; but where local ones would be late, a remote fallback first."""
+"""Local stages in their order; or, where they would be late, a remote fallback first."""
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from ..records import Code
+from ..rules.deadline import FALLBACK_SHARE, LOCAL_SHARE
 from ..rules.residency import Permit
 from ..scoring import Sends
 from . import cascade, shortlist
-from .cascade import Course
-from .progress import Standing
+from .limits import StageLimits
+from .progress import Progress
+from .run import Run
 from .shortlist import Shortlist
 from .stage import Stage
 
-# Local stages that can score less than this share of the candidates in time are late: up to there
-# fewer candidates cost less quality than another model would.
-_SERVED = 0.5
-# The share of the time left that a remote fallback may take before the local stages get theirs.
-_REMOTE_SHARE = 0.65
 
-
-async def run(
+async def score(
     stages: Sequence[Stage],
     query: str,
     chosen: Shortlist,
     *,
     permit: Permit,
-    course: Course,
-    outage: Code | None = None,
-    deadline_s: float | None = None,
-    clock: Callable[[], float] = time.monotonic,
-) -> tuple[Shortlist, Standing]:
-    """Run the stages over what is `chosen`; also give back how much of it they were given.
+    limits: StageLimits,
+    run: Run,
+) -> tuple[Shortlist, Progress]:
+    """Return what the stages found out, and how much of the shortlist they were given.
 
-    `course` says what the local stages can do in time. Where that is little and a remote fallback
-    may be asked, it is asked first, for everything; what fails leaves the local stages their time.
+    Where the local stages can score little in time and a remote fallback may be asked, it is asked
+    first, for the whole shortlist. If it fails, the local stages still have their time.
     """
-    tried: Standing | None = None
-    due = outage is None and _late(course, len(chosen.texts)) and _helped(stages, permit)
-    if deadline_s is not None and due:
-        until_s = deadline_s - (1.0 - _REMOTE_SHARE) * (deadline_s - clock())
-        tried = await cascade.run(
-            stages,
-            query,
-            chosen.texts,
-            permit=permit,
-            outage=Code.PLAN,
-            deadline_s=until_s,
-            clock=clock,
+    tried: Progress | None = None
+    deadline_s = run.deadline_s
+    late = run.local_outage is None and _is_late(limits, len(chosen.texts))
+    if deadline_s is not None and late and _can_ask_fallback(stages, permit):
+        until_s = deadline_s - FALLBACK_SHARE * (deadline_s - run.clock())
+        first = replace(run, local_outage=Code.PLAN, deadline_s=until_s)
+        tried = await cascade.score(
+            stages, query, chosen.texts, permit=permit, limits=StageLimits(), run=first
         )
         if tried.scored:
             return chosen, tried
-    chosen = shortlist.limited(chosen, course.count(0))
-    standing = await cascade.run(
-        stages,
-        query,
-        chosen.texts,
-        permit=permit,
-        outage=outage,
-        course=replace(course, priors=tuple(chosen.priors)),
-        deadline_s=deadline_s,
-        clock=clock,
+    chosen = shortlist.limited(chosen, limits.count(0))
+    progress = await cascade.score(
+        stages, query, chosen.texts, permit=permit, limits=limits, run=run
     )
     if tried is not None:
         # What had been sent in vain stays on record.
-        standing.decisions = tried.decisions + standing.decisions
-        standing.timings = tried.timings + standing.timings
-        standing.failures = tried.failures + standing.failures
-        standing.runs = tried.runs + standing.runs
-    return chosen, standing
+        progress.decisions = tried.decisions + progress.decisions
+        progress.timings = tried.timings + progress.timings
+        progress.failures = tried.failures + progress.failures
+        progress.runs = tried.runs + progress.runs
+    return chosen, progress
 
 
-def _late(course: Course, texts: int) -> bool:
-    planned = course.count(0)
-    return planned is not None and planned < _SERVED * texts
+def _is_late(limits: StageLimits, texts: int) -> bool:
+    """True if the plan lets the first local stage score too few of the texts."""
+    planned = limits.count(0)
+    return planned is not None and planned < LOCAL_SHARE * texts
 
 
-def _helped(stages: Sequence[Stage], permit: Permit) -> bool:
+def _can_ask_fallback(stages: Sequence[Stage], permit: Permit) -> bool:
+    """True if there is a remote fallback and the residency policy lets the request be sent."""
     return any(
         stage.when == "fallback"
         and isinstance(stage.scorer, Sends)

@@ -11,8 +11,8 @@ from ..quality.guard import Guard
 from ..records import Budget
 from ..rules.fusion import Method
 from ..rules.residency import Audit, Policy
-from ..rules.selection import Certain, Cut, Depth, NullCut, Sequential
-from ..scoring import RELATIVE, Sends
+from ..rules.selection import Certain, Cut, Depth, NullCut
+from ..scoring import Sends
 from ..telemetry import TelemetryOptions
 from .stage import Stage
 
@@ -23,14 +23,21 @@ WhenCold: TypeAlias = Literal["wait", "pass_through"]
 class Setup:
     """What is the same for every request.
 
-    `prior_weight` in [0, 1] fuses the prior in where every candidate has one; `fusion` says how,
-    and reciprocal ranks need neither weight nor priors. `depth` bounds how
-    many candidates are scored, `skip` and `stop` say when none or no more are worth it; `cut` and
-    `top_k` bound how many are returned. `when_cold` says what a request does while the model warms
-    up. `policy` bounds where text may be sent; `audit` receives a record of each sending and
-    refusal. `planner` fits the work to a request's budget. `exit_audit` scores some requests in
-    full besides, to see what exits lose. `guard` watches for drift; `full` are
-    the stages without their exits, for when it disables those.
+    prior_weight: what the prior counts in the order, in [0, 1], where every candidate has one
+    fusion: how the prior is fused in; reciprocal ranks need neither weight nor priors
+    depth: how many candidates are scored; None: all
+    skip: when the first stage is so sure that nothing is scored
+    cut, top_k: how many hits are returned; None: all
+    budget: seconds a request may take unless it says otherwise
+    when_cold: what a request without a budget does while the model warms up
+    workers: threads that compute; None: one per usable core
+    max_requests: requests under way; one more is refused
+    policy: where text may be sent
+    audit: receives a record of each sending and of each refusal to send
+    planner: fits the work to a request's budget
+    exit_audit: scores some requests in full besides, to measure what exits lose
+    guard: watches for drift, and changes how requests are served where reranking hurts
+    full: the stages without their exits, for when the guard disables exits
     """
 
     stages: tuple[Stage, ...]
@@ -38,7 +45,6 @@ class Setup:
     fusion: Method = "convex"
     depth: Depth | None = None
     skip: Certain | None = None
-    stop: Sequential | None = None
     cut: Cut | None = None
     top_k: int | None = None
     budget: Budget = field(default_factory=Budget)
@@ -61,38 +67,30 @@ class Setup:
         if isinstance(self.depth, int) and self.depth < 1:
             message = f"depth is {self.depth}; expected at least 1, or None for all candidates"
             raise ConfigError(message)
-        first = self.stages[0].scorer
-        if self.stop is not None and first.score_kind in RELATIVE:
-            message = (
-                f"stop scores the first stage's candidates in parts, and the scores of "
-                f"{first.name!r} compare within one call only; put a pointwise model first, or "
-                "leave stop out"
-            )
-            raise ConfigError(message)
         for stage in self.stages:
             check_residency(stage, self.policy)
         if self.policy.per == "candidate":
-            check_parting(self.stages, self.cut)
+            check_split(self.stages, self.cut)
 
     @property
     def sends(self) -> bool:
-        """Tell whether a stage can serve while no local one can."""
+        """True if a stage can serve while no local stage can."""
         return any(isinstance(stage.scorer, Sends) for stage in self.stages)
 
     @property
     def last_depth(self) -> int:
-        """Count the stages up to the last regular one, whose scores decide."""
+        """How many stages there are up to the last regular stage, whose scores decide."""
         places = [i for i, stage in enumerate(self.stages, start=1) if stage.when == "always"]
         return max(places, default=len(self.stages))
 
     @property
     def model(self) -> str:
-        """Name the stages, for results and spans."""
+        """The names of the stages, for results and spans."""
         return " > ".join(stage.scorer.name for stage in self.stages)
 
 
 def check_residency(stage: Stage, policy: Policy) -> None:
-    """Refuse a stage that the policy would never let run. Raises `PolicyError`."""
+    """Raise `PolicyError` for a stage that the policy would never let run."""
     if isinstance(stage.scorer, Sends):
         verdict = policy.verdict(stage.scorer.destination)
         if not verdict.allowed:
@@ -104,8 +102,8 @@ def check_residency(stage: Stage, policy: Policy) -> None:
             raise PolicyError(message)
 
 
-def check_parting(stages: Sequence[Stage], cut: Cut | None) -> None:
-    """Refuse stages between which candidates cannot be split. Raises `PolicyError`."""
+def check_split(stages: Sequence[Stage], cut: Cut | None) -> None:
+    """Raise `PolicyError` where candidates cannot be split between local and remote stages."""
     sends = [isinstance(stage.scorer, Sends) for stage in stages]
     regular = [sends[i] for i, stage in enumerate(stages) if stage.when == "always"]
     bare = [stage.scorer.name for stage in stages if stage.calibration is None]

@@ -6,19 +6,22 @@ from dataclasses import dataclass
 from ..records import Candidate, Code, Decision
 from ..rules import selection
 from ..rules.selection import Certain, Depth
+from ..rules.texts import is_blank
 
 
 @dataclass(frozen=True, slots=True)
 class Shortlist:
     """The texts to score: distinct, not blank, within the depth; best first.
 
-    `priors` belong to the texts, and behind them to those over the depth; `text_of` gives each
-    candidate's text, None where it has none to score.
+    texts: the texts; the place of a text in this list is its slot
+    priors: first-stage scores of the texts, and behind them of those beyond the depth
+    slot_of: per candidate, the slot of its text; None: not to be scored
+    decisions: what was left out, and why
     """
 
     texts: list[str]
     priors: list[float | None]
-    text_of: list[int | None]
+    slot_of: list[int | None]
     decisions: list[Decision]
 
 
@@ -28,26 +31,26 @@ def choose(
     *,
     skip: Certain | None = None,
 ) -> Shortlist:
-    """Choose the texts to score: skip blank ones, score duplicates once, stop at the depth.
+    """Return the texts to score: no blank ones, duplicates once, no more than the depth.
 
-    `skip` says when the first stage is sure enough to score nothing.
+    skip: when the first stage is so sure that nothing is scored; None: never
     """
     places: dict[str, int] = {}
     priors: list[float | None] = []
-    text_of: list[int | None] = []
+    slot_of: list[int | None] = []
     blank = duplicates = 0
     for candidate in candidates:
         text = candidate.text
-        if not isinstance(text, str) or not text.strip():
+        if not isinstance(text, str) or is_blank(text):
             blank += 1
-            text_of.append(None)
+            slot_of.append(None)
             continue
         if text in places:
             duplicates += 1
         else:
             places[text] = len(places)
             priors.append(candidate.prior)
-        text_of.append(places[text])
+        slot_of.append(places[text])
     counts = {Code.BLANK: blank, Code.DUPLICATE: duplicates}
     decisions = [Decision("select", code, count) for code, count in counts.items() if count]
     if selection.certain(skip, priors):
@@ -56,12 +59,12 @@ def choose(
     wanted = selection.depth(depth, priors)
     if wanted < len(places):
         decisions.append(Decision("select", Code.DEPTH, len(places) - wanted))
-    return limited(Shortlist(list(places), priors, text_of, decisions), wanted)
+    return limited(Shortlist(list(places), priors, slot_of, decisions), wanted)
 
 
 def limited(chosen: Shortlist, count: int | None) -> Shortlist:
-    """Leave only the first `count` texts (None: all) to be scored."""
+    """Return the shortlist with only its first `count` texts (None: all)."""
     if count is None or count >= len(chosen.texts):
         return chosen
-    inside = [place if place is not None and place < count else None for place in chosen.text_of]
+    inside = [slot if slot is not None and slot < count else None for slot in chosen.slot_of]
     return Shortlist(chosen.texts[:count], chosen.priors, inside, chosen.decisions)

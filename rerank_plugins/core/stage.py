@@ -4,9 +4,8 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from ..errors import ConfigError
-from ..rules import keep
 from ..rules.calibration import Calibration
-from ..rules.keep import Keep
+from ..rules.keep import Keep, ProbabilityKeep
 from ..scoring import Scorer
 
 When: TypeAlias = Literal["always", "fallback"]
@@ -14,12 +13,15 @@ When: TypeAlias = Literal["always", "fallback"]
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A scorer, who enters, and its keep rule.
+    """A scorer, who enters it, and who goes on.
 
-    At most the best `enter` of those who come are scored (None: all). `keep` says who goes on to
-    the next stage (a number: that many; None: all). A "fallback" stage runs only where no stage
-    before it could score; its scores order and are not shown, because they may be on another scale
-    than a caller's threshold expects. Its calibrated probabilities are.
+    scorer: gives the scores
+    keep: who goes on to the next stage: a number (so many, best first) or a rule; None: all
+    when: "always", or "fallback": only for what no stage before could score. Scores of a fallback
+        order the candidates and are not shown, because they may be on another scale than a
+        caller's threshold expects; its calibrated probabilities are shown
+    calibration: turns scores into probabilities; None: not calibrated
+    enter: at most so many of those who come are scored, best first; None: all
     """
 
     scorer: Scorer
@@ -29,9 +31,9 @@ class Stage:
     enter: int | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.keep, keep.READS_PROBABILITIES) and self.calibration is None:
+        if isinstance(self.keep, ProbabilityKeep) and self.calibration is None:
             message = (
                 f"stage {self.scorer.name!r} keeps by probability and is not calibrated; give it a "
-                "calibration, or keep by count, share, score or margin"
+                "calibration, or keep by count, share or margin"
             )
             raise ConfigError(message)

@@ -1,17 +1,16 @@
-"""Readiness: whether real shapes have run, and the one warm-up that makes it so."""
+"""The warm-up: real shapes run on every scorer once, before requests or beside them."""
 
 import contextlib
 import threading
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 
-from ..records import Result
 from ..scoring import Scorer
 from ..scoring.runtime.jobs import wait
 
 
 class Readiness:
-    """Warms scorers up once, whoever asks and however often. Thread-safe."""
+    """Warms scorers up once, however often it is asked to. Thread-safe."""
 
     def __init__(self, scorers: Sequence[Scorer]) -> None:
         self._scorers = tuple(scorers)
@@ -21,18 +20,18 @@ class Readiness:
 
     @property
     def ready(self) -> bool:
-        """Tell whether every scorer has run real shapes."""
+        """True if every scorer has run real shapes."""
         warming = self._warming
         return warming is not None and warming.done() and warming.exception() is None
 
     @property
     def under_way(self) -> Future[None] | None:
-        """Give the warm-up that is running, None where none is."""
+        """The warm-up that is running; None: none is."""
         warming = self._warming
         return None if warming is None or warming.done() else warming
 
     def warm_up(self) -> None:
-        """Warm every scorer up, or wait for who does; a failed one can be tried again."""
+        """Warm every scorer up, or wait for the thread that does; after a failure, try again."""
         with self._lock:
             warming = self._warming
             mine = warming is None
@@ -51,9 +50,9 @@ class Readiness:
         warming.set_result(None)
 
     def begin(self) -> bool:
-        """Warm up on a thread of its own, started once; tell whether it still runs.
+        """Warm up on a background thread, started once; return whether it still runs.
 
-        After a failed warm-up nothing more is to be waited for: requests show what is wrong.
+        After a failed warm-up there is nothing to wait for: requests show what is wrong.
         """
         with self._lock:
             if self._background is None:
@@ -68,12 +67,11 @@ class Readiness:
             self.warm_up()
 
 
-async def once_warm(
-    warming: Future[None] | None, answer: Callable[[], Coroutine[object, object, Result]]
-) -> Result:
-    """Answer after the warm-up that is under way, if one is."""
+async def until_warm(warming: Future[None] | None) -> None:
+    """Wait for the warm-up that is under way, if there is one.
+
+    Where it fails, so will the stage, which says so in the result.
+    """
     if warming is not None:
-        # Where it fails, so will the stage, which says so in the result.
         with contextlib.suppress(Exception):
             await wait(warming)
-    return await answer()

@@ -1,40 +1,45 @@
-"""The data path under guard: what it sees of each request, and what it changes about it."""
+"""The pipeline with a guard around it: what it sees of a request, and what it changes about it."""
 
 import contextlib
 import math
 import time
-import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TypeAlias
+from operator import attrgetter
 
 from ..errors import RerankError
 from ..quality.drift.canaries import CANARIES
-from ..quality.guard import Guard, Note, Score, Stance
-from ..records import DEGRADING, Candidate, Hit, Request, Result
+from ..quality.guard import Guard, Note, PairScorer, Stance
+from ..records import DEGRADING, Candidate, Result
 from ..scoring.runtime.fair_share import Claim
 from ..scoring.runtime.scheduler import Scheduler
-from . import hits, pipeline
+from . import pipeline
+from .hits import cut
+from .request import Resolved
+from .run import Run
 from .setup import Setup
 
-Answer: TypeAlias = Callable[[Setup, Request], Awaitable[Result]]
-"""Answers a request by a setup."""
-
-# A pair of no request may wait this long for a worker, and so may all the fixed pairs together.
-_APART_S = 30.0
+# A pair that belongs to no request may wait this long for a worker, and so may all canaries
+# together.
+_WAIT_S = 30.0
 
 
-async def rerank(setup: Setup, request: Request, answer: Answer) -> Result:
-    """Have a request answered the way the guard wants it served."""
+async def rerank(setup: Setup, asked: Resolved, run: Run) -> Result:
+    """Return the result of a request, served the way the guard wants it, if there is a guard."""
     guard = setup.guard
     if guard is None:
-        return await answer(setup, request)
+        return await pipeline.rerank(setup, asked, run)
     stance = guard.stance()
     if stance.scored:
-        result = await answer(_under(setup, request, stance), replace(request, top_k=None))
+        # The guard wants to see every hit: the result is cut below.
+        result = await pipeline.rerank(
+            _under(setup, asked, stance), replace(asked, top_k=None), run
+        )
     else:
-        result = _without_scores(setup, request)
-    _note(guard, request, result, stance)
+        result = Result.first_stage(
+            asked.candidates, request_id=run.request_id, model=setup.model, degraded=False
+        )
+    _note(guard, asked, result, stance)
     if stance.in_first_order:
         result = _first_order(result, stance)
     elif (decision := stance.decision(len(result.order))) is not None:
@@ -43,11 +48,11 @@ async def rerank(setup: Setup, request: Request, answer: Answer) -> Result:
             decisions=(decision, *result.decisions),
             degraded=result.degraded or decision.code in DEGRADING,
         )
-    return hits.cut(result, request.top_k or setup.top_k, setup.cut, depth=setup.last_depth)
+    return cut(result, asked.top_k, setup.cut, depth=setup.last_depth)
 
 
-def recognise(setup: Setup, scheduler: Scheduler) -> None:
-    """Let the guard know the model again, or not, by the fixed pairs of its snapshot."""
+def check_canaries(setup: Setup, scheduler: Scheduler) -> None:
+    """Let the guard compare the model's scores of its canaries with those of its snapshot."""
     if setup.guard is None or not setup.guard.wants_canaries:
         return
     # A model that cannot score them will say so in requests.
@@ -56,14 +61,18 @@ def recognise(setup: Setup, scheduler: Scheduler) -> None:
 
 
 def canaries(setup: Setup, scheduler: Scheduler) -> list[float]:
-    """Score the fixed pairs; none where text is sent. Raises `RerankError`."""
-    return [] if setup.sends else scheduler.submit(_fixed(setup)).result()
+    """Return the scores of the canaries (fixed pairs); none where text is sent.
+
+    Raises `RerankError`.
+    """
+    return [] if setup.sends else scheduler.submit(_canaries(setup)).result()
 
 
-def at_leisure(setup: Setup, scheduler: Scheduler) -> Callable[[], list[float]]:
-    """Give what has the fixed pairs scored by workers with nothing else to do.
+def idle_canaries(setup: Setup, scheduler: Scheduler) -> Callable[[], list[float]]:
+    """Return a function that scores the canaries on workers that have nothing else to do.
 
-    It gives none where text is sent, where they cannot be scored, or while no worker is idle.
+    It returns no scores where text is sent, where the canaries cannot be scored, or while no
+    worker is idle.
     """
 
     def score() -> list[float]:
@@ -72,9 +81,9 @@ def at_leisure(setup: Setup, scheduler: Scheduler) -> Callable[[], list[float]]:
         claim = Claim(math.inf, time.monotonic())
         # A model that cannot score them will say so in requests.
         with contextlib.suppress(Exception):
-            under_way = scheduler.submit(_fixed(setup), claim=claim)
+            under_way = scheduler.submit(_canaries(setup), claim=claim)
             try:
-                return under_way.result(timeout=_APART_S)
+                return under_way.result(timeout=_WAIT_S)
             finally:
                 under_way.cancel()
         return []
@@ -82,17 +91,17 @@ def at_leisure(setup: Setup, scheduler: Scheduler) -> Callable[[], list[float]]:
     return score
 
 
-def apart(setup: Setup, scheduler: Scheduler) -> Score | None:
-    """Give what scores one pair outside of any request, nan where it cannot.
+def pair_scorer(setup: Setup, scheduler: Scheduler) -> PairScorer | None:
+    """Return a function that scores one pair outside of any request; nan where it cannot.
 
-    None where text is sent: a pair of no request goes nowhere.
+    None where text is sent: a pair of no request is sent nowhere.
     """
     if setup.sends:
         return None
 
     def score(query: str, text: str) -> float:
         try:
-            found = scheduler.submit(_scored(setup, query, [text])).result(timeout=_APART_S)
+            found = scheduler.submit(_scores(setup, query, [text])).result(timeout=_WAIT_S)
         except (RerankError, TimeoutError):
             return math.nan
         return found[0] if found else math.nan
@@ -100,25 +109,24 @@ def apart(setup: Setup, scheduler: Scheduler) -> Score | None:
     return score
 
 
-async def _fixed(setup: Setup) -> list[float]:
-    return [score for query, texts in CANARIES for score in await _scored(setup, query, texts)]
+async def _canaries(setup: Setup) -> list[float]:
+    return [score for query, texts in CANARIES for score in await _scores(setup, query, texts)]
 
 
-async def _scored(setup: Setup, query: str, texts: Sequence[str]) -> list[float]:
-    """Score texts by the stages, in no hurry, unwatched and uncut. Raises `RerankError`."""
-    bare = replace(
-        setup, guard=None, depth=None, skip=None, stop=None, cut=None, top_k=None, strict=True
-    )
-    request = Request(query, tuple(Candidate(text) for text in texts))
-    result = await pipeline.rerank(
-        bare, request, deadline_s=None, submitted_s=time.monotonic(), clock=time.monotonic
-    )
-    hits = sorted(result.hits, key=lambda hit: hit.index)
+async def _scores(setup: Setup, query: str, texts: Sequence[str]) -> list[float]:
+    """Return the scores of texts: no deadline, not seen by the guard, not cut.
+
+    Raises `RerankError`.
+    """
+    bare = replace(setup, guard=None, depth=None, skip=None, cut=None, top_k=None)
+    asked = Resolved(query, tuple(Candidate(text) for text in texts), strict=True)
+    result = await pipeline.rerank(bare, asked, Run(time.monotonic()))
+    hits = sorted(result.hits, key=attrgetter("index"))
     return [hit.score for hit in hits if hit.score is not None]
 
 
-def _under(setup: Setup, request: Request, stance: Stance) -> Setup:
-    """Give the setup as the guard has a request served, uncut: it wants to see everything."""
+def _under(setup: Setup, asked: Resolved, stance: Stance) -> Setup:
+    """Return the setup as the guard has a request served, uncut."""
     stages, weight, method = setup.stages, setup.prior_weight, setup.fusion
     if stance.action == "disable_exits":
         stages = setup.full or stages
@@ -126,27 +134,20 @@ def _under(setup: Setup, request: Request, stance: Stance) -> Setup:
         stages = tuple(stage for stage in stages if stage.when == "fallback")
     elif stance.action == "raise_prior":
         weight = max(weight, stance.prior_weight)
-        if any(one.prior is None for one in request.candidates):
+        if any(candidate.prior is None for candidate in asked.candidates):
             method = "reciprocal_ranks"
     return replace(setup, stages=stages, prior_weight=weight, fusion=method, cut=None, top_k=None)
 
 
-def _note(guard: Guard, request: Request, result: Result, stance: Stance) -> None:
-    """Leave the guard a note, of requests that nothing else kept from the configured plan."""
-    if any(one.code in DEGRADING for one in result.decisions):
-        return
-    note = Note(result.request_id, request.query, request.candidates, result.hits, stance)
-    guard.note(note)
-
-
-def _without_scores(setup: Setup, request: Request) -> Result:
-    hits = tuple(Hit(i, None, prior=one.prior) for i, one in enumerate(request.candidates))
-    return Result(hits, tuple(range(len(hits))), request_id=uuid.uuid4().hex, model=setup.model)
+def _note(guard: Guard, asked: Resolved, result: Result, stance: Stance) -> None:
+    """Let the guard see a request that nothing else kept from the configured plan."""
+    if not any(decision.code in DEGRADING for decision in result.decisions):
+        guard.note(Note(result.request_id, asked.query, asked.candidates, result.hits, stance))
 
 
 def _first_order(result: Result, stance: Stance) -> Result:
-    """Answer in first-stage order, without scores: no threshold must misread them."""
-    hits = sorted(result.hits, key=lambda hit: hit.index)
+    """Return the result in first-stage order, without scores: no threshold must misread them."""
+    hits = sorted(result.hits, key=attrgetter("index"))
     decision = stance.decision(len(hits))
     return replace(
         result,

@@ -1,8 +1,7 @@
-"""Quality and cost on a labelled set: what reranking changes, and what it takes."""
+"""Quality and cost on a dataset: what reranking changes, and how long it takes."""
 
 from .comparison import Comparison, Difference, System, adjust, compare
-from .datasets import Dataset, Topic, sample, shorten
-from .loader import read
+from .datasets import Dataset, Topic, read, sample, shorten
 
 __all__ = [
     "Comparison",

@@ -1,4 +1,4 @@
-"""Before and after: the first stage's order against the orders of rerankers."""
+"""Before and after: the first stage's order against the orders of rerankers, and gates on it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -6,16 +6,16 @@ from statistics import fmean
 
 from ..errors import InvalidRequest
 from ..reranker import Reranker
-from . import depth_curves, latency_buckets, prior_weight, reliability, worst_queries
+from . import cost, depth_curves, prior_weight, reliability, worst_queries
+from .cost import Cost, SizeBucket
 from .datasets import Dataset
 from .depth_curves import Recall
-from .latency_buckets import Bucket
 from .measures import DEFAULT, Qrels, check, judged_only, per_query
-from .prior_weight import FusionFit
+from .prior_weight import PriorWeightFit
+from .rankings import Ranking, first_stage, rerank_all
 from .reliability import Reliability
-from .runs import Cost, Ranking, collect, cost, first_stage
 from .significance import Interval, bootstrap, holm, permutation
-from .worst_queries import Loss
+from .worst_queries import QueryLoss
 
 FIRST_STAGE = "first stage"
 _SAME = 1e-9
@@ -25,8 +25,9 @@ _SAME = 1e-9
 class Difference:
     """A system's measure less the first stage's, over paired queries.
 
-    `interval` is the bootstrap's at 95 %, `p` the permutation test's, `p_adjusted` the same after
-    Holm over every difference of this measure in the evaluation.
+    interval: by bootstrap, at 95 %
+    p: by a permutation test
+    p_adjusted: after Holm, over every difference of this measure in the evaluation
     """
 
     interval: Interval
@@ -39,11 +40,11 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """One way to order the candidates.
+    """The first stage, which has neither cost nor differences, or a reranker.
 
-    `values` maps measure -> query id -> value; `judged_only` measure -> mean with unjudged
-    documents left out, empty where nothing is judged not relevant. `by_depth` is the first measure
-    where only the first k candidates are reranked. The first stage has no cost, no differences.
+    values: measure -> query id -> value
+    judged_only: measure -> mean without unjudged documents; empty if none is judged not relevant
+    by_depth: k -> mean of the first measure where only the first k candidates are reranked
     """
 
     name: str
@@ -51,11 +52,11 @@ class System:
     judged_only: Mapping[str, float]
     differences: Mapping[str, Difference]
     by_depth: Mapping[int, float]
-    worst: tuple[Loss, ...]
-    buckets: tuple[Bucket, ...]
+    worst: tuple[QueryLoss, ...]
+    buckets: tuple[SizeBucket, ...]
     cost: Cost | None
     reliability: tuple[Reliability, ...] = ()
-    fusion: FusionFit | None = None
+    fusion: PriorWeightFit | None = None
 
     @property
     def means(self) -> dict[str, float]:
@@ -89,7 +90,10 @@ def compare(
     """
     names = check(measures)
     judged = require_judged(dataset)
-    rankings = [collect(name, one, judged, progress=progress) for name, one in rerankers.items()]
+    rankings = [
+        rerank_all(name, reranker, judged, progress=progress)
+        for name, reranker in rerankers.items()
+    ]
     return measure(judged, rankings, measures=names, seed=seed)
 
 
@@ -97,12 +101,11 @@ def require_judged(dataset: Dataset) -> Dataset:
     """Keep the judged topics. Raises `InvalidRequest` where there is none."""
     judged = dataset.judged
     if not judged.topics:
-        message = (
+        raise InvalidRequest(
             f"no query of {dataset.name} is judged; expected qrels/test.tsv or qrels.txt in the "
             "folder, 'rel' in its lines, or --qrels FILE. Without labels, --label-free says what "
             "can be said, and --label-sample FILE writes a table to label"
         )
-        raise InvalidRequest(message)
     return judged
 
 
@@ -112,11 +115,11 @@ def measure(
     """Measure rankings of the same judged topics against the first stage."""
     before = first_stage(judged, FIRST_STAGE)
     start = _first_system(before, judged.qrels, measures)
-    systems = [_system(one, start, judged.qrels, measures, seed) for one in rankings]
+    systems = [_system(after, start, judged.qrels, measures, seed) for after in rankings]
     return Comparison(
         judged.name,
         len(judged.topics),
-        sum(len(one.candidates) for one in judged.topics),
+        sum(len(topic.candidates) for topic in judged.topics),
         tuple(measures),
         depth_curves.recall(before, judged.qrels),
         (start, *systems),
@@ -127,8 +130,8 @@ def adjust(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
     """Adjust the p-values of each measure over all datasets and systems (Holm)."""
     keys = [
         (at, place, measure)
-        for at, one in enumerate(comparisons)
-        for place, system in enumerate(one.systems)
+        for at, found in enumerate(comparisons)
+        for place, system in enumerate(found.systems)
         for measure in system.differences
     ]
     adjusted: dict[tuple[int, int, str], float] = {}
@@ -136,14 +139,14 @@ def adjust(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
         family = [key for key in keys if key[2] == measure]
         values = [comparisons[at].systems[place].differences[measure].p for at, place, _ in family]
         adjusted |= dict(zip(family, holm(values), strict=True))
-    return tuple(_adjusted(one, at, adjusted) for at, one in enumerate(comparisons))
+    return tuple(_adjusted(found, at, adjusted) for at, found in enumerate(comparisons))
 
 
 def without_texts(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
-    """Leave out every query and passage, for reports that go further than the texts may."""
+    """Leave out every query and passage, for reports whose readers may not see the texts."""
     return tuple(
-        replace(one, systems=tuple(replace(system, worst=()) for system in one.systems))
-        for one in comparisons
+        replace(found, systems=tuple(replace(system, worst=()) for system in found.systems))
+        for found in comparisons
     )
 
 
@@ -154,8 +157,8 @@ def _adjusted(
         replace(
             system,
             differences={
-                measure: replace(one, p_adjusted=adjusted[at, place, measure])
-                for measure, one in system.differences.items()
+                measure: replace(difference, p_adjusted=adjusted[at, place, measure])
+                for measure, difference in system.differences.items()
             },
         )
         for place, system in enumerate(comparison.systems)
@@ -181,8 +184,8 @@ def _system(
         {name: difference(start.values[name], values[name], seed=seed) for name in measures},
         depth_curves.by_depth(after, qrels, first),
         worst_queries.worst(after, start.values[first], values[first]),
-        latency_buckets.split(after.answers),
-        cost(after.answers),
+        cost.by_size(after.ranked),
+        cost.total(after.ranked),
         reliability.examine(after, qrels),
         prior_weight.fit(after, qrels, first, seed=seed),
     )
@@ -196,9 +199,36 @@ def difference(
     p = permutation(paired, seed=seed)
     return Difference(
         bootstrap(paired, seed=seed),
-        wins=sum(one > _SAME for one in paired),
-        ties=sum(abs(one) <= _SAME for one in paired),
-        losses=sum(one < -_SAME for one in paired),
+        wins=sum(gain > _SAME for gain in paired),
+        ties=sum(abs(gain) <= _SAME for gain in paired),
+        losses=sum(gain < -_SAME for gain in paired),
         p=p,
         p_adjusted=p,
     )
+
+
+def below(comparisons: Sequence[Comparison], floors: Mapping[str, float]) -> list[str]:
+    """Name every reranker whose mean of a measure is below its floor."""
+    return [
+        f"{found.dataset}: {system.name} has {measure} {system.means[measure]:.4f}, below {floor}"
+        for found in comparisons
+        for system in found.systems[1:]
+        for measure, floor in floors.items()
+        if system.means[measure] < floor
+    ]
+
+
+def possible_losses(comparisons: Sequence[Comparison], margin: float) -> list[str]:
+    """Name every reranker that may have lost more than `margin` to the first stage.
+
+    A loss is possible where the lower end of the 95 % interval allows it. More queries narrow the
+    interval.
+    """
+    return [
+        f"{found.dataset}: {system.name} may lose {-gap.interval.low:.4f} {measure} to the "
+        f"{found.systems[0].name}, more than {margin}"
+        for found in comparisons
+        for system in found.systems[1:]
+        for measure, gap in system.differences.items()
+        if gap.interval.low < -margin
+    ]

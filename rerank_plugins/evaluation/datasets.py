@@ -1,5 +1,6 @@
-"""Queries, their first-stage candidates and judgements, from the files people have."""
+"""Queries, their first-stage candidates and judgements, read from folders, runs and tables."""
 
+import csv
 import json
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,11 +14,12 @@ from .measures import Qrels
 _RUN_COLUMNS = 6
 _QREL_COLUMNS = (3, 4)
 _QRELS_PLACES = ("qrels/test.tsv", "qrels.txt", "qrels.tsv")
+_TABLES = frozenset({".csv", ".jsonl"})
 
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """One query and its candidates, best first, with their document ids."""
+    """A query and its candidates, best first, with their document ids."""
 
     qid: str
     query: str
@@ -27,7 +29,10 @@ class Topic:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """A collection to measure on. `qrels` is empty where nothing is judged."""
+    """A collection to measure on.
+
+    qrels: judgements, empty where nothing is judged
+    """
 
     name: str
     topics: tuple[Topic, ...]
@@ -36,24 +41,86 @@ class Dataset:
     @property
     def judged(self) -> "Dataset":
         """Keep only the topics that have judgements."""
-        return replace(self, topics=tuple(one for one in self.topics if one.qid in self.qrels))
+        topics = tuple(topic for topic in self.topics if topic.qid in self.qrels)
+        return replace(self, topics=topics)
 
 
-def read(folder: Path, *, run: Path | None = None, qrels: Path | None = None) -> Dataset:
+def read(place: Path, *, run: Path | None = None, qrels: Path | None = None) -> Dataset:
+    """Read a folder with a run, or a table of (query, passage, label) in CSV or JSON lines.
+
+    `qrels` replaces the judgements: TREC or BEIR columns, or a table with qid, docid and label.
+    Raises `InvalidRequest`.
+    """
+    if not place.is_file():
+        found = read_folder(place, run=run)
+    elif run is None and place.suffix in _TABLES:
+        found = read_table(place)
+    else:
+        raise InvalidRequest(
+            f"{place} is a file; expected a .csv or .jsonl table of query, passage and label, "
+            "and no run beside it, or a folder"
+        )
+    if qrels is None:
+        return found
+    judge = read_judgements if qrels.suffix in _TABLES else read_qrels
+    return replace(found, qrels=judge(qrels))
+
+
+def read_folder(folder: Path, *, run: Path | None = None) -> Dataset:
     """Read a BEIR folder with a TREC run, or a folder of `rerank/*.jsonl` lines.
 
     `run` may be left out where the folder holds exactly one. Candidates are in order of their
     score in the run, ties in the order of the file. Raises `InvalidRequest`.
     """
     if not folder.is_dir():
-        message = f"no folder at {folder}; expected a BEIR folder or one with rerank/*.jsonl"
-        raise InvalidRequest(message)
+        raise InvalidRequest(
+            f"no folder at {folder}; expected a BEIR folder or one with rerank/*.jsonl"
+        )
     run = run or _only_run(folder)
-    judgements = _find_qrels(folder, qrels)
+    found = (folder / name for name in _QRELS_PLACES)
+    path = next((path for path in found if path.is_file()), None)
+    judgements = {} if path is None else read_qrels(path)
     if run.suffix == ".jsonl":
         topics, inline = _rerank_lines(run)
-        return Dataset(_name(folder, run), topics, judgements or inline)
+        return Dataset(f"{folder.name}/{run.stem}", topics, judgements or inline)
     return Dataset(folder.name, _beir_topics(folder, run), judgements)
+
+
+def read_table(path: Path) -> Dataset:
+    """Read a CSV or JSON-lines file of query, passage and label.
+
+    Passages of a query are its candidates, in the order of the file. A blank label means not
+    judged. `qid`, `docid` and `prior` are used where there are such columns. Raises
+    `InvalidRequest`.
+    """
+    topics: dict[str, list[Mapping[str, object]]] = {}
+    qrels: dict[str, dict[str, int]] = {}
+    for number, row in _rows(path, ("query", "passage", "label")):
+        qid = str(row.get("qid") or row["query"])
+        docid = str(row.get("docid") or f"line {number}")
+        topics.setdefault(qid, []).append({**row, "docid": docid})
+        label = _label(path, number, row["label"])
+        if label is not None:
+            qrels.setdefault(qid, {})[docid] = label
+    return Dataset(path.stem, tuple(_topic(qid, rows) for qid, rows in topics.items()), qrels)
+
+
+def read_judgements(path: Path) -> dict[str, dict[str, int]]:
+    """Read only judgements from a table with the columns qid, docid and label."""
+    qrels: dict[str, dict[str, int]] = {}
+    for number, row in _rows(path, ("qid", "docid", "label")):
+        label = _label(path, number, row["label"])
+        if label is not None:
+            qrels.setdefault(str(row["qid"]), {})[str(row["docid"])] = label
+    return qrels
+
+
+def subset(
+    dataset: Dataset, *, n: int | None = None, seed: int = 0, depth: int | None = None
+) -> Dataset:
+    """Draw `n` topics and keep their first `depth` candidates; None keeps all."""
+    drawn = dataset if n is None else sample(dataset, n, seed=seed)
+    return drawn if depth is None else shorten(drawn, depth)
 
 
 def sample(dataset: Dataset, n: int, *, seed: int = 0) -> Dataset:
@@ -69,8 +136,8 @@ def shorten(dataset: Dataset, depth: int) -> Dataset:
     return replace(
         dataset,
         topics=tuple(
-            replace(one, docids=one.docids[:depth], candidates=one.candidates[:depth])
-            for one in dataset.topics
+            replace(topic, docids=topic.docids[:depth], candidates=topic.candidates[:depth])
+            for topic in dataset.topics
         ),
     )
 
@@ -83,11 +150,10 @@ def read_qrels(path: Path) -> dict[str, dict[str, int]]:
         if number == 1 and parts[-1] == "score":
             continue
         if len(parts) not in _QREL_COLUMNS or not parts[-1].lstrip("-").isdigit():
-            message = (
+            raise InvalidRequest(
                 f"{path}:{number} reads {line[:40]!r}; expected 'query-id document-id relevance', "
                 "or TREC's 'query-id 0 document-id relevance'"
             )
-            raise InvalidRequest(message)
         found.setdefault(parts[0], {})[parts[-2]] = int(parts[-1])
     return found
 
@@ -101,41 +167,42 @@ def read_run(path: Path) -> dict[str, list[tuple[str, float]]]:
             qid, _, docid, _, score, _ = parts
             found.setdefault(qid, []).append((docid, float(score)))
         except ValueError as error:
-            message = (
+            raise InvalidRequest(
                 f"{path}:{number} reads {line[:40]!r}; expected the {_RUN_COLUMNS} columns of a "
                 "TREC run: 'query-id Q0 document-id rank score name'"
-            )
-            raise InvalidRequest(message) from error
+            ) from error
     return {qid: sorted(hits, key=lambda hit: -hit[1]) for qid, hits in found.items()}
 
 
 def read_lines(path: Path) -> Iterator[str]:
-    """Give every line of a text file that is not blank. Raises `InvalidRequest`."""
+    """Yield every line of a text file that is not blank. Raises `InvalidRequest`."""
     return (line for _, line in _lines(path))
 
 
 def read_jsonl(path: Path) -> Iterator[tuple[int, Mapping[str, object]]]:
-    """Give the line number and object of every line of JSON that is not blank."""
+    """Yield the line number and object of every line of JSON that is not blank."""
     for number, line in _lines(path):
         try:
             value = json.loads(line)
         except ValueError as error:
-            message = f"{path}:{number} is not JSON ({error}); expected one object a line"
-            raise InvalidRequest(message) from error
+            raise InvalidRequest(
+                f"{path}:{number} is not JSON ({error}); expected one object a line"
+            ) from error
         if not isinstance(value, dict):
-            message = f"{path}:{number} holds a {type(value).__name__}; expected an object"
-            raise InvalidRequest(message)
+            raise InvalidRequest(
+                f"{path}:{number} holds a {type(value).__name__}; expected an object"
+            )
         yield number, value
 
 
 def _beir_topics(folder: Path, run: Path) -> tuple[Topic, ...]:
     hits = read_run(run)
-    queries = {str(one["_id"]): str(one["text"]) for one in _objects(folder / "queries.jsonl")}
+    queries = {str(line["_id"]): str(line["text"]) for line in _objects(folder / "queries.jsonl")}
     wanted = {docid for ranked in hits.values() for docid, _ in ranked}
     texts = {
-        str(one["_id"]): f"{one.get('title') or ''} {one['text']}".strip()
-        for one in _objects(folder / "corpus.jsonl")
-        if str(one["_id"]) in wanted
+        str(line["_id"]): f"{line.get('title') or ''} {line['text']}".strip()
+        for line in _objects(folder / "corpus.jsonl")
+        if str(line["_id"]) in wanted
     }
     _refuse_unknown("queries", hits, queries, run)
     _refuse_unknown("documents", wanted, texts, run)
@@ -158,11 +225,10 @@ def _rerank_lines(path: Path) -> tuple[tuple[Topic, ...], Qrels]:
             qid, query, rows = str(line["qid"]), str(line["query"]), line["candidates"]
             docids, candidates, relevances = zip(*map(_row, _sequence(rows)), strict=True)
         except (KeyError, TypeError, ValueError) as error:
-            message = (
+            raise InvalidRequest(
                 f"{path}:{number} lacks something ({error!r}); expected "
                 "{qid, query, candidates: [{docid, text, rank, score, rel}]}"
-            )
-            raise InvalidRequest(message) from error
+            ) from error
         topics.append(Topic(qid, query, docids, candidates))
         judged = {d: r for d, r in zip(docids, relevances, strict=True) if r is not None}
         if judged:
@@ -182,16 +248,16 @@ def _row(row: Mapping[str, object]) -> tuple[str, Candidate, int | None]:
 
 def _sequence(value: object) -> Sequence[Mapping[str, object]]:
     if not isinstance(value, list):
-        message = "candidates is no list"
-        raise TypeError(message)
+        raise TypeError("candidates is no list")
     return value
 
 
 def _objects(path: Path) -> Iterator[Mapping[str, object]]:
     for number, value in read_jsonl(path):
         if "_id" not in value or "text" not in value:
-            message = f"{path}:{number} has the keys {sorted(value)}; expected _id and text"
-            raise InvalidRequest(message)
+            raise InvalidRequest(
+                f"{path}:{number} has the keys {sorted(value)}; expected _id and text"
+            )
         yield value
 
 
@@ -202,8 +268,9 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
                 if line.strip():
                     yield number, line.strip()
     except (OSError, UnicodeDecodeError) as error:
-        message = f"{path} cannot be read: {error}; expected a text file in UTF-8"
-        raise InvalidRequest(message) from error
+        raise InvalidRequest(
+            f"{path} cannot be read: {error}; expected a text file in UTF-8"
+        ) from error
 
 
 def _only_run(folder: Path) -> Path:
@@ -211,28 +278,66 @@ def _only_run(folder: Path) -> Path:
     if len(found) == 1:
         return found[0]
     names = ", ".join(str(path.relative_to(folder)) for path in found) or "none"
-    message = f"{folder} holds these runs: {names}; say which one with --run"
-    raise InvalidRequest(message)
-
-
-def _find_qrels(folder: Path, given: Path | None) -> dict[str, dict[str, int]]:
-    path = given or next(
-        (folder / name for name in _QRELS_PLACES if (folder / name).is_file()), None
-    )
-    return {} if path is None else read_qrels(path)
-
-
-def _name(folder: Path, run: Path) -> str:
-    return f"{folder.name}/{run.stem}"
+    raise InvalidRequest(f"{folder} holds these runs: {names}; say which one with --run")
 
 
 def _refuse_unknown(
     kind: str, wanted: Iterable[str], known: Mapping[str, object], run: Path
 ) -> None:
-    unknown = [one for one in wanted if one not in known]
+    unknown = [name for name in wanted if name not in known]
     if unknown:
-        message = (
+        raise InvalidRequest(
             f"{run} names {len(unknown)} {kind} that are not there, such as {unknown[0][:40]!r}; "
             "expected a run over the same collection"
         )
-        raise InvalidRequest(message)
+
+
+def _topic(qid: str, rows: Sequence[Mapping[str, object]]) -> Topic:
+    return Topic(
+        qid,
+        str(rows[0]["query"]),
+        tuple(str(row["docid"]) for row in rows),
+        tuple(Candidate(str(row["passage"]), prior=_prior(row.get("prior"))) for row in rows),
+    )
+
+
+def _rows(path: Path, wanted: Sequence[str]) -> Iterator[tuple[int, Mapping[str, object]]]:
+    """Yield the line number and the columns of every row; refuse a row without those wanted."""
+    for number, row in read_jsonl(path) if path.suffix == ".jsonl" else _csv_rows(path):
+        missing = [name for name in wanted if row.get(name) is None]
+        if missing:
+            found = ", ".join(str(name) for name in row)
+            raise InvalidRequest(
+                f"{path}:{number} lacks {', '.join(missing)}; found the columns {found}"
+            )
+        yield number, row
+
+
+def _csv_rows(path: Path) -> Iterator[tuple[int, Mapping[str, object]]]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            yield from enumerate(csv.DictReader(file), start=2)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InvalidRequest(
+            f"{path} cannot be read: {error}; expected CSV with a header, in UTF-8"
+        ) from error
+
+
+def _label(path: Path, number: int, value: object) -> int | None:
+    text = str(value).strip()
+    if not text:
+        return None
+    try:
+        return round(float(text))
+    except ValueError as error:
+        raise InvalidRequest(
+            f"{path}:{number} has the label {text[:40]!r}; expected a number, 0 for not relevant, "
+            "or nothing for not judged"
+        ) from error
+
+
+def _prior(value: object) -> float | None:
+    try:
+        return float(str(value)) if value not in {None, ""} else None
+    except ValueError:
+        return None

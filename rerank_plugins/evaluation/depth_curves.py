@@ -1,27 +1,27 @@
-"""Quality against depth: what the first stage finds, and when more candidates hurt."""
+"""Quality by depth: what the first stage finds, and whether more candidates help or hurt."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
 from .measures import Qrels, per_query
-from .runs import Ranking
+from .rankings import Ranking
 
 DEPTHS = (5, 10, 20, 30, 50, 75, 100, 150, 200)
-# The depth beyond which recall hardly grows: this share of what the deepest one finds.
+# Recall hardly grows beyond the depth that reaches this share of the deepest recall.
 _ENOUGH = 0.95
 
 
 @dataclass(frozen=True, slots=True)
 class Recall:
-    """First-stage recall by depth, and the least depth with 95 % of the deepest one's."""
+    """First-stage recall by depth, and the least depth with 95 % of the deepest recall."""
 
     by_depth: Mapping[int, float]
     recommended: int
 
 
 def recall(before: Ranking, qrels: Qrels) -> Recall:
-    """Measure R@k of the first stage; recommend where it reaches 95 % of its end."""
+    """Measure R@k of the first stage; recommend the depth that reaches 95 % of the deepest."""
     depths = _depths(before)
     orders = before.orders
     names = [f"R@{depth}" for depth in depths]
@@ -32,16 +32,16 @@ def recall(before: Ranking, qrels: Qrels) -> Recall:
 
 
 def by_depth(after: Ranking, qrels: Qrels, measure: str) -> dict[int, float]:
-    """Measure what reranking only the first k candidates gives, the rest left where they were.
+    """Measure the order where only the first k candidates are reranked, for every depth k.
 
-    Taken from one full run: the order of the first k among themselves is the full order's. That is
-    exact for models that score each pair alone; fusion and cascades shift it a little.
+    Computed from one full run: the first k keep their order within the full order. That is exact
+    for models that score each pair alone, and nearly so for fusion and cascades.
     """
     found = {}
     for depth in _depths(after):
         orders = {
-            topic.qid: [topic.docids[place] for place in restrict(answer.order, depth)]
-            for topic, answer in zip(after.dataset.topics, after.answers, strict=True)
+            topic.qid: [topic.docids[place] for place in restrict(ranked.order, depth)]
+            for topic, ranked in after.by_topic
         }
         found[depth] = _mean(per_query(orders, qrels, [measure])[measure])
     return found
@@ -53,12 +53,12 @@ def restrict(order: Sequence[int], depth: int) -> list[int]:
     >>> restrict([3, 1, 0, 2], 2)
     [1, 0, 2, 3]
     """
-    return [one for one in order if one < depth] + list(range(depth, len(order)))
+    return [place for place in order if place < depth] + list(range(depth, len(order)))
 
 
 def _depths(ranking: Ranking) -> list[int]:
-    """Give the depths up to the longest candidate list, that one included."""
-    deepest = max((len(one.candidates) for one in ranking.dataset.topics), default=0)
+    """Return the depths below the longest candidate list, and its length."""
+    deepest = max((len(topic.candidates) for topic in ranking.dataset.topics), default=0)
     return [depth for depth in DEPTHS if depth < deepest] + [deepest]
 
 

@@ -16,16 +16,16 @@ DEFAULT = ("nDCG@10", "RR@10")
 
 
 def check(names: Sequence[str]) -> tuple[str, ...]:
-    """Give the measures' canonical names. Raises `InvalidRequest` for one that does not exist."""
-    return tuple(str(one) for one in _parse(_library(), names))
+    """Return the canonical names of measures. Raises `InvalidRequest` for an unknown name."""
+    return tuple(str(measure) for measure in _parse(_library(), names))
 
 
 def per_query(
     orders: Mapping[str, Sequence[str]], qrels: Qrels, names: Sequence[str]
 ) -> dict[str, dict[str, float]]:
-    """Give measure -> query id -> value for the queries that are both ranked and judged.
+    """Return measure -> query id -> value for the queries that are both ranked and judged.
 
-    `orders` maps query ids to document ids, best first: positions count, ties do not arise. A
+    `orders` maps query ids to document ids, best first; there are no ties. A
     query without a relevant document counts 0, as trec_eval has it.
     """
     library = _library()
@@ -41,7 +41,7 @@ def per_query(
         for qid in judged
         for docid, relevance in qrels[qid].items()
     ]
-    values: dict[str, dict[str, float]] = {str(one): dict.fromkeys(judged, 0.0) for one in measures}
+    values = {str(measure): dict.fromkeys(judged, 0.0) for measure in measures}
     if run and judgements:
         for found in library.iter_calc(measures, judgements, run):
             values[str(found.measure)][found.query_id] = float(found.value)
@@ -51,9 +51,9 @@ def per_query(
 def judged_only(
     orders: Mapping[str, Sequence[str]], qrels: Qrels, names: Sequence[str]
 ) -> dict[str, float]:
-    """Give measure -> mean with every unjudged document left out of the orders.
+    """Return measure -> mean with every unjudged document left out of the orders.
 
-    Empty where no document is judged not relevant: there the rest would be perfect by construction.
+    Empty where no document is judged not relevant: then only relevant documents would remain.
     """
     if not any(value <= 0 for judged in qrels.values() for value in judged.values()):
         return {}
@@ -63,18 +63,20 @@ def judged_only(
         if qid in qrels
     }
     values = per_query(kept, qrels, names)
-    return {name: sum(one.values()) / len(one) if one else 0.0 for name, one in values.items()}
+    return {
+        name: sum(by_query.values()) / len(by_query) if by_query else 0.0
+        for name, by_query in values.items()
+    }
 
 
 def _library() -> "ModuleType":
     try:
         import ir_measures
     except ImportError as error:
-        message = (
+        raise ImportError(
             "measures need ir-measures, which is not installed; "
             "run: pip install 'rerank-plugins[eval]'"
-        )
-        raise ImportError(message) from error
+        ) from error
     return ir_measures
 
 
@@ -84,9 +86,8 @@ def _parse(library: "ModuleType", names: Sequence[str]) -> list[Any]:
         try:
             found.append(library.parse_measure(name))
         except (NameError, ValueError, SyntaxError) as error:
-            message = (
+            raise InvalidRequest(
                 f"no measure is called {name[:40]!r}; expected names such as nDCG@10, RR@10, "
                 "AP(rel=2)@100, P@5 or R@100"
-            )
-            raise InvalidRequest(message) from error
+            ) from error
     return found

@@ -1,4 +1,4 @@
-"""Whether probabilities can be believed, and the calibration that would make them so."""
+"""Whether probabilities match the share that is relevant, and the calibration that fits them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,15 +10,15 @@ from numpy.typing import NDArray
 from ..rules import calibration
 from ..rules.calibration import Calibration, Isotonic
 from .measures import Qrels
-from .runs import Ranking
+from .rankings import Ranking
 
 PRECISIONS = (0.5, 0.7, 0.8, 0.9)
 _BINS = 10
-# Fewer judged pairs of either kind fit noise; a cut resting on fewer pairs is luck.
+# Fewer relevant or fewer other pairs fit noise; a cut from fewer pairs is chance.
 _LEAST = 20
-Fit: TypeAlias = Callable[[NDArray[np.floating], NDArray[np.bool_]], Calibration | Isotonic]
+Fitter: TypeAlias = Callable[[NDArray[np.floating], NDArray[np.bool_]], Calibration | Isotonic]
 
-METHODS: Mapping[str, Fit] = {
+METHODS: Mapping[str, Fitter] = {
     "platt": calibration.fit_platt,
     "temperature": calibration.fit_temperature,
     "isotonic": calibration.fit_isotonic,
@@ -26,8 +26,8 @@ METHODS: Mapping[str, Fit] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Bin:
-    """Pairs of like probability: the mean that was said, and the share that was relevant."""
+class ProbabilityBin:
+    """Pairs of like probability: its mean (`said`), and the share that was relevant."""
 
     pairs: int
     said: float
@@ -36,18 +36,19 @@ class Bin:
 
 @dataclass(frozen=True, slots=True)
 class Reliability:
-    """How believable probabilities are.
+    """How well probabilities match what was relevant.
 
-    `ece` is the expected calibration error over ten bins of equally many pairs (guo2017), `brier`
-    the mean squared error. `parameters` [a, b] go into a stage's `calibration`; None where there
-    are none. `cuts` maps a target precision to the least probability above which it is reached.
+    ece: expected calibration error over ten bins of equally many pairs (guo2017)
+    brier: mean squared error
+    parameters: [a, b] of a stage's `calibration`; None for methods without them
+    cuts: target precision -> the least probability from which on it is reached
     """
 
     method: str
     pairs: int
     ece: float
     brier: float
-    bins: tuple[Bin, ...]
+    bins: tuple[ProbabilityBin, ...]
     parameters: tuple[float, float] | None
     cuts: Mapping[float, float]
 
@@ -61,11 +62,11 @@ class _Pairs:
 
 
 def examine(ranking: Ranking, qrels: Qrels) -> tuple[Reliability, ...]:
-    """Judge the model's own probabilities, where it gives them, and each way to fit better ones.
+    """Assess the model's own probabilities, where it has them, and those of each fit.
 
-    Fitted ones are judged crosswise: each half of the queries by what the other half taught. The
+    Fits are cross-validated: each half of the queries is assessed by the fit of the other half. The
     parameters come from all queries. Unjudged candidates count as not relevant only where nothing
-    is judged not relevant. Empty where there are too few pairs to say anything.
+    is judged not relevant. Empty where there are too few pairs.
     """
     pairs = _pairs(ranking, qrels)
     positives = int(pairs.relevant.sum())
@@ -75,10 +76,10 @@ def examine(ranking: Ranking, qrels: Qrels) -> tuple[Reliability, ...]:
     if np.isfinite(pairs.said).all():
         found.append(assess("model's own", pairs.said, pairs.relevant))
     for name, fit in METHODS.items():
-        crosswise = _crosswise(fit, pairs)
-        if crosswise is not None:
+        predicted = _cross_validated(fit, pairs)
+        if predicted is not None:
             whole = fit(pairs.scores, pairs.relevant)
-            found.append(assess(name, crosswise, pairs.relevant, _parameters(whole)))
+            found.append(assess(name, predicted, pairs.relevant, _parameters(whole)))
     return tuple(found)
 
 
@@ -91,11 +92,11 @@ def assess(
     """Compare probabilities with what was relevant; there is at least one pair."""
     order = np.argsort(said, kind="stable")
     bins = tuple(
-        Bin(part.size, float(said[part].mean()), float(relevant[part].mean()))
+        ProbabilityBin(part.size, float(said[part].mean()), float(relevant[part].mean()))
         for part in np.array_split(order, _BINS)
         if part.size
     )
-    gaps = sum(one.pairs * abs(one.said - one.relevant) for one in bins)
+    gaps = sum(part.pairs * abs(part.said - part.relevant) for part in bins)
     brier = float(((said - relevant) ** 2).mean())
     found = {target: threshold(said, relevant, target) for target in PRECISIONS}
     cuts = {target: cut for target, cut in found.items() if cut is not None}
@@ -105,9 +106,9 @@ def assess(
 def threshold(
     said: NDArray[np.float64], relevant: NDArray[np.bool_], precision: float
 ) -> float | None:
-    """Give the least probability such that the pairs at or above it reach `precision`.
+    """Return the least probability such that the pairs at or above it reach `precision`.
 
-    None where at least 20 pairs never do.
+    None where no 20 or more pairs do.
 
     >>> said = np.linspace(0.0, 1.0, 101)
     >>> threshold(said, said > 0.5, 0.99)
@@ -115,7 +116,7 @@ def threshold(
     """
     order = np.argsort(-said, kind="stable")
     shares = np.cumsum(relevant[order]) / np.arange(1, said.size + 1)
-    # Equal probabilities stand or fall together: only the last of them is a cut.
+    # Pairs of equal probability are cut together: only the last of them can be the cut.
     last = np.append(said[order][:-1] != said[order][1:], [True])
     enough = last & (shares >= precision) & (np.arange(1, said.size + 1) >= _LEAST)
     places = np.flatnonzero(enough)
@@ -125,10 +126,10 @@ def threshold(
 def _pairs(ranking: Ranking, qrels: Qrels) -> _Pairs:
     assume = not any(value <= 0 for judged in qrels.values() for value in judged.values())
     rows: list[tuple[float, float, bool, int]] = []
-    for at, (topic, answer) in enumerate(zip(ranking.dataset.topics, ranking.answers, strict=True)):
+    for at, (topic, ranked) in enumerate(ranking.by_topic):
         judged = qrels.get(topic.qid, {})
-        said: Sequence[float | None] = answer.probabilities or [None] * len(topic.docids)
-        for docid, score, probability in zip(topic.docids, answer.scores, said, strict=True):
+        said: Sequence[float | None] = ranked.probabilities or [None] * len(topic.docids)
+        for docid, score, probability in zip(topic.docids, ranked.scores, said, strict=True):
             if score is not None and (assume or docid in judged):
                 own = np.nan if probability is None else probability
                 rows.append((score, own, judged.get(docid, 0) > 0, at))
@@ -136,15 +137,15 @@ def _pairs(ranking: Ranking, qrels: Qrels) -> _Pairs:
     return _Pairs(table[:, 0], table[:, 1], table[:, 2] > 0.0, table[:, 3].astype(np.int64))
 
 
-def _crosswise(fit: Fit, pairs: _Pairs) -> NDArray[np.float64] | None:
-    """Fit on the even topics for the odd ones, and the reverse; None where a half has one kind."""
+def _cross_validated(fit: Fitter, pairs: _Pairs) -> NDArray[np.float64] | None:
+    """Predict odd topics by the fit of even ones, and the reverse; None if a half has one label."""
     said = np.empty(pairs.scores.size)
     for half in (0, 1):
         learn = pairs.topics % 2 == half
-        kinds = pairs.relevant[learn]
-        if not kinds.any() or kinds.all():
+        labels = pairs.relevant[learn]
+        if not labels.any() or labels.all():
             return None
-        said[~learn] = calibration.apply(fit(pairs.scores[learn], kinds), pairs.scores[~learn])
+        said[~learn] = calibration.apply(fit(pairs.scores[learn], labels), pairs.scores[~learn])
     return said
 
 

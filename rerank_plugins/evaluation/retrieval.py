@@ -1,4 +1,4 @@
-"""Candidates for queries that have none yet: BM25 over a corpus. Needs the extra `eval`."""
+"""Candidates for queries that have none: BM25 over a corpus. Needs the extra `eval`."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -44,15 +44,13 @@ def _search(passages: Sequence[str], corpus: Path) -> Callable[[str, int], list[
     try:
         import bm25s
     except ImportError as error:
-        message = (
+        raise ImportError(
             "searching a corpus needs bm25s, which is not installed; "
             "run: pip install 'rerank-plugins[eval]'"
-        )
-        raise ImportError(message) from error
+        ) from error
     words = bm25s.tokenize(list(passages), show_progress=False)
-    if not any(len(one) for one in words.ids):
-        message = f"{corpus} holds {len(passages)} texts without a word to search for"
-        raise InvalidRequest(message)
+    if not any(len(ids) for ids in words.ids):
+        raise InvalidRequest(f"{corpus} holds {len(passages)} texts without a word to search for")
     index = bm25s.BM25()
     index.index(words, show_progress=False)
 
@@ -60,28 +58,30 @@ def _search(passages: Sequence[str], corpus: Path) -> Callable[[str, int], list[
         asked = bm25s.tokenize([query], show_progress=False)
         places, scores = index.retrieve(asked, k=depth, show_progress=False)
         pairs = zip(places[0].tolist(), scores[0].tolist(), strict=True)
-        # Behind the last passage with a word of the query come the others, in no order.
+        # Passages without a word of the query follow with a score of 0, in no order.
         return [(place, score) for place, score in pairs if score > 0.0]
 
     return search
 
 
 def _texts(path: Path) -> Iterator[str]:
-    """Give the distinct texts of a file, in its order. Raises `InvalidRequest`."""
+    """Yield the distinct texts of a file, in its order. Raises `InvalidRequest`."""
     seen: set[str] = set()
     for text in _objects(path) if path.suffix == ".jsonl" else datasets.read_lines(path):
         if text.strip() and text not in seen:
             seen.add(text)
             yield text
     if not seen:
-        message = f'{path} holds no text; expected one a line, or JSON lines with "text"'
-        raise InvalidRequest(message)
+        raise InvalidRequest(
+            f'{path} holds no text; expected one a line, or JSON lines with "text"'
+        )
 
 
 def _objects(path: Path) -> Iterator[str]:
-    for number, one in datasets.read_jsonl(path):
-        text = one.get("text", one.get("query"))
+    for number, line in datasets.read_jsonl(path):
+        text = line.get("text", line.get("query"))
         if not isinstance(text, str):
-            message = f'{path}:{number} has the keys {sorted(one)}; expected a string as "text"'
-            raise InvalidRequest(message)
-        yield f"{one.get('title') or ''} {text}".strip()
+            raise InvalidRequest(
+                f'{path}:{number} has the keys {sorted(line)}; expected a string as "text"'
+            )
+        yield f"{line.get('title') or ''} {text}".strip()

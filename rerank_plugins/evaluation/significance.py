@@ -1,4 +1,4 @@
-"""Whether a difference between two rankings is more than luck."""
+"""Whether a difference between two rankings is more than chance."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,13 +18,16 @@ class Interval:
     low: float
     high: float
 
+    def __str__(self) -> str:
+        return f"{self.mean:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
+
 
 def bootstrap(
     differences: Sequence[float], *, level: float = 0.95, resamples: int = _RESAMPLES, seed: int = 0
 ) -> Interval:
-    """Give the percentile bootstrap interval of the mean of paired differences, query by query.
+    """Return the percentile bootstrap interval of the mean of paired differences.
 
-    The seed fixes the resamples. One query, or none, gives an interval without width (sakai2006).
+    The seed fixes the resamples. With one query or none the interval has no width (sakai2006).
     """
     values = np.asarray(differences, dtype=np.float64)
     if values.size == 0:
@@ -44,7 +47,7 @@ def bootstrap(
 
 
 def permutation(differences: Sequence[float], *, rounds: int = _RESAMPLES, seed: int = 0) -> float:
-    """Give the two-sided p-value of a mean of 0, by flipping the signs of paired differences.
+    """Return the two-sided p-value of a mean of 0, by flipping the signs of paired differences.
 
     The observed signs count as one round, so that no p is 0 (smucker2007).
 
@@ -64,14 +67,14 @@ def permutation(differences: Sequence[float], *, rounds: int = _RESAMPLES, seed:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjust p-values for their number: one false alarm among all stays unlikely (holm1979).
+    """Adjust p-values for their number, so that any false alarm stays unlikely (holm1979).
 
     >>> holm([0.01, 0.04, 0.03])
     [0.03, 0.06, 0.06]
     """
     adjusted = [0.0] * len(p_values)
     highest = 0.0
-    for rank, place in enumerate(sorted(range(len(p_values)), key=lambda one: p_values[one])):
+    for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
         highest = max(highest, min(1.0, p_values[place] * (len(p_values) - rank)))
         adjusted[place] = highest
     return adjusted

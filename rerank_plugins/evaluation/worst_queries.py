@@ -1,19 +1,20 @@
-"""The queries that reranking made worse, with the texts that changed places."""
+"""The queries that reranking made worse, with the passages that changed places."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from .runs import Ranking
+from .rankings import Ranking
 
 _TEXT = 400
 
 
 @dataclass(frozen=True, slots=True)
-class Loss:
-    """A query that lost, the passage on top before and after, and the best relevant one.
+class QueryLoss:
+    """A query that lost, with its top passages and a relevant one, cut to 400 characters.
 
-    Texts are cut to 400 characters. `relevant_before` and `relevant_after` are its ranks, from 1;
-    None where no candidate is relevant.
+    before, after: the measure
+    relevant: the relevant passage that the first stage had highest, None where there is none
+    relevant_before, relevant_after: its ranks, from 1
     """
 
     qid: str
@@ -33,7 +34,7 @@ def worst(
     after: Mapping[str, float],
     *,
     most: int = 10,
-) -> tuple[Loss, ...]:
+) -> tuple[QueryLoss, ...]:
     """List the queries that lost most by a measure's values, the greatest loss first."""
     lost = sorted(
         (qid for qid in before if after[qid] < before[qid]), key=lambda q: after[q] - before[q]
@@ -42,13 +43,12 @@ def worst(
     return tuple(_loss(ranking, places[qid], before[qid], after[qid]) for qid in lost[:most])
 
 
-def _loss(ranking: Ranking, place: int, before: float, after: float) -> Loss:
-    topic, order = ranking.dataset.topics[place], ranking.answers[place].order
+def _loss(ranking: Ranking, place: int, before: float, after: float) -> QueryLoss:
+    topic, order = ranking.dataset.topics[place], ranking.ranked[place].order
     judged = ranking.dataset.qrels[topic.qid]
-    texts = [(one.text or "")[:_TEXT] for one in topic.candidates]
-    # The one that the first stage had highest: what the reranker should have kept there.
+    texts = [(candidate.text or "")[:_TEXT] for candidate in topic.candidates]
     relevant = next((i for i, docid in enumerate(topic.docids) if judged.get(docid, 0) > 0), None)
-    return Loss(
+    return QueryLoss(
         topic.qid,
         topic.query,
         before,

@@ -1,1 +1,1 @@
-"""When reranking hurts: drift of the requests, and the guard that acts on it."""
+"""When reranking hurts: drift of requests, and the guard that acts on it."""

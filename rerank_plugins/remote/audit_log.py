@@ -1,4 +1,4 @@
-"""A file of what left this process, and what was kept from leaving: one JSON line each."""
+"""A file with one JSON line for each sending of text and each refusal to send it."""
 
 import json
 import os
@@ -12,9 +12,9 @@ from ..rules.residency import Audit
 
 
 class AuditLog:
-    """Appends records to a file, one JSON object a line, each in one write.
+    """Appends records to a file, each in one write: hashes and counts, never text.
 
-    Holds hashes and counts, never text. Raises `PolicyError` if the file cannot be opened, and
+    Raises `PolicyError` if the file cannot be opened, and
     `Withheld` if a record cannot be written: without a record nothing is sent. Thread-safe.
     """
 

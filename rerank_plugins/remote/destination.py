@@ -1,4 +1,4 @@
-"""Where a URL leads: what its host proves, what the operator attests, or nothing."""
+"""The region a URL leads to: proven by its host, attested by the operator, or unknown."""
 
 import ipaddress
 import re
@@ -8,9 +8,9 @@ from urllib.parse import SplitResult, urlsplit
 from ..errors import ConfigError, PolicyError
 from ..rules.residency import ON_PREM, Destination, Policy
 
-# Hosts whose name fixes where requests are processed, by their operators' documentation.
-# A group named "centre" is the name of a data centre, which the policy's map places.
-_PROVEN: tuple[tuple[str, str, str], ...] = (
+# Host, path and region of APIs whose name fixes where requests are processed, by their operators'
+# documentation. The group "centre" names a data centre, whose region the policy's map knows.
+_REGION_OF_HOST: tuple[tuple[str, str, str], ...] = (
     (
         (
             r"bedrock-(?:agent-)?runtime(?:-fips)?\.(?P<centre>[a-z]{2}(?:-[a-z]+)+-\d)"
@@ -19,11 +19,7 @@ _PROVEN: tuple[tuple[str, str, str], ...] = (
         "",
         "",
     ),
-    (
-        r"inference\.generativeai\.(?P<centre>eu-frankfurt-2)\.oci\.oraclecloud\.eu",
-        "",
-        "",
-    ),
+    (r"inference\.generativeai\.(?P<centre>eu-frankfurt-2)\.oci\.oraclecloud\.eu", "", ""),
     (r"eu-api\.zeroentropy\.dev", "", "eu"),
     (r"api\.zeroentropy\.dev", "", "us"),
     (r"eu-discoveryengine\.googleapis\.com", r"/v1/projects/[^/]+/locations/eu/", "eu"),
@@ -33,32 +29,27 @@ _PROVEN: tuple[tuple[str, str, str], ...] = (
 )
 
 _ARN = re.compile(r"arn:[^:]*:bedrock:(?P<centre>[^:]*):[^:]*:(?P<kind>[^/]+)/")
-_STEPS = re.compile(r"(?:/|%2f)(?:\.|%2e){1,2}(?:/|%2f|$)", re.IGNORECASE)
+_PATH_STEPS = re.compile(r"(?:/|%2f)(?:\.|%2e){1,2}(?:/|%2f|$)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
-class Attested:
-    """What the operator answers for: that one origin lies in `region`."""
+class Attestation:
+    """The operator's word that one origin lies in `region`."""
 
     origin: str
     region: str
 
 
 def locate(
-    url: str,
-    attested: Attested | None = None,
-    *,
-    own_ca: bool = False,
-    proxied: bool = False,
+    url: str, attested: Attestation | None = None, *, own_ca: bool = False, proxied: bool = False
 ) -> Destination:
-    """Say where `url` leads.
+    """Return the destination of `url`. Raises `ConfigError` if it is no URL of a destination.
 
-    A host name proves a place only over TLS that the public authorities vouch for: a name alone is
-    whatever DNS says, and with an authority of one's own (`own_ca`) anybody can be anyone. An
-    address of this machine or of a private network proves "on-prem", unless it is reached through
-    a proxy (`proxied`), whose network it is then an address of. An attestation holds for its own
-    origin alone, and never against what the URL proves. Raises `ConfigError` for what is no URL of
-    a destination.
+    A host name proves a region only over TLS that the public authorities vouch for: a name alone is
+    whatever DNS says, and under an authority of the operator (`own_ca`) any host can pose as any
+    other. An address of this machine or of a private network proves "on-prem", unless the URL is
+    reached through a proxy (`proxied`): the address is then in the proxy's network. An attestation
+    holds for its own origin alone, and never against what the URL proves.
     """
     parts = _parts(url)
     origin = origin_of(url)
@@ -67,13 +58,13 @@ def locate(
     if proven is None or (proven == ON_PREM and proxied):
         return Destination(origin, (own,), "attested") if own else Destination(origin)
     if proven == ON_PREM and own is not None:
-        # On our own premises, and we know where those are.
+        # A server on our premises lies in the region that the operator attests, too.
         return Destination(origin, tuple(dict.fromkeys((ON_PREM, own))), "attested")
     return Destination(origin, (proven,), "url")
 
 
 def check_attestation(destination: Destination, region: str | None, policy: Policy) -> None:
-    """Refuse an attestation that the URL contradicts. Raises `PolicyError`."""
+    """Raise `PolicyError` for an attestation that the URL contradicts."""
     if region is None or destination.proof != "url":
         return
     if not any(policy.contains(region, proven) for proven in destination.regions):
@@ -85,10 +76,7 @@ def check_attestation(destination: Destination, region: str | None, policy: Poli
 
 
 def check_model(url: str, model: str) -> None:
-    """Refuse a Bedrock model that would be run elsewhere than its host says.
-
-    Raises `PolicyError`.
-    """
+    """Raise `PolicyError` for a Bedrock model that may run outside the region of its host."""
     found = _ARN.match(model)
     if found is None:
         return
@@ -102,7 +90,7 @@ def check_model(url: str, model: str) -> None:
 
 
 def origin_of(url: str) -> str:
-    """Give scheme://host:port of a URL, in lower case, the port spelled out."""
+    """Return scheme://host:port of a URL in lower case, with the port even if it is the default."""
     parts = _parts(url)
     port = parts.port or (443 if parts.scheme == "https" else 80)
     host = (parts.hostname or "").rstrip(".").lower()
@@ -130,20 +118,20 @@ def _proven(host: str, path: str, scheme: str, *, own_ca: bool) -> str | None:
         address = ipaddress.ip_address(host)
     except ValueError:
         address = None
-    if host == "localhost" or (address is not None and _is_ours(address)):
+    if host == "localhost" or (address is not None and _is_private(address)):
         return ON_PREM
     if scheme != "https" or own_ca:
         return None
-    for pattern, needed_path, region in _PROVEN:
+    for pattern, needed_path, region in _REGION_OF_HOST:
         found = re.fullmatch(pattern, host)
-        # Steps back in a path could lead out of what it seems to name.
-        if found is not None and re.match(needed_path, path) and not _STEPS.search(path):
+        # ".." in a path could lead out of the location that the path names.
+        if found is not None and re.match(needed_path, path) and not _PATH_STEPS.search(path):
             return region or found["centre"]
     return None
 
 
-def _is_ours(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    """Tell whether an address can only be reached inside our own network."""
+def _is_private(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    """True if an address can only be reached inside a private network."""
     nets = ("127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "::1/128", "fc00::/7")
     return any(
         address in net for net in map(ipaddress.ip_network, nets) if net.version == address.version

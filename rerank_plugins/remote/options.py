@@ -1,4 +1,4 @@
-"""What an operator says about a remote stage, and what it comes down to."""
+"""The options of a remote stage, and the endpoint that follows from them."""
 
 import re
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from ..rules.residency import Destination, Policy
 from ..scoring import ScoreKind
 from .auth import Key, from_env
 from .client import ClientOptions
-from .destination import Attested, check_attestation, check_model, locate, origin_of
+from .destination import Attestation, check_attestation, check_model, locate, origin_of
 from .dialects.json_body import Dialect, Json
 from .payload import ReadingOptions
 from .providers import PROVIDERS, Caps, Provider
@@ -19,14 +19,18 @@ from .resilience import BreakerOptions
 
 @dataclass(frozen=True, slots=True)
 class RemoteOptions:
-    """A remote reranker: a row of the provider table and what it leaves open.
+    """A remote reranker: a row of the provider table, and what that row leaves open.
 
-    `region` is what the operator attests of the destination. `timeout_s` bounds an attempt, the
-    request's deadline everything. `extra` goes into the body as it is. `hedge_s` is when a second,
-    equal call is made for one that has not been answered. `accept_models` are other names under
-    which the model may answer. `instruction` tells a model that takes one what to look for.
-    `reading` says how texts become tensors, for a provider that takes no text; `dialect` replaces
-    the provider's.
+    region: what the operator attests of the destination
+    key: None: the environment variable that the provider's row names
+    extra: fields that go into the body as they are
+    accept_models: other names under which the model may answer
+    timeout_s: seconds an attempt may take; the request's deadline bounds all attempts
+    hedge_s: seconds without an answer until a second, equal call is made; None: never
+    max_documents: documents of one call, None: what the provider takes
+    instruction: what a model that takes an instruction should look for
+    reading: how texts become tensors, for a provider that takes no text
+    dialect: replaces the provider's
     """
 
     provider: str
@@ -53,10 +57,12 @@ class RemoteOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
-    """Where calls go, and in which dialect. `slate` bounds what is scored at all, if anything.
+class Endpoint:
+    """Where calls go, and in which dialect.
 
-    `lead` goes in front of each query, `extra` into each body.
+    listwise_limit: candidates a listwise model scores at all; None: the model is not listwise
+    query_prefix: goes in front of each query
+    extra: goes into each body
     """
 
     name: str
@@ -67,26 +73,23 @@ class Target:
     caps: Caps
     score_kind: ScoreKind
     destination: Destination
-    attested: Attested | None
+    attested: Attestation | None
     headers: Mapping[str, str]
     key: Key | None
     poll_url: str | None
-    slate: int | None
-    lead: str
+    listwise_limit: int | None
+    query_prefix: str
     extra: Mapping[str, Json]
 
     def locate(self, url: str, client: ClientOptions) -> Destination:
-        """Say where a final URL leads, whatever was planned."""
+        """Return where a final URL leads, which a redirect may have changed."""
         return locate(
-            url,
-            self.attested,
-            own_ca=client.ca_file is not None,
-            proxied=client.proxy is not None,
+            url, self.attested, own_ca=client.ca_file is not None, proxied=client.proxy is not None
         )
 
 
-def resolve(options: RemoteOptions) -> Target:
-    """Fill the provider's row in. Raises `ConfigError` for what is missing or contradictory."""
+def resolve(options: RemoteOptions) -> Endpoint:
+    """Return the endpoint of the options. Raises `ConfigError` if any are missing or conflict."""
     provider = PROVIDERS.get(options.provider)
     if provider is None:
         message = f"no provider {options.provider!r}; known are {', '.join(PROVIDERS)}"
@@ -101,27 +104,31 @@ def resolve(options: RemoteOptions) -> Target:
     if options.client.proxy is not None and not url.startswith("https://"):
         message = f"{origin_of(url)} behind a proxy must be https: the proxy would read the text"
         raise ConfigError(message)
-    attested = None if options.region is None else Attested(origin_of(url), options.region.strip())
+    attested = (
+        None if options.region is None else Attestation(origin_of(url), options.region.strip())
+    )
     own_ca = options.client.ca_file is not None
     destination = locate(url, attested, own_ca=own_ca, proxied=options.client.proxy is not None)
     check_attestation(destination, options.region, Policy())
     check_model(url, options.model)
-    slate = next((n for name, n in provider.slate.items() if options.model.startswith(name)), None)
+    listwise_limit = next(
+        (n for name, n in provider.listwise_limits.items() if options.model.startswith(name)), None
+    )
     caps = provider.caps
     if options.max_documents is not None:
         caps = replace(caps, documents=options.max_documents)
-    if slate is not None:
-        slate = min(slate, options.max_documents or slate)
-    told = options.instruction
-    asked = {provider.instruction: told} if provider.instruction and told else {}
-    return Target(
+    if listwise_limit is not None:
+        listwise_limit = min(listwise_limit, options.max_documents or listwise_limit)
+    instruction = options.instruction
+    named = {provider.instruction: instruction} if provider.instruction and instruction else {}
+    return Endpoint(
         name=f"{options.provider}/{options.model}" if options.model else options.provider,
         model=options.model,
         url=url,
         provider=provider,
         dialect=options.dialect or provider.dialect,
         caps=caps,
-        score_kind="slate" if slate else provider.score_kind,
+        score_kind="slate" if listwise_limit else provider.score_kind,
         destination=destination,
         attested=attested,
         headers={
@@ -130,9 +137,9 @@ def resolve(options: RemoteOptions) -> Target:
         },
         key=key,
         poll_url=_poll_url(provider, url),
-        slate=slate,
-        lead=f"{told}\n" if told and provider.instruction is None else "",
-        extra={**asked, **options.extra},
+        listwise_limit=listwise_limit,
+        query_prefix=f"{instruction}\n" if instruction and provider.instruction is None else "",
+        extra={**named, **options.extra},
     )
 
 
@@ -155,9 +162,9 @@ def _key(options: RemoteOptions, provider: Provider) -> Key | None:
 def _url(options: RemoteOptions, provider: Provider, key: Key | None) -> str:
     base = options.base_url or provider.base_url
     if options.base_url is None and key is not None:
-        read = key.get()
+        value = key.get()
         base = next(
-            (url for head, url in provider.url_by_key.items() if read.startswith(head)), base
+            (url for prefix, url in provider.url_by_key.items() if value.startswith(prefix)), base
         )
     if base is None:
         message = f"provider {options.provider!r} has no address of its own; give base_url"
@@ -181,7 +188,7 @@ def _filled(text: str, options: RemoteOptions, what: str) -> str:
 
 
 def _poll_url(provider: Provider, url: str) -> str | None:
-    """Follow a 202 up where the provider says, or at one's own server under the same path."""
+    """Return where a 202 is followed up: at the provider, or at the same path of another host."""
     if provider.poll_url is None or origin_of(url).endswith(".nvidia.com:443"):
         return provider.poll_url
     return origin_of(url) + re.sub(r"^https://[^/]+", "", provider.poll_url)

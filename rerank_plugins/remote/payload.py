@@ -1,7 +1,8 @@
-"""What one request has to send: texts, or the tensors that were read off them here."""
+"""What one request sends: texts, or the tensors that they are tokenised to here."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -10,7 +11,8 @@ from numpy.typing import NDArray
 
 from ..records import Code, Decision
 from ..rules.batching import Batch
-from ..scoring.models.files import padding, sides
+from ..scoring import Scored
+from ..scoring.models.files import find_without_graph, padding
 from ..scoring.models.hub import Hub
 from ..scoring.onnx.decoder import prompt_of
 from ..scoring.onnx.options import OnnxOptions, checked, usable_tokens
@@ -24,81 +26,71 @@ _LENGTHS_TOKENS = (32, 64, 96, 128, 192, 256, 384, 512)
 _LENGTH_STEP_TOKENS = 128
 
 
-class Cargo(Protocol):
-    """What is sent for n texts, and how what comes back belongs to them."""
+class Payload(Protocol):
+    """The items that are sent for n texts: the texts themselves, or their pairs with the query."""
 
     @property
     def texts(self) -> Sequence[str]:
-        """Give the text behind each thing that is sent, as the audit sees it."""
+        """The text of each item as it is sent, for the audit."""
 
     @property
-    def whole(self) -> Sequence[str]:
-        """Give the same texts uncut, as the policy knows them."""
-
-    @property
-    def truncated(self) -> NDArray[np.int64]:
-        """Count the tokens of each of the n texts that are not sent."""
+    def full_texts(self) -> Sequence[str]:
+        """The whole text of each item, as the policy knows it."""
 
     @property
     def tokens(self) -> int:
-        """Count the tokens sent, 0 where that is not known here."""
+        """The tokens of all items, 0 where that is not known here."""
 
-    def tensors(self, places: Sequence[int]) -> Mapping[str, NDArray[np.int64]]:
-        """Give the tensors of a call, none where text is sent."""
+    def tensors(self, items: Sequence[int]) -> Mapping[str, NDArray[np.int64]]:
+        """Return the tensors of a call for these items, none where text is sent."""
 
-    def unload(
-        self, values: NDArray[np.float32]
-    ) -> tuple[NDArray[np.float32], NDArray[np.bool_], tuple[Decision, ...]]:
-        """Turn a value for each thing sent into scores [n], which of them count, and what to say.
+    def scored(self, values: NDArray[np.float32]) -> Scored:
+        """Return the scores of the n texts for the values of all items."""
 
-        Without values it says what would have been cut.
-        """
-
-    def owners(self, places: Collection[int]) -> int:
-        """Count the texts behind things that were sent."""
+    def count_texts(self, items: Collection[int]) -> int:
+        """Count the texts behind these items."""
 
 
 @dataclass(frozen=True, slots=True)
-class Texts:
-    """Texts as they are, cut at what a provider takes."""
+class TextPayload:
+    """Texts, cut to what a provider takes."""
 
     texts: Sequence[str]
-    whole: Sequence[str]
-    truncated: NDArray[np.int64]
+    full_texts: Sequence[str]
     tokens: int = 0
 
     @classmethod
-    def cut(cls, texts: Sequence[str], most_chars: int | None) -> "Texts":
-        """Cut texts; what was cut of them is estimated in tokens."""
-        most = max(map(len, texts), default=0) if most_chars is None else most_chars
-        over = np.array([max(0, len(text) - most) for text in texts], dtype=np.int64)
-        return cls([text[:most] for text in texts], texts, -(-over // _CHARS_PER_TOKEN))
+    def cut(cls, texts: Sequence[str], max_chars: int | None) -> "TextPayload":
+        """Return the payload for texts of any length."""
+        return cls([text[:max_chars] for text in texts], texts)
 
-    def tensors(self, places: Sequence[int]) -> Mapping[str, NDArray[np.int64]]:  # noqa: ARG002
-        """Give none."""
+    def tensors(self, items: Sequence[int]) -> Mapping[str, NDArray[np.int64]]:  # noqa: ARG002
+        """Return none."""
         return {}
 
-    def unload(
-        self, values: NDArray[np.float32]
-    ) -> tuple[NDArray[np.float32], NDArray[np.bool_], tuple[Decision, ...]]:
-        """Give the values as they are."""
-        cut = int((self.truncated > 0).sum())
-        said = Decision("send", Code.TRUNCATED, cut, "cut to what the provider takes")
-        return values, np.ones(len(values), dtype=np.bool_), (said,) if cut else ()
+    def scored(self, values: NDArray[np.float32]) -> Scored:
+        """Return the values as scores; the tokens that were cut are estimated."""
+        lost = [
+            len(full) - len(text) for full, text in zip(self.full_texts, self.texts, strict=True)
+        ]
+        truncated = -(-np.array(lost, dtype=np.int64) // _CHARS_PER_TOKEN)
+        cut = int((truncated > 0).sum())
+        decision = Decision("send", Code.TRUNCATED, cut, "cut to what the provider takes")
+        done = np.ones(len(values), dtype=np.bool_)
+        return Scored(values, done, truncated, decisions=(decision,) if cut else ())
 
-    def owners(self, places: Collection[int]) -> int:
-        """Count the texts themselves."""
-        return len(places)
+    def count_texts(self, items: Collection[int]) -> int:
+        """Count the items, which are the texts."""
+        return len(items)
 
 
 @dataclass(frozen=True, slots=True)
 class ReadingOptions:
     """How texts become tensors for a destination that takes no text.
 
-    `tokenizer` is a folder, a hub id or "embedded": the model's own tokenizer and configuration, no
-    weights. `token_types` says whether the graph takes token_type_ids (None: where its tokenizer
-    tells queries and passages apart). Of `how`, what concerns reading counts, as for a model that
-    is run here.
+    tokenizer: folder, hub id or "embedded": the model's tokenizer and configuration, no weights
+    token_types: send token_type_ids; None: where the tokenizer tells queries and passages apart
+    how: as for a model that runs here; only what concerns reading counts
     """
 
     tokenizer: str | Path
@@ -108,14 +100,14 @@ class ReadingOptions:
 
 
 class Reader:
-    """Reads texts with a model's own tokenizer. Thread-safe.
+    """Tokenises texts with the model's own tokenizer. Thread-safe.
 
     Raises `ModelError` where there is no tokenizer, and `ConfigError` for more tokens than the
     model takes.
     """
 
     def __init__(self, options: ReadingOptions) -> None:
-        files = sides(options.tokenizer, hub=options.hub)
+        files = find_without_graph(options.tokenizer, hub=options.hub)
         self.how = checked(options.how, files)
         self.max_tokens = self.how.max_tokens or usable_tokens(files)
         self.tokenizer = PairTokenizer(
@@ -128,24 +120,24 @@ class Reader:
         typed = template.query_type != template.passage_type
         self.typed = typed if options.token_types is None else options.token_types
 
-    def read(self, query: str, texts: Sequence[str]) -> "Tensors":
-        """Tokenise and lay out a request. Raises `InvalidRequest` for too long a query."""
+    def read(self, query: str, texts: Sequence[str]) -> "TensorPayload":
+        """Return the payload of a request. Raises `InvalidRequest` for too long a query."""
         laid, _ = pairs.read(
             self.tokenizer,
             query,
             texts,
-            room=lambda asked: self.tokenizer.room(asked, self.max_tokens),
+            room=partial(self.tokenizer.room, max_tokens=self.max_tokens),
             windowing=self.how.windowing,
         )
         order = np.argsort(-laid.lengths, kind="stable").tolist()
         owners = laid.owners.tolist()
-        return Tensors(self, laid, order, [texts[owners[pair]] for pair in order])
+        return TensorPayload(self, laid, order, [texts[owners[pair]] for pair in order])
 
-    def lay(self, laid: Pairs, chosen: Sequence[int]) -> Mapping[str, NDArray[np.int64]]:
-        """Lay out pairs, padded to one of few lengths."""
+    def tensors(self, laid: Pairs, chosen: Sequence[int]) -> Mapping[str, NDArray[np.int64]]:
+        """Return the tensors of some pairs, padded to one of few lengths."""
         longest = max(int(laid.lengths[pair]) for pair in chosen)
         steps = -(-longest // _LENGTH_STEP_TOKENS) * _LENGTH_STEP_TOKENS
-        length = next((one for one in _LENGTHS_TOKENS if one >= longest), steps)
+        length = next((length for length in _LENGTHS_TOKENS if length >= longest), steps)
         arrays = self.tokenizer.assemble(
             laid.query, [laid.ids[pair] for pair in chosen], min(length, self.max_tokens)
         )
@@ -154,8 +146,12 @@ class Reader:
 
 
 @dataclass(frozen=True, slots=True)
-class Tensors:
-    """A request's pairs, sent in `order`: longest first, so that a call pads little."""
+class TensorPayload:
+    """The pairs of a request as tensors.
+
+    order: the pairs in the order in which they are sent: longest first, so that a call pads little
+    texts: the whole text of each pair, in that order
+    """
 
     reader: Reader
     laid: Pairs
@@ -163,35 +159,28 @@ class Tensors:
     texts: Sequence[str]
 
     @property
-    def whole(self) -> Sequence[str]:
-        """Give the texts that the pairs are windows of."""
+    def full_texts(self) -> Sequence[str]:
+        """The texts that the pairs are windows of."""
         return self.texts
 
     @property
-    def truncated(self) -> NDArray[np.int64]:
-        """Count what no window holds."""
-        return self.laid.truncated
-
-    @property
     def tokens(self) -> int:
-        """Count the tokens of all pairs."""
+        """The tokens of all pairs."""
         return self.laid.tokens
 
-    def tensors(self, places: Sequence[int]) -> Mapping[str, NDArray[np.int64]]:
-        """Lay out the pairs of a call."""
-        return self.reader.lay(self.laid, [self.order[place] for place in places])
+    def tensors(self, items: Sequence[int]) -> Mapping[str, NDArray[np.int64]]:
+        """Return the tensors of a call."""
+        return self.reader.tensors(self.laid, [self.order[item] for item in items])
 
-    def unload(
-        self, values: NDArray[np.float32]
-    ) -> tuple[NDArray[np.float32], NDArray[np.bool_], tuple[Decision, ...]]:
-        """Fold the windows' values into scores."""
-        longest = int(self.laid.lengths.max(initial=0))
-        whole = [Batch(tuple(self.order), longest)] if self.order else []
-        scores, done = pairs.bring_back(
-            self.laid, whole, [values] if whole else [], self.reader.how.fold
+    def scored(self, values: NDArray[np.float32]) -> Scored:
+        """Fold the values of windows into scores of texts."""
+        batches = [Batch(tuple(self.order), int(self.laid.lengths.max()))] if self.order else []
+        scores, done = pairs.candidate_scores(
+            self.laid, batches, [values] if batches else [], self.reader.how.fold
         )
-        return scores, done, pairs.decisions(self.laid, done)
+        said = pairs.decisions(self.laid, done)
+        return Scored(scores, done, self.laid.truncated, decisions=said)
 
-    def owners(self, places: Collection[int]) -> int:
+    def count_texts(self, items: Collection[int]) -> int:
         """Count the texts behind pairs."""
-        return len({int(self.laid.owners[self.order[place]]) for place in places})
+        return len({int(self.laid.owners[self.order[item]]) for item in items})

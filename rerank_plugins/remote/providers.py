@@ -1,6 +1,6 @@
-"""Every provider we can speak to, as one table: where, how, how much at once, and what comes back.
+"""All supported providers as one table: address, dialect, caps, and what their scores are.
 
-Shapes, limits and traps were read from the providers' documentation, their SDKs and the servers'
+Dialects, limits and traps were read from the providers' documentation, their SDKs and the servers'
 sources; `docs/remote.md` lists what differs where.
 """
 
@@ -10,9 +10,9 @@ from types import MappingProxyType
 from typing import Literal, TypeAlias
 
 from ..scoring import ScoreKind
-from .dialects.bedrock import BedrockRerank
-from .dialects.json_body import Dialect, Shape
-from .dialects.kserve import KServe
+from .dialects.bedrock import BedrockDialect
+from .dialects.json_body import Dialect, JsonDialect
+from .dialects.kserve import KServeDialect
 
 Auth: TypeAlias = Literal["bearer", "api-key", "aws"]
 _UNIT = (0.0, 1.0)
@@ -20,11 +20,11 @@ _UNIT = (0.0, 1.0)
 
 @dataclass(frozen=True, slots=True)
 class Caps:
-    """What one call may hold; None is no limit.
+    """What one call may hold; None means no limit.
 
-    `tokens` bounds query tokens x n + document tokens, which are estimated; `text_bytes` the UTF-8
-    of all texts and, once a document, the query plus `overhead_bytes`. Longer documents than
-    `document_chars` are cut here, and counted.
+    tokens: (query tokens x n + document tokens), which are estimated
+    text_bytes: UTF-8 bytes of all documents, and once a document the query and `overhead_bytes`
+    document_chars: longer documents are cut here, and counted
     """
 
     documents: int | None = 1000
@@ -38,13 +38,16 @@ class Caps:
 class Provider:
     """One row of the table.
 
-    `base_url` and `path` may name {model}, {project} and {location}. `key_env` is where the key is
-    looked for unless the operator says otherwise; `key_needed` is False for servers of one's own.
-    `echoes_model` says that the answer names the model that was asked, so that another name means
-    another model. Models starting with a name in `slate` score candidates relative to each other,
-    so many at once, and are never split. Keys starting with a name in `url_by_key` belong to that
-    base URL. `poll_url` is where a 202 is followed up. `instruction` is the body's field for one;
-    without it an instruction goes in front of the query. `tensors` says that it takes no text.
+    path, base_url: may name {model}, {project} and {location}
+    key_env: environment variable of the key, unless the operator names another source
+    key_needed: False for servers that operators run themselves
+    echoes_model: the answer names the model that was asked, so another name is another model
+    listwise_limits: models (by the start of their name) that score candidates relative to each
+        other, and how many at once; their calls are never split
+    url_by_key: base URLs of keys, by the start of the key
+    poll_url: where a 202 is followed up
+    instruction: the body's field for an instruction; None: it goes in front of the query
+    tensors: takes tensors, no text
     """
 
     path: str
@@ -58,15 +61,15 @@ class Provider:
     score_kind: ScoreKind = "vendor"
     score_range: tuple[float, float] | None = None
     echoes_model: bool = False
-    slate: Mapping[str, int] = field(default_factory=dict)
+    listwise_limits: Mapping[str, int] = field(default_factory=dict)
     url_by_key: Mapping[str, str] = field(default_factory=dict)
     poll_url: str | None = None
     instruction: str | None = None
     tensors: bool = False
 
 
-_COHERE_V2 = Shape(
-    tokens=("meta", "tokens", "input_tokens"), billed=("meta", "billed_units", "search_units")
+_COHERE_V2 = JsonDialect(
+    tokens=("meta", "tokens", "input_tokens"), billed_units=("meta", "billed_units", "search_units")
 )
 
 _COHERE_V1 = replace(_COHERE_V2, fixed={"return_documents": False})
@@ -80,7 +83,7 @@ _COHERE = Provider(
     score_range=_UNIT,
 )
 
-_PLAIN = Shape(fixed={"return_documents": False})
+_PLAIN = JsonDialect(fixed={"return_documents": False})
 
 PROVIDERS: Mapping[str, Provider] = MappingProxyType(
     {
@@ -90,11 +93,7 @@ PROVIDERS: Mapping[str, Provider] = MappingProxyType(
             _COHERE, path="/providers/cohere/v2/rerank", base_url=None, key_env="AZURE_API_KEY"
         ),
         "azure-v1": replace(
-            _COHERE,
-            path="/v1/rerank",
-            dialect=_COHERE_V1,
-            base_url=None,
-            key_env="AZURE_API_KEY",
+            _COHERE, path="/v1/rerank", dialect=_COHERE_V1, base_url=None, key_env="AZURE_API_KEY"
         ),
         "jina": Provider(
             "/v1/rerank",
@@ -102,14 +101,14 @@ PROVIDERS: Mapping[str, Provider] = MappingProxyType(
             base_url="https://api.jina.ai",
             key_env="JINA_API_KEY",
             echoes_model=True,
-            slate={"jina-reranker-v3": 64},
+            listwise_limits={"jina-reranker-v3": 64},
         ),
         "voyage": Provider(
             "/rerank",
-            Shape(
-                cut="top_k",
+            JsonDialect(
+                top_n="top_k",
                 fixed={"return_documents": False, "truncation": True},
-                rows=("data",),
+                results=("data",),
                 header_ms={"remote": "voyage-processing-ms"},
             ),
             base_url="https://api.voyageai.com/v1",
@@ -121,11 +120,11 @@ PROVIDERS: Mapping[str, Provider] = MappingProxyType(
         ),
         "mixedbread": Provider(
             "/v1/reranking",
-            Shape(
+            JsonDialect(
                 documents="input",
-                cut="top_k",
+                top_n="top_k",
                 fixed={"return_input": False},
-                rows=("data",),
+                results=("data",),
                 scores=("score",),
             ),
             base_url="https://api.mixedbread.com",
@@ -134,10 +133,10 @@ PROVIDERS: Mapping[str, Provider] = MappingProxyType(
         ),
         "zeroentropy": Provider(
             "/models/rerank",
-            Shape(
+            JsonDialect(
                 tokens=("total_tokens",),
                 # Unset, a call over quota silently becomes one that takes ten seconds.
-                hurried={"latency": "fast"},
+                with_deadline={"latency": "fast"},
                 seconds={"remote": ("e2e_latency",), "remote_inference": ("inference_latency",)},
             ),
             base_url="https://api.zeroentropy.dev/v1",
@@ -148,13 +147,13 @@ PROVIDERS: Mapping[str, Provider] = MappingProxyType(
         ),
         "pinecone": Provider(
             "/rerank",
-            Shape(
+            JsonDialect(
                 wrap_document="text",
                 fixed={"return_documents": False, "rank_fields": ["text"]},
-                rows=("data",),
+                results=("data",),
                 scores=("score",),
                 tokens=(),
-                billed=("usage", "rerank_units"),
+                billed_units=("usage", "rerank_units"),
             ),
             base_url="https://api.pinecone.io",
             key_env="PINECONE_API_KEY",
@@ -165,7 +164,7 @@ PROVIDERS: Mapping[str, Provider] = MappingProxyType(
         ),
         "bedrock": Provider(
             "/rerank",
-            BedrockRerank(),
+            BedrockDialect(),
             base_url="https://bedrock-agent-runtime.{location}.amazonaws.com",
             auth="aws",
             key_needed=False,
@@ -175,7 +174,7 @@ PROVIDERS: Mapping[str, Provider] = MappingProxyType(
         ),
         "bedrock-invoke": Provider(
             "/model/{model}/invoke",
-            Shape(model=None, fixed={"api_version": 2}, tokens=()),
+            JsonDialect(model=None, fixed={"api_version": 2}, tokens=()),
             base_url="https://bedrock-runtime.{location}.amazonaws.com",
             auth="aws",
             key_needed=False,
@@ -184,13 +183,13 @@ PROVIDERS: Mapping[str, Provider] = MappingProxyType(
         ),
         "google": Provider(
             "/v1/projects/{project}/locations/{location}/rankingConfigs/default_ranking_config:rank",
-            Shape(
+            JsonDialect(
                 documents="records",
                 wrap_document="content",
-                number="id",
-                cut="topN",
+                document_id="id",
+                top_n="topN",
                 fixed={"ignoreRecordDetailsInResponse": True},
-                rows=("records",),
+                results=("records",),
                 index="id",
                 scores=("score",),
                 tokens=(),
@@ -204,15 +203,15 @@ PROVIDERS: Mapping[str, Provider] = MappingProxyType(
         ),
         "nvidia": Provider(
             "/v1/ranking",
-            Shape(
+            JsonDialect(
                 wrap_query="text",
                 documents="passages",
                 wrap_document="text",
-                # The field is rejected by servers of one's own; all passages come back anyway.
-                cut=None,
+                # The field is rejected by self-hosted servers; all passages come back anyway.
+                top_n=None,
                 # The default, NONE, answers over-long passages with an error.
                 fixed={"truncate": "END"},
-                rows=("rankings",),
+                results=("rankings",),
                 scores=("logit",),
             ),
             key_env="NVIDIA_API_KEY",
@@ -223,12 +222,12 @@ PROVIDERS: Mapping[str, Provider] = MappingProxyType(
         ),
         "tei": Provider(
             "/rerank",
-            Shape(
+            JsonDialect(
                 documents="texts",
-                cut=None,
+                top_n=None,
                 model=None,
                 fixed={"truncate": True, "raw_scores": False, "return_text": False},
-                rows=(),
+                results=(),
                 scores=("score",),
                 tokens=(),
                 header_ms={
@@ -247,7 +246,7 @@ PROVIDERS: Mapping[str, Provider] = MappingProxyType(
         "vllm": Provider(
             "/v2/rerank",
             # -1: as many tokens as the model takes. Without it over-long passages are an error.
-            Shape(fixed={"truncate_prompt_tokens": -1}),
+            JsonDialect(fixed={"truncate_prompt_tokens": -1}),
             key_env="VLLM_API_KEY",
             key_needed=False,
             echoes_model=True,
@@ -255,12 +254,12 @@ PROVIDERS: Mapping[str, Provider] = MappingProxyType(
         ),
         "vllm-score": Provider(
             "/v1/score",
-            Shape(
+            JsonDialect(
                 query="text_1",
                 documents="text_2",
-                cut=None,
+                top_n=None,
                 fixed={"truncate_prompt_tokens": -1},
-                rows=("data",),
+                results=("data",),
                 scores=("score",),
             ),
             key_env="VLLM_API_KEY",
@@ -277,11 +276,15 @@ PROVIDERS: Mapping[str, Provider] = MappingProxyType(
             echoes_model=True,
         ),
         "llama.cpp": Provider(
-            "/v1/rerank", Shape(), key_env="LLAMA_API_KEY", key_needed=False, score_kind="logit"
+            "/v1/rerank",
+            JsonDialect(),
+            key_env="LLAMA_API_KEY",
+            key_needed=False,
+            score_kind="logit",
         ),
         "triton": Provider(
             "/v2/models/{model}/infer",
-            KServe(),
+            KServeDialect(),
             key_env="TRITON_API_KEY",
             key_needed=False,
             caps=Caps(documents=64),
@@ -291,10 +294,10 @@ PROVIDERS: Mapping[str, Provider] = MappingProxyType(
         ),
         "compatible": Provider(
             "/v2/rerank",
-            Shape(rows=("results", "data"), scores=("relevance_score", "score")),
+            JsonDialect(results=("results", "data"), scores=("relevance_score", "score")),
             key_env="RERANK_API_KEY",
             key_needed=False,
         ),
     }
 )
-"""Providers by the name that settings give them; "compatible" is any URL that speaks as Cohere."""
+"""Providers by the name that settings give them; "compatible" is any URL with Cohere's API."""

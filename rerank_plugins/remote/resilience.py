@@ -1,4 +1,9 @@
-"""Retry, rate limit and circuit breaker: how a destination that fails is treated."""
+"""Retries, call limits and the circuit breaker of one destination.
+
+Written by hand because libraries (tenacity, purgatory, aiolimiter) wait first and look at the time
+later, while here a wait that would outlast the request's deadline is refused before it starts, and
+the breaker's state is read from other threads.
+"""
 
 import asyncio
 import math
@@ -8,13 +13,21 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from enum import Enum
+from functools import partial
 
 from ..errors import RemoteError
 from ..scoring import BreakerState
 
+RETRYABLE = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
+_FIRST_BACKOFF_S = 0.1
+_LONGEST_BACKOFF_S = 8.0
+_LONGEST_RETRY_AFTER_S = 24 * 3600.0
+# A smaller "reset" cannot be a Unix time of this century: it is a number of seconds.
+_EPOCH_S = 1e9
+
 
 class Outcome(Enum):
-    """How a call ended, as far as it says something about the destination."""
+    """What a call says about the health of its destination."""
 
     GOOD = "good"
     BAD = "bad"
@@ -23,9 +36,11 @@ class Outcome(Enum):
 
 @dataclass(frozen=True, slots=True)
 class BreakerOptions:
-    """Open after `failures` bad calls in a row, for `rest_s`; twice as long after a failed probe.
+    """When a destination that keeps failing gets no calls.
 
-    `rest_s` never grows beyond `longest_rest_s`.
+    failures: bad calls in a row that open the breaker
+    rest_s: seconds until the first probe; doubles after each failed probe
+    longest_rest_s: upper bound of the doubled rest
     """
 
     failures: int = 5
@@ -39,31 +54,27 @@ class Breaker:
     def __init__(self, where: str, options: BreakerOptions, *, clock: Callable[[], float]) -> None:
         self.where = where
         self.options = options
-        self.opened = 0
         self._clock = clock
         self._lock = threading.Lock()
         self._failures = 0
-        self._until_s: float | None = None
+        self._open_until_s: float | None = None
         self._rest_s = options.rest_s
         self._probing = False
 
     @property
     def state(self) -> BreakerState:
-        """Say "closed", "open" or "half-open"."""
+        """Return "closed", "open" or "half-open"."""
         with self._lock:
-            if self._until_s is None:
+            if self._open_until_s is None:
                 return "closed"
-            return "open" if self._clock() < self._until_s else "half-open"
+            return "open" if self._clock() < self._open_until_s else "half-open"
 
     def enter(self) -> bool:
-        """Ask to make a call; tell whether it is a probe.
-
-        Raises `RemoteError` while the destination is left alone.
-        """
+        """Admit a call and return whether it is a probe. Raises `RemoteError` while open."""
         with self._lock:
-            if self._until_s is None:
+            if self._open_until_s is None:
                 return False
-            left_s = self._until_s - self._clock()
+            left_s = self._open_until_s - self._clock()
             if left_s > 0.0 or self._probing:
                 message = (
                     f"{self.where} is left alone after {self._failures} failures; next probe "
@@ -74,31 +85,27 @@ class Breaker:
             return True
 
     def leave(self, outcome: Outcome, *, probe: bool) -> None:
-        """Say how a call ended; every call that entered leaves once."""
+        """Record how a call ended; every call that entered leaves exactly once."""
         with self._lock:
             if probe:
                 self._probing = False
             if outcome is Outcome.GOOD:
                 self._failures = 0
-                self._until_s = None
+                self._open_until_s = None
                 self._rest_s = self.options.rest_s
             elif outcome is Outcome.BAD:
-                self._fail(probe=probe)
-
-    def _fail(self, *, probe: bool) -> None:
-        self._failures += 1
-        if probe:
-            self._rest_s = min(2.0 * self._rest_s, self.options.longest_rest_s)
-        if probe or (self._until_s is None and self._failures >= self.options.failures):
-            self._until_s = self._clock() + self._rest_s
-            self.opened += 1
+                self._failures += 1
+                if probe:
+                    self._rest_s = min(2.0 * self._rest_s, self.options.longest_rest_s)
+                closed = self._open_until_s is None
+                if probe or (closed and self._failures >= self.options.failures):
+                    self._open_until_s = self._clock() + self._rest_s
 
 
 class Limiter:
-    """Spaces calls by a token bucket and bounds those under way.
+    """Spaces calls by a token bucket and bounds the calls under way. Belongs to one event loop.
 
-    A call that could not start before its deadline is refused at once instead of waiting for
-    nothing. `per_minute` None is no rate. Belongs to one event loop.
+    `per_minute` None means no rate limit.
     """
 
     def __init__(
@@ -113,7 +120,7 @@ class Limiter:
 
     @asynccontextmanager
     async def turn(self, deadline_s: float) -> AsyncIterator[None]:
-        """Wait for a turn. Raises `RemoteError` if it would come after `deadline_s`."""
+        """Wait for a turn. Raises `RemoteError` at once if it would come after `deadline_s`."""
         async with self._slots:
             wait_s = self._book(deadline_s)
             if wait_s > 0.0:
@@ -121,7 +128,7 @@ class Limiter:
             yield
 
     def _book(self, deadline_s: float) -> float:
-        """Take the next free instant and say how far off it is."""
+        """Take the next free turn and return the seconds until it comes."""
         if not self._interval_s:
             return 0.0
         now_s = self._clock()
@@ -136,64 +143,59 @@ class Limiter:
         return max(0.0, start_s - now_s)
 
 
-RETRYABLE = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
-_FIRST_S = 0.1
-_MOST_S = 8.0
-_LONGEST_HINT_S = 24 * 3600.0
-# Below this a "reset" cannot be an instant of this century: it is a number of seconds.
-_EPOCH_S = 1e9
-
-
 def is_retryable(status: int, headers: Mapping[str, str]) -> bool:
-    """Tell whether the same call may succeed later; `x-should-retry` has the last word."""
-    told = headers.get("x-should-retry", "").strip().lower()
-    if told in {"true", "false"}:
-        return told == "true"
+    """True if the same call may succeed later; the header `x-should-retry` decides if present."""
+    should_retry = headers.get("x-should-retry", "").strip().lower()
+    if should_retry in {"true", "false"}:
+        return should_retry == "true"
     return status in RETRYABLE
 
 
-def hinted_s(headers: Mapping[str, str], now_s: float) -> float | None:
-    """Read how long the server wants to be left alone, in seconds from `now_s` (Unix time).
+def retry_after_s(headers: Mapping[str, str], now_s: float) -> float | None:
+    """Return the seconds a server asks to wait, None without a usable hint; `now_s` is Unix time.
 
-    `retry-after-ms`, then `retry-after` (number of seconds or date), then `x-ratelimit-reset`; the
-    first that makes sense counts. None where none does.
+    The first usable header of `retry-after-ms`, `retry-after` (seconds or a date) and
+    `x-ratelimit-reset` counts.
 
-    >>> hinted_s({"retry-after": "1.5"}, 0.0)
+    >>> retry_after_s({"retry-after": "1.5"}, 0.0)
     1.5
     """
-    readers: tuple[tuple[str, Callable[[str], float]], ...] = (
-        ("retry-after-ms", lambda value: float(value) / 1e3),
-        ("retry-after", lambda value: _seconds_or_date(value, now_s)),
-        ("x-ratelimit-reset", lambda value: _reset(float(value), now_s)),
+    parsers: tuple[tuple[str, Callable[[str], float]], ...] = (
+        ("retry-after-ms", _milliseconds),
+        ("retry-after", partial(_seconds_or_date, now_s=now_s)),
+        ("x-ratelimit-reset", partial(_reset, now_s=now_s)),
     )
-    for name, reader in readers:
-        value = headers.get(name)
-        if value is None:
-            continue
+    for name, parse in parsers:
         try:
-            wait_s = reader(value)
-        except (ValueError, TypeError, OverflowError):
+            wait_s = parse(headers[name])
+        except (KeyError, ValueError, TypeError, OverflowError):
             continue
-        if math.isfinite(wait_s) and 0.0 <= wait_s <= _LONGEST_HINT_S:
+        if math.isfinite(wait_s) and 0.0 <= wait_s <= _LONGEST_RETRY_AFTER_S:
             return wait_s
     return None
 
 
-def backoff_s(attempt: int, share: float) -> float:
-    """Say how long to wait before attempt number `attempt` + 1; `share` in [0, 1] is the jitter.
+def backoff_s(attempt: int, jitter: float) -> float:
+    """Return the seconds to wait after failed attempt number `attempt`, counted from 0.
 
-    Doubling, capped, half of it random, so that clients do not come back in step.
+    Doubles with each attempt up to a bound. `jitter` in [0, 1] sets half of it, so that clients do
+    not come back in step.
     """
-    most_s = min(_MOST_S, _FIRST_S * 2.0 ** min(attempt, 20))
-    return most_s * (0.5 + 0.5 * share)
+    most_s = min(_LONGEST_BACKOFF_S, _FIRST_BACKOFF_S * 2.0 ** min(attempt, 20))
+    return most_s * (0.5 + 0.5 * jitter)
 
 
-def _seconds_or_date(value: str, now_s: float) -> float:
+def _milliseconds(value: str) -> float:
+    return float(value) / 1e3
+
+
+def _seconds_or_date(value: str, *, now_s: float) -> float:
     try:
         return float(value)
     except ValueError:
         return max(0.0, parsedate_to_datetime(value).timestamp() - now_s)
 
 
-def _reset(value: float, now_s: float) -> float:
-    return max(0.0, value - now_s) if value > _EPOCH_S else value
+def _reset(value: str, *, now_s: float) -> float:
+    reset_s = float(value)
+    return max(0.0, reset_s - now_s) if reset_s > _EPOCH_S else reset_s

@@ -1,27 +1,25 @@
-"""A remote reranker as a scorer: what is sent, under which permit, and what comes of it."""
+"""A remote reranker as a scorer: what is sent, under which permit, and what comes back."""
 
 import random
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import httpx
 import numpy as np
 
 from ..errors import RemoteError, Withheld
 from ..records import Code, Decision, Timing, Usage
+from ..rules.deadline import REMOTE_RETURN_S
 from ..rules.residency import Destination, Permit
+from ..rules.texts import is_blank
 from ..scoring import BreakerState, Scored, ScoreKind, State
 from ..scoring.runtime.jobs import wait
 from .auth import check_signer
-from .call_context import Errand
-from .calls import Calls
-from .chunking import is_blank
+from .calls import CallContext, Calls
 from .client import Client
 from .options import RemoteOptions, resolve
-from .payload import Cargo, Reader, Texts
-
-# Time kept for coming back from the client's thread and putting the order together.
-_RETURN_S = 0.005
+from .payload import Payload, Reader, TextPayload
 
 
 class RemoteScorer:
@@ -39,29 +37,29 @@ class RemoteScorer:
         transport: Callable[[], httpx.AsyncBaseTransport] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.target = resolve(options)
-        check_signer(self.target.provider.auth)
-        self.name = self.target.name
-        self.score_kind: ScoreKind = self.target.score_kind
-        self.destination: Destination = self.target.destination
+        self.endpoint = resolve(options)
+        check_signer(self.endpoint.provider.auth)
+        self.name = self.endpoint.name
+        self.score_kind: ScoreKind = self.endpoint.score_kind
+        self.destination: Destination = self.endpoint.destination
         self.reader = None if options.reading is None else Reader(options.reading)
         self.client = Client(options.client, transport=transport)
-        self.calls = Calls(self.target, options, self.client, clock=clock, share=random.random)
+        self.calls = Calls(self.endpoint, options, self.client, clock=clock, jitter=random.random)
         self.clock = clock
 
     @property
     def breaker_state(self) -> BreakerState:
-        """Say whether calls go out, are probed, or are held back for now."""
+        """Return whether calls go out, are probed, or are held back for now."""
         return self.calls.breaker.state
 
-    def load(self, query: str, texts: Sequence[str]) -> Cargo:
-        """Make what is sent for `texts`. Raises `InvalidRequest` for a query beyond the model."""
+    def payload(self, query: str, texts: Sequence[str]) -> Payload:
+        """Return what is sent for `texts`. Raises `InvalidRequest` for a query beyond the model."""
         if self.reader is not None:
             return self.reader.read(query, texts)
-        return Texts.cut(texts, self.target.caps.document_chars)
+        return TextPayload.cut(texts, self.endpoint.caps.document_chars)
 
     def under(self, permit: Permit) -> "PermittedScorer":
-        """Give this scorer for one request."""
+        """Return this scorer for one request."""
         return PermittedScorer(self, permit)
 
     async def score(
@@ -72,12 +70,12 @@ class RemoteScorer:
         state: State | None = None,  # noqa: ARG002
         deadline_s: float | None = None,  # noqa: ARG002
     ) -> Scored:
-        """Refuse: without a permit nothing may be sent. Raises `Withheld`."""
+        """Raise `Withheld`: without a permit nothing may be sent."""
         message = f"{self.name} was asked without a permit; use under(permit).score(...)"
         raise Withheld(message)
 
     def warm_up(self) -> None:
-        """Load this side's part; a destination is not ours to warm, and no text is sent to it."""
+        """Load the HTTP client; nothing is sent, because the destination is not ours to warm."""
         self.client.warm_up()
 
     def close(self) -> None:
@@ -102,73 +100,68 @@ class PermittedScorer:
         state: State | None = None,  # noqa: ARG002 - no remote API goes on from hidden states
         deadline_s: float | None = None,
     ) -> Scored:
-        """Score all passages that show something. Raises `RemoteError` or `Withheld`."""
-        n = len(passages)
-        target, clock = self._scorer.target, self._scorer.clock
-        places = [i for i, text in enumerate(passages) if not is_blank(text)][: target.slate]
-        started = clock()
-        cargo = self._scorer.load(query, [passages[i] for i in places])
-        errand = Errand(
-            target.lead + query,
-            cargo,
+        """Score all passages that are not blank. Raises `RemoteError` or `Withheld`."""
+        scorer, endpoint = self._scorer, self._scorer.endpoint
+        started_s = scorer.clock()
+        chosen = [i for i, text in enumerate(passages) if not is_blank(text)]
+        chosen = chosen[: endpoint.listwise_limit]
+        payload = scorer.payload(query, [passages[i] for i in chosen])
+        context = CallContext(
+            endpoint.query_prefix + query,
+            payload,
             self._permit,
-            started,
-            None if deadline_s is None else deadline_s - _RETURN_S,
+            started_s,
+            None if deadline_s is None else deadline_s - REMOTE_RETURN_S,
         )
-        scores = np.zeros(n, dtype=np.float32)
-        done = np.zeros(n, dtype=np.bool_)
-        tokens = np.zeros(n, dtype=np.int64)
-        tokens[places] = cargo.truncated
-        decisions = _left_out(n, len(places), target.slate)
-        if places:
+        values = np.zeros(0, dtype=np.float32)
+        if payload.texts:
             try:
-                call = self._scorer.client.submit(self._scorer.calls.score(errand))
-                found = await wait(call, owned=True)
+                call = scorer.client.submit(scorer.calls.score(context))
+                values = await wait(call, owned=True)
             except RemoteError as error:
-                error.decisions = (*error.decisions, *self._decisions(errand))
+                error.decisions = (*error.decisions, *self._sent(context))
                 raise
-            scores[places], done[places], said = cargo.unload(found)
-            decisions += said
-        tally = errand.tally
-        timings = [Timing("remote_call", clock() - started)]
-        timings += [Timing(step, seconds) for step, seconds in tally.seconds.items()]
-        return Scored(
-            scores,
-            done,
-            tokens,
-            timings=tuple(timings),
-            decisions=(*decisions, *self._decisions(errand)),
+        scored = payload.scored(values)
+        left_out = _left_out(len(passages), len(chosen), endpoint.listwise_limit)
+        return replace(
+            scored,
+            timings=self._timings(context),
+            decisions=(*left_out, *scored.decisions, *self._sent(context)),
             usage=Usage(
-                pairs=len(cargo.texts),
-                tokens=tally.tokens or cargo.tokens,
-                truncated_tokens=int(tokens.sum()),
-                remote_calls=tally.calls,
-                billed_units=tally.billed_units,
+                pairs=len(payload.texts),
+                tokens=context.totals.tokens or payload.tokens,
+                truncated_tokens=int(scored.truncated_tokens.sum()),
+                remote_calls=context.totals.calls,
+                billed_units=context.totals.billed_units,
             ),
-        )
+        ).scatter(chosen, len(passages))
 
     def warm_up(self) -> None:
-        """Do nothing, as the scorer itself."""
+        """Do nothing, as the scorer itself is warmed up."""
 
     def close(self) -> None:
         """Do nothing: the scorer outlives its requests."""
 
-    def _decisions(self, errand: Errand) -> tuple[Decision, ...]:
+    def _timings(self, context: CallContext) -> tuple[Timing, ...]:
+        whole = Timing("remote_call", self._scorer.clock() - context.started_s)
+        return whole, *(Timing(step, value) for step, value in context.totals.seconds.items())
+
+    def _sent(self, context: CallContext) -> list[Decision]:
+        """Return the decisions on what was sent, also where the calls failed."""
         decisions: list[Decision] = []
-        tally = errand.tally
-        if tally.sent:
-            sent = errand.cargo.owners(tally.sent)
-            decisions.append(Decision("send", Code.SENT, sent, tally.reason))
-        if tally.retries:
-            decisions.append(Decision("send", Code.RETRIED, tally.retries, self.name))
-        return tuple(decisions)
+        totals = context.totals
+        if totals.sent:
+            texts = context.payload.count_texts(totals.sent)
+            decisions.append(Decision("send", Code.SENT, texts, totals.reason))
+        if totals.retries:
+            decisions.append(Decision("send", Code.RETRIED, totals.retries, self.name))
+        return decisions
 
 
-def _left_out(n: int, kept: int, slate: int | None) -> list[Decision]:
-    decisions: list[Decision] = []
-    if slate is not None and kept == slate and kept < n:
-        detail = f"{slate} at once: scores compare within one call only"
-        decisions.append(Decision("send", Code.DEPTH, n - kept, detail))
-    elif kept < n:
-        decisions.append(Decision("send", Code.BLANK, n - kept))
-    return decisions
+def _left_out(n: int, kept: int, limit: int | None) -> list[Decision]:
+    if kept == n:
+        return []
+    if kept == limit:
+        detail = f"{limit} at once: scores compare within one call only"
+        return [Decision("send", Code.DEPTH, n - kept, detail)]
+    return [Decision("send", Code.BLANK, n - kept)]

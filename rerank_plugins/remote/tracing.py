@@ -1,16 +1,14 @@
-"""The span of one remote call: live, so that HTTP client spans nest and trace context travels on.
+"""The span of one attempt of a remote call; HTTP client spans nest in it.
 
-A scorer wraps each attempt and sends `call.headers()` along with its own:
-
-    with remote_call(Attempt("cohere", "rerank-v4.0", host="api.cohere.com")) as call:
-        answer = await client.post(url, headers={**keys, **call.headers()}, ...)
-        call.answered(answer.status_code, answer.headers)
+with remote_call("cohere", "rerank-v4.0", destination, candidates=3) as call:
+    response = await client.post(url, headers={**keys, **call.headers()}, ...)
+    call.answered(response.status_code, response.headers)
 """
 
-import contextlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from opentelemetry import context as otel_context
 from opentelemetry.context import Context
@@ -25,6 +23,7 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from opentelemetry.util.types import AttributeValue
 
 from .. import semconv
 from ..rules.residency import Destination
@@ -34,32 +33,20 @@ _ERRORS = 400
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
-    """One try of a call, in words that are fit for spans: no path, no query, no key."""
-
-    provider: str
-    model: str
-    host: str
-    port: int | None = None
-    candidates: int = 0
-    destination: Destination | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Call:
-    """One remote call under way."""
+    """A remote call under way."""
 
     span: Span
 
     def headers(self) -> dict[str, str]:
-        """Give the headers that carry the trace on, none where there is no trace."""
+        """Return the headers that propagate the trace, none where there is no trace."""
         carrier: dict[str, str] = {}
-        # Not the global propagator: baggage may hold what must not leave.
+        # Not the global propagator: baggage may hold data that must not leave.
         TraceContextTextMapPropagator().inject(carrier)
         return carrier
 
     def answered(self, status: int, headers: Mapping[str, str]) -> None:
-        """Record the answer's status and what it says about its own time."""
+        """Record the status of the response and its timing headers."""
         if not self.span.is_recording():
             return
         self.span.set_attribute(semconv.HTTP_STATUS, status)
@@ -73,60 +60,52 @@ class Call:
 
 
 @contextmanager
-def remote_call(attempt: Attempt) -> Iterator[Call]:
-    """Start a call's CLIENT span under the request's, current inside; an error marks it."""
-    span = _start(attempt)
+def remote_call(
+    provider: str, model: str, destination: Destination, *, candidates: int
+) -> Iterator[Call]:
+    """Start a CLIENT span under the request's and make it current; an error marks it.
+
+    The span shows no path, no text and no key.
+    """
+    parts = urlsplit(destination.origin)
+    attributes: dict[str, AttributeValue] = {
+        semconv.OPERATION_NAME: semconv.OPERATION,
+        semconv.PROVIDER_NAME: provider,
+        semconv.REQUEST_MODEL: model,
+        semconv.SERVER_ADDRESS: parts.hostname or "",
+        semconv.SERVER_PORT: parts.port or 0,
+        semconv.CANDIDATES: candidates,
+        semconv.DESTINATION: destination.origin,
+        semconv.DESTINATION_REGIONS: destination.regions,
+        semconv.DESTINATION_PROOF: destination.proof,
+    }
+    span = _start(attributes)
     token = otel_context.attach(set_span_in_context(span))
     try:
         yield Call(span)
     except BaseException as error:
-        # The name alone: a message may quote what was sent.
+        # Only the class: a message may quote what was sent.
         span.set_attribute(semconv.ERROR_TYPE, type(error).__name__)
         span.set_status(Status(StatusCode.ERROR, type(error).__name__))
         raise
     finally:
         otel_context.detach(token)
-        _end(span)
+        with suppress(Exception):  # a broken tracer must not break a call
+            span.end()
 
 
 def with_tracer(tracer: Tracer, context: Context) -> Context:
-    """Give a context under which remote calls are traced by `tracer`."""
+    """Return a context under which remote calls are traced by `tracer`."""
     return otel_context.set_value(_TRACER, tracer, context)
 
 
-def _start(attempt: Attempt) -> Span:
+def _start(attributes: Mapping[str, AttributeValue]) -> Span:
     tracer = otel_context.get_value(_TRACER)
     if not isinstance(tracer, Tracer):
         tracer = get_tracer(semconv.SCOPE)
     try:
         return tracer.start_span(
-            semconv.REMOTE_SPAN,
-            kind=SpanKind.CLIENT,
-            attributes={
-                semconv.OPERATION_NAME: semconv.OPERATION,
-                semconv.PROVIDER_NAME: attempt.provider,
-                semconv.REQUEST_MODEL: attempt.model,
-                semconv.SERVER_ADDRESS: attempt.host,
-                semconv.CANDIDATES: attempt.candidates,
-                **({} if attempt.port is None else {semconv.SERVER_PORT: attempt.port}),
-                **_where(attempt.destination),
-            },
+            semconv.REMOTE_SPAN, kind=SpanKind.CLIENT, attributes=dict(attributes)
         )
     except Exception:  # noqa: BLE001 - a broken tracer must not break a call
         return INVALID_SPAN
-
-
-def _where(there: Destination | None) -> dict[str, str | tuple[str, ...]]:
-    """Say what the audit record says of a destination."""
-    if there is None:
-        return {}
-    return {
-        semconv.DESTINATION: there.origin,
-        semconv.DESTINATION_REGIONS: there.regions,
-        semconv.DESTINATION_PROOF: there.proof,
-    }
-
-
-def _end(span: Span) -> None:
-    with contextlib.suppress(Exception):  # as above; the request's own span reports it
-        span.end()

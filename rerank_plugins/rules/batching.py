@@ -101,7 +101,7 @@ def spread(
 
 
 def end_tokens(batches: Sequence[Batch], *, workers: int, overhead_tokens: float) -> float:
-    """Say when the last batch ends, in tokens of one worker: each takes the next when it is free.
+    """Return when the last batch ends, in tokens of one worker; a free worker takes the next batch.
 
     >>> end_tokens([Batch((0,), 9), Batch((1,), 5), Batch((2,), 3)], workers=2, overhead_tokens=1)
     10.0

@@ -39,7 +39,15 @@ def apply(calibration: Calibration | Isotonic, scores: NDArray[np.floating]) -> 
             scores, calibration.scores, calibration.probabilities
         )
         return levels
-    logits = calibration.a * scores.astype(np.float64) + calibration.b
+    return logistic(calibration.a * scores.astype(np.float64) + calibration.b)
+
+
+def logistic(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return 1 / (1 + exp(-logits)), elementwise.
+
+    >>> logistic(np.array([0.0, 1000.0])).tolist()
+    [0.5, 1.0]
+    """
     # exp of a negative number only: no overflow at either end.
     small = np.exp(-np.abs(logits))
     return np.where(logits >= 0.0, 1.0 / (1.0 + small), small / (1.0 + small))
@@ -109,7 +117,7 @@ def _newton(
     weights = start
     loss = _loss(design @ weights, target)
     for _ in range(_STEPS):
-        p = apply(Calibration(1.0, 0.0), design @ weights)
+        p = logistic(design @ weights)
         slope = design.T @ (p - target)
         bend = (design * (p * (1.0 - p))[:, None]).T @ design
         step = np.linalg.solve(bend + 1e-9 * np.eye(len(weights)), slope)

@@ -29,7 +29,7 @@ class CostModel:
     per_square_s: float
 
     def seconds(self, pairs: int, length_tokens: int) -> float:
-        """Predict a batch's wall-clock time on one worker."""
+        """Return the predicted wall-clock seconds of a batch on one worker."""
         tokens = pairs * length_tokens
         return self.fixed_s + tokens * (self.per_token_s + length_tokens * self.per_square_s)
 
@@ -81,12 +81,12 @@ class Meter:
 
     @property
     def ready(self) -> bool:
-        """Tell whether anything is known yet; predictions are 0 before."""
+        """True if anything is known yet; predictions are 0 before."""
         return self._model is not None
 
     @property
     def inflation(self) -> float:
-        """Give p95 / p50 of actual over predicted, of the last batches."""
+        """p95 / p50 of actual over predicted seconds, of the last batches."""
         return self._inflation
 
     def calibrate(self, sizes: Sequence[tuple[int, int]], seconds: Sequence[float]) -> None:
@@ -97,7 +97,7 @@ class Meter:
             self._ratio = 1.0
 
     def seconds(self, pairs: int, length_tokens: int, *, sure: bool = False) -> float:
-        """Predict a batch's time; `sure` gives what 95 of 100 such batches stay below."""
+        """Return the predicted seconds of a batch; `sure`: 95 of 100 such batches take less."""
         if self._model is None or pairs == 0:
             return 0.0
         ratio = self._ratios.get(length_tokens.bit_length(), self._ratio)
@@ -142,14 +142,14 @@ class Meter:
 
     @property
     def overhead_tokens(self) -> float:
-        """Say what a batch costs besides its tokens, in tokens; 0 while nothing is known."""
+        """What a batch costs besides its tokens, in tokens; 0 while nothing is known."""
         model = self._model
         if model is None or model.per_token_s <= 0.0:
             return 0.0
         return min(_MAX_OVERHEAD_TOKENS, max(0.0, model.fixed_s / model.per_token_s))
 
     def affordable_tokens(self, seconds: float, length_tokens: int) -> int:
-        """Say how many tokens a batch of that length may hold to end within `seconds`.
+        """Return how many tokens a batch of that length may hold to end within `seconds`.
 
         At least one pair's worth: smaller there is none.
         """

@@ -10,7 +10,7 @@ Method: TypeAlias = Literal["convex", "reciprocal_ranks"]
 
 
 def merge(depths: Sequence[int], keys: Sequence[float | None]) -> tuple[int, ...]:
-    """Order candidates by the deepest stage that scored them, then by that stage's key.
+    """Return the candidates ordered by the deepest stage that scored them, then by its key.
 
     `depths` counts the stages that scored each candidate (0: none); `keys` is what orders within a
     depth, higher first. Scores of different stages are never compared (telescoping). Ties, and all
@@ -31,7 +31,7 @@ def merge(depths: Sequence[int], keys: Sequence[float | None]) -> tuple[int, ...
 def fuse(
     scores: NDArray[np.float64], priors: NDArray[np.float64], prior_weight: float
 ) -> NDArray[np.float64]:
-    """Combine model scores and priors, each standardised over the candidates of the request.
+    """Return model scores and priors combined, each standardised over the request's candidates.
 
     Convex combination (bruch2023): `(1 - w) z(scores) + w z(priors)`, w in [0, 1]. A
     constant column counts as zero.
@@ -46,7 +46,7 @@ def fuse(
 
 
 def reciprocal_ranks(scores: NDArray[np.float64], *, k: int = 60) -> NDArray[np.float64]:
-    """Combine the ranks that scores give with the ranks candidates come in (cormack2009).
+    """Return a combination of the ranks by score and the first-stage ranks (cormack2009).
 
     `1 / (k + rank by score) + 1 / (k + first-stage rank)`, ranks from 1, ties in first-stage order.
     It needs no priors, only their order, and knows nothing of how far apart two scores are.
@@ -63,7 +63,7 @@ def reciprocal_ranks(scores: NDArray[np.float64], *, k: int = 60) -> NDArray[np.
 def spread(
     scores: NDArray[np.float64], before: NDArray[np.float64] | None, spread_before: float
 ) -> float:
-    """Estimate how widely a stage's scores would spread had it scored every candidate.
+    """Return the standard deviation a stage's scores would have, had it scored every candidate.
 
     `scores` are of the candidates it did score, `before` what the stage before gave the same ones,
     whose spread over all is known: what the choice of survivors narrowed there, it narrowed here.
@@ -84,7 +84,7 @@ def fuse_some(
     spread_all: float | None,
     prior_weight: float,
 ) -> NDArray[np.float64]:
-    """Fuse as `fuse` does over all candidates, for some of them: z are standardised priors.
+    """Return what `fuse` would give some of the candidates; `z` are their standardised priors.
 
     `spread_all` is how widely the scores of all would spread; None: these are all.
 
@@ -100,7 +100,7 @@ def fuse_some(
 def in_units(
     scores: NDArray[np.float64], z: NDArray[np.float64], spread_all: float, prior_weight: float
 ) -> NDArray[np.float64]:
-    """Fuse as `fuse` does over all candidates, for some of them, in the units of the scores.
+    """Return what `fuse` would give some of the candidates, in the units of the scores.
 
     s + w / (1 - w) spread z, of the standardised priors z: the same order as the convex
     combination, and a margin between two values still means what it means between scores. With
@@ -115,7 +115,7 @@ def in_units(
 
 
 def standardise_known(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Bring the values that are numbers to mean 0 and deviation 1; the others stay unknown (nan).
+    """Return the known values with mean 0 and deviation 1; unknown ones stay nan.
 
     >>> standardise_known(np.array([-1.0, float("nan"), 1.0])).tolist()
     [-1.0, nan, 1.0]
@@ -127,7 +127,7 @@ def standardise_known(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def standardise(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Bring values to mean 0 and deviation 1; a constant becomes zero."""
+    """Return values with mean 0 and deviation 1; a constant becomes zero."""
     peak = float(np.abs(values).max(initial=0.0))
     if peak == 0.0:
         return np.zeros_like(values)

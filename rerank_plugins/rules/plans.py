@@ -36,7 +36,7 @@ class Plan:
 
 
 def plans(costs: Sequence[float], *, limit: int = 30) -> tuple[Plan, ...]:
-    """Lay out the plans that are worth having, best first, from each stage's cost per pair.
+    """Return the plans worth having, best first, from each stage's cost per pair.
 
     Quality is a guess until calibration measures it: what rank i of a stage's order is worth falls
     like 1 / i, and a stage's fidelity grows with the root of the work up to it. Only plans on the
@@ -69,7 +69,7 @@ def measured(
     *,
     limit: int = 30,
 ) -> tuple[Plan, ...]:
-    """Lay out plans whose quality was measured: `results` maps counts to a mean quality.
+    """Return the plans worth having whose quality was measured: counts to mean quality.
 
     Both are given for each length that pairs are cut to, None: not cut.
     """
@@ -89,7 +89,7 @@ def measured(
 def seconds(
     plan: Plan, prices: Sequence[float], candidates: int, caps: Sequence[int | None] = ()
 ) -> float:
-    """Predict a plan's work in worker seconds: each stage's price per pair times its pairs.
+    """Return a plan's predicted worker seconds: each stage's price per pair times its pairs.
 
     `caps` bounds what each stage gets by the keep rule before it.
     """
@@ -102,7 +102,7 @@ def seconds(
 
 
 def wall_s(price_s: float, pairs: int, workers: float, *, batch_s: float = BATCH_S) -> float:
-    """Predict how long a stage takes; batches are whole, so some of the workers idle at its end.
+    """Return a stage's predicted seconds; batches are whole, so workers idle at its end.
 
     >>> wall_s(0.008, 3, 2)  # two rounds: the last pair has one worker to itself
     0.016
@@ -123,7 +123,7 @@ def afford(
     worker_s: float,
     caps: Sequence[int | None] = (),
 ) -> tuple[Plan, float] | None:
-    """Choose the best plan whose predicted work fits `worker_s`; also give the prediction.
+    """Return the best plan whose predicted work fits `worker_s`, and the prediction.
 
     `prices` are per pair and stage, for each length that pairs are cut to. None where not even the
     smallest plan fits.

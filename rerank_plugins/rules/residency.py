@@ -131,7 +131,7 @@ class Policy:
         object.__setattr__(self, "inside", MappingProxyType(inside))
 
     def contains(self, outer: str, inner: str) -> bool:
-        """Tell whether region `inner` lies inside region `outer`, or is it.
+        """True if region `inner` lies inside region `outer`, or is the same.
 
         >>> Policy().contains("eu", "eu-central-1"), Policy().contains("eu", "eu-west-2")
         (True, False)
@@ -145,7 +145,7 @@ class Policy:
         return here != UNKNOWN
 
     def verdict(self, destination: Destination, labels: Iterable["Label"] = ()) -> Verdict:
-        """Say whether text under `labels` may go to `destination`, and why."""
+        """Return whether text under `labels` may go to `destination`, and why."""
         if self.regions is not None and not self._lies_in(destination, self.regions):
             wanted = ", ".join(self.regions)
             return Verdict(False, f"{destination} is not known to lie inside {wanted}")
@@ -157,7 +157,7 @@ class Policy:
         return Verdict(True, f"{destination} lies inside {', '.join(self.regions)}")
 
     def label(self, metadata: Mapping[str, object] | None) -> "Label | None":
-        """Read what a document says about itself; None where it does not narrow the policy.
+        """Return the label in a document's metadata; None where it does not narrow the policy.
 
         A label that cannot be read keeps the document local.
         """
@@ -221,7 +221,7 @@ class Permit:
     of_text: Mapping[str, tuple[Label, ...]] = field(default_factory=dict)
 
     def verdict(self, destination: Destination, texts: Sequence[str] | None = None) -> Verdict:
-        """Say whether the request's text may go to `destination`.
+        """Return whether the request's text may go to `destination`.
 
         By candidate, only `texts` are in question; one that nobody knows counts as all of them.
         """
@@ -265,7 +265,7 @@ def _name(region: str) -> str:
 
 
 def _refuse_moves(inside: Mapping[str, str]) -> None:
-    """Refuse to move a region that stands on the map: that would widen a policy."""
+    """Raise `PolicyError` where a region of the map is moved: that would widen a policy."""
     fixed = {*INSIDE, *INSIDE.values(), UNKNOWN, "global"}
     for region, above in inside.items():
         # Two letters are a country, listed above or not.

@@ -37,7 +37,7 @@ class Choice:
 
 
 def choose(losses: Floats, alpha: float, *, method: Method = "ucb", delta: float = 0.1) -> Choice:
-    """Choose the boldest setting that `method` certifies, together with all more careful ones.
+    """Return the boldest setting that `method` certifies, with all more careful ones.
 
     "crc" promises E[loss] <= alpha, "ucb" and "ltt" P(loss <= alpha) >= 1 - delta.
 
@@ -64,7 +64,7 @@ def choose(losses: Floats, alpha: float, *, method: Method = "ucb", delta: float
 
 
 def crc_bound(losses: Floats) -> float:
-    """Bound the expected loss (conformal risk control, Angelopoulos et al. 2024).
+    """Return a bound on the expected loss (conformal risk control, Angelopoulos et al. 2024).
 
     (n mean + 1) / (n + 1): the new query counts as lost.
 
@@ -75,7 +75,7 @@ def crc_bound(losses: Floats) -> float:
 
 
 def ucb_bound(losses: Floats, delta: float) -> float:
-    """Bound the mean loss with confidence 1 - delta (Waudby-Smith & Ramdas 2024, by betting).
+    """Return a bound on the mean loss with confidence 1 - delta (Waudby-Smith & Ramdas 2024).
 
     Adapts to the variance, so that mostly-zero losses get a tight bound.
 
@@ -120,7 +120,7 @@ def hb_p_value(loss: float, n: int, alpha: float) -> float:
 
 
 def regret(order: Sequence[int], gains: Floats, k: int) -> float:
-    """Measure what `order` loses against the best one: 1 - DCG@k(order) / DCG@k(best), in [0, 1].
+    """Return what `order` loses against the best order: 1 - DCG@k(order) / DCG@k(best), in [0, 1].
 
     Järvelin & Kekäläinen 2002, with linear gains [candidates]. With the full model's own
     probabilities as gains this needs no labels.
@@ -138,7 +138,7 @@ def regret(order: Sequence[int], gains: Floats, k: int) -> float:
 
 
 def top_k_miss(order: Sequence[int], full_order: Sequence[int], k: int) -> float:
-    """Measure the share of the full model's best k that are not among the best k of `order`.
+    """Return the share of the full model's best k that are not among the best k of `order`.
 
     >>> top_k_miss([2, 0, 1], [0, 1, 2], 2)
     0.5
@@ -156,7 +156,7 @@ def _ucb(losses: Floats, alpha: float, delta: float) -> float:  # noqa: ARG001 -
 
 
 def _ltt(losses: Floats, alpha: float, delta: float) -> float:
-    """Give the least alpha that fixed-sequence testing would accept, found by bisection."""
+    """Return the least alpha that fixed-sequence testing would accept, found by bisection."""
     loss, n = float(losses.mean()), len(losses)
     if hb_p_value(loss, n, alpha) <= delta:
         low, high = loss, alpha

@@ -1,16 +1,11 @@
-"""How many candidates to score (depth), when to stop, and how many to return (cut)."""
+"""How many candidates to score (depth), and how many to return (cut)."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-
-# Fewer scored candidates than this say nothing about those that are left.
-_MIN_SCORED = 8
-_RIDGE = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,15 +22,7 @@ class MassDepth:
     max: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class GapDepth:
-    """Score up to the largest drop between neighbouring priors, from `min` to `max` candidates."""
-
-    min: int = 1
-    max: int | None = None
-
-
-Depth: TypeAlias = int | MassDepth | GapDepth
+Depth: TypeAlias = int | MassDepth
 """How many candidates are scored; a number is that many."""
 
 
@@ -45,20 +32,6 @@ class Certain:
 
     mass: float
     temperature: float = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Sequential:
-    """Score `tier` candidates at a time; stop when a better one is hardly left.
-
-    Stops once the chance that any remaining candidate enters the best `top_k` falls below
-    `epsilon`; see `chance_of_entry`.
-    """
-
-    epsilon: float
-    tier: int = 16
-    min: int = 16
-    top_k: int = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,13 +84,11 @@ Cut: TypeAlias = int | ProbabilityCut | MassCut | GapCut | NullCut
 
 
 def depth(rule: Depth | None, priors: Sequence[float | None]) -> int:
-    """Choose how many candidates to score, from their priors in first-stage order.
+    """Return how many candidates to score, by their priors in first-stage order.
 
-    A candidate without a prior leaves an adaptive rule blind: its `max` then holds.
+    Where a candidate has no prior an adaptive rule cannot choose: its `max` then holds.
 
     >>> depth(MassDepth(0.9, temperature=0.2), [9.0, 8.9, 1.0, 1.0, 1.0])
-    2
-    >>> depth(GapDepth(), [9.0, 8.9, 1.0, 0.5])
     2
     """
     n = len(priors)
@@ -128,16 +99,13 @@ def depth(rule: Depth | None, priors: Sequence[float | None]) -> int:
     values = _numbers(priors)
     if values is None:
         return _within(n, 0, rule.max, n)
-    if isinstance(rule, MassDepth):
-        shares = np.cumsum(_softmax(values, rule.temperature))
-        chosen = int(np.searchsorted(shares, rule.mass - 1e-12)) + 1
-    else:
-        chosen = _before_gap(values, rule.min, rule.max)
+    shares = np.cumsum(_softmax(values, rule.temperature))
+    chosen = int(np.searchsorted(shares, rule.mass - 1e-12)) + 1
     return _within(chosen, rule.min, rule.max, n)
 
 
 def certain(rule: Certain | None, priors: Sequence[float | None]) -> bool:
-    """Tell whether the first stage is so sure of its first candidate that scoring can be skipped.
+    """True if the first stage is so sure of its first candidate that scoring can be skipped.
 
     >>> certain(Certain(0.9, temperature=0.1), [30.0, 2.0, 1.0])
     True
@@ -148,44 +116,13 @@ def certain(rule: Certain | None, priors: Sequence[float | None]) -> bool:
     return bool(_softmax(values, rule.temperature)[0] >= rule.mass)
 
 
-def chance_of_entry(scores: Sequence[float], priors: Sequence[float | None], top_k: int) -> float:
-    """Bound the chance that an unscored candidate enters the best `top_k`.
-
-    `scores` belong to the first candidates, `priors` to all, in first-stage order. A ridge of the
-    scores on the log rank (and the prior, where all have one) predicts the rest, with normal
-    residuals: 1 - prod Phi((kth best - predicted) / residual deviation). 1.0 where too few are
-    scored to tell.
-    """
-    n, scored = len(priors), len(scores)
-    if scored >= n:
-        return 0.0
-    if scored < max(_MIN_SCORED, top_k):
-        return 1.0
-    columns = [np.ones(n), np.log1p(np.arange(n, dtype=np.float64))]
-    values = _numbers(priors)
-    if values is not None and values.std() > 0.0:
-        columns.append((values - values.mean()) / values.std())
-    x = np.stack(columns, axis=1)
-    y = np.asarray(scores, dtype=np.float64)
-    seen = x[:scored]
-    weights = np.linalg.solve(seen.T @ seen + _RIDGE * scored * np.eye(x.shape[1]), seen.T @ y)
-    freedom = max(1, scored - x.shape[1])
-    deviation = math.sqrt(float(((y - seen @ weights) ** 2).sum()) / freedom)
-    bar = float(np.sort(y)[-top_k])
-    if deviation == 0.0:
-        return float((x[scored:] @ weights >= bar).any())
-    gaps = (bar - x[scored:] @ weights) / deviation
-    below = [0.5 * math.erfc(-gap / math.sqrt(2.0)) for gap in gaps.tolist()]
-    return 1.0 - math.prod(below)
-
-
 def cut(
     rule: Cut | None, scores: Sequence[float | None], probabilities: Sequence[float | None]
 ) -> int:
-    """Choose how many hits to return, from their scores and probabilities in final order.
+    """Return how many hits to return, by their scores and probabilities in final order.
 
-    Unscored hits (None) never pass an adaptive rule. Where nothing has what the rule reads, it is
-    blind: its `max` then holds.
+    Unscored hits (None) never pass an adaptive rule. Where nothing has what the rule
+    reads, it cannot choose: its `max` then holds.
 
     >>> cut(ProbabilityCut(0.5), [2.0, 1.0, -3.0], [0.9, 0.7, 0.1])
     2
@@ -208,7 +145,7 @@ def cut(
 
 
 def rejected(scores: Sequence[float | None], nulls: Sequence[float], rate: float) -> list[bool]:
-    """Tell which scores the nulls do not explain: Benjamini-Hochberg over conformal p-values.
+    """Return which scores the nulls do not explain: Benjamini-Hochberg over conformal p-values.
 
     p = (1 + #{nulls >= score}) / (m + 1); None is never rejected but counts as tested.
 
@@ -242,12 +179,12 @@ def _cut(rule: ProbabilityCut | MassCut | GapCut | NullCut, read: Sequence[float
 
 
 def _head(passes: Sequence[bool]) -> int:
-    """Count the hits before the first that does not pass."""
+    """Return how many hits come before the first that does not pass."""
     return next((i for i, one in enumerate(passes) if not one), len(passes))
 
 
 def _before_gap(values: NDArray[np.float64], low: int, high: int | None) -> int:
-    """Count what lies before the largest drop, looked for after the `low`-th and up to `high`."""
+    """Return how many values come before the largest drop, at least `low` and at most `high`."""
     first = max(1, low)
     last = len(values) if high is None else min(high, len(values))
     drops = (values[:-1] - values[1:])[first - 1 : last]
@@ -259,7 +196,7 @@ def _within(count: int, low: int, high: int | None, n: int) -> int:
 
 
 def _numbers(values: Sequence[float | None]) -> NDArray[np.float64] | None:
-    """Give the values as an array, None where one is missing."""
+    """Return the values as an array; None if a value is missing."""
     found = [value for value in values if value is not None]
     return np.array(found, dtype=np.float64) if len(found) == len(values) else None
 

@@ -85,13 +85,13 @@ def led(
 
 
 def _nearest(ends: Sequence[int], place: int, low: int, high: int, *, otherwise: int) -> int:
-    """Give the end of a sentence, from `low` to `high`, that is nearest to `place`."""
+    """Return the end of a sentence, from `low` to `high`, that is nearest to `place`."""
     near = ends[bisect_left(ends, low) : bisect_right(ends, high)]
     return min(near, key=lambda end: abs(end - place), default=otherwise)
 
 
 def reaching(size_tokens: int, full_tokens: int, *, count: int, overlap: float) -> int:
-    """Count the windows behind one of `full_tokens` that reach as far as `count` of those, and it.
+    """Return how many windows reach as far as `count` windows of `full_tokens` would.
 
     >>> reaching(4, 10, count=8, overlap=0.5)
     19

@@ -1,20 +1,22 @@
-"""The seam between the engine and whatever gives scores."""
+"""The seam between the engine and whatever computes scores."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import ModelError
 from ..records import Decision, Timing, Usage
 from ..rules.residency import Destination, Permit
 
-ScoreKind: TypeAlias = Literal["logit", "probability", "cosine", "lexical", "vendor", "slate"]
-"""What a scorer's numbers are; "slate" scores only compare within one call."""
+Floats: TypeAlias = NDArray[np.float32]
+ScoreKind: TypeAlias = Literal["logit", "probability", "lexical", "vendor", "slate"]
+"""What a scorer's numbers are; "slate" scores can be compared within one call only."""
 
 RELATIVE: frozenset[ScoreKind] = frozenset({"lexical", "slate"})
-"""Numbers that depend on what else is scored in the same call; never cached, never in parts."""
+"""Kinds that depend on what else is scored in the same call; never cached, never in parts."""
 
 BreakerState: TypeAlias = Literal["closed", "half-open", "open"]
 """Whether calls to a destination go out, are probed one by one, or are held back."""
@@ -24,36 +26,64 @@ BreakerState: TypeAlias = Literal["closed", "half-open", "open"]
 class State(Protocol):
     """What a scorer hands to the next stage of the same origin, such as hidden states.
 
-    It has a row for each passage scored, in their order. A scorer ignores a state of another
-    `origin`.
+    It has a row for each passage, in their order. A scorer ignores a state of another `origin`.
     """
 
     @property
     def origin(self) -> str:
-        """Identify the model, its weights included, that can go on from this state."""
+        """Identify the model, its weights included, that can continue from this state."""
 
     def take(self, places: Sequence[int]) -> "State":
-        """Give the state of the survivors, in the order of `places`."""
-
-    def join(self, others: Sequence["State"]) -> "State":
-        """Put the rows of `others`, which have the same origin, behind these."""
+        """Return the state of the survivors, in the order of `places`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """A scorer's answer for n passages, in the order they were given.
+    """A scorer's results for n passages, in the order in which they were given.
 
-    `scores` [n] float32 are finite where `done` [n] is true and meaningless elsewhere;
-    `truncated_tokens` [n] counts the tokens of each passage that the model did not read.
+    scores: [n] float32, finite where `done` is true and meaningless elsewhere
+    done: [n], true where a passage was scored
+    truncated_tokens: [n] tokens of each passage that the model did not read
+    state: what the next stage of the same origin can go on from
     """
 
-    scores: NDArray[np.float32]
+    scores: Floats
     done: NDArray[np.bool_]
     truncated_tokens: NDArray[np.int64]
     state: State | None = None
     timings: tuple[Timing, ...] = ()
     decisions: tuple[Decision, ...] = ()
     usage: Usage = field(default_factory=Usage)
+
+    def scatter(self, places: Sequence[int], n: int) -> "Scored":
+        """Return results for n passages: these at `places`, the others not done, and no state."""
+        scores, done = np.zeros(n, np.float32), np.zeros(n, np.bool_)
+        truncated_tokens = np.zeros(n, np.int64)
+        index = list(places)
+        scores[index], done[index] = self.scores, self.done
+        truncated_tokens[index] = self.truncated_tokens
+        return replace(
+            self, scores=scores, done=done, truncated_tokens=truncated_tokens, state=None
+        )
+
+    def check(self, n: int, name: str) -> None:
+        """Raise `ModelError` unless there are n results and the scores can be ordered."""
+        sizes = [len(self.scores), len(self.done), len(self.truncated_tokens)]
+        if sizes != [n] * len(sizes):
+            message = (
+                f"{name} gave {sizes[0]} scores, {sizes[1]} done and {sizes[2]} truncated counts; "
+                f"expected {n} of each, one for every passage"
+            )
+            raise ModelError(message)
+        check_finite(self.scores[self.done], name, "expected numbers")
+
+
+def check_finite(scores: Floats, name: str, advice: str) -> None:
+    """Raise `ModelError` if any score is not finite; `advice` ends its message."""
+    bad = int((~np.isfinite(scores)).sum())
+    if bad:
+        message = f"{name} gave {bad} of {len(scores)} scores that are not finite; {advice}"
+        raise ModelError(message)
 
 
 class Scorer(Protocol):
@@ -65,11 +95,11 @@ class Scorer(Protocol):
 
     @property
     def name(self) -> str:
-        """Name the model, as spans and results show it."""
+        """The model's name in spans and results."""
 
     @property
     def score_kind(self) -> ScoreKind:
-        """Say what the numbers are."""
+        """What the numbers are."""
 
     async def score(
         self,
@@ -100,10 +130,10 @@ class Sends(Protocol):
 
     @property
     def destination(self) -> Destination:
-        """Say where the texts go."""
+        """Where the texts go."""
 
     def under(self, permit: Permit) -> Scorer:
-        """Give the same scorer for one request, bound to what that request may do."""
+        """Return the same scorer for one request, bound to what that request may do."""
 
 
 @runtime_checkable
@@ -116,18 +146,18 @@ class Priced(Protocol):
 
 @runtime_checkable
 class Reads(Protocol):
-    """A priced scorer that reads all passages on one worker before it computes on several."""
+    """A priced scorer that tokenises all passages on one worker before it computes on several."""
 
     def read_s(self, chars: Sequence[int]) -> float:
-        """Predict what reading takes of `price_s`, in seconds per pair."""
+        """Predict what tokenising takes of `price_s`, in seconds per pair."""
 
 
 @runtime_checkable
 class Shortens(Protocol):
-    """A scorer that can read less of each passage, for plans that a calibration vouches for."""
+    """A scorer that can read less of each passage, for plans whose quality was measured."""
 
     def shortened(self, max_tokens: int) -> Scorer:
-        """Give the same scorer, cutting passages so that pairs have about `max_tokens` at most."""
+        """Return the same scorer, cutting passages so that pairs have `max_tokens` at most."""
 
 
 @runtime_checkable
@@ -136,8 +166,8 @@ class Breakable(Protocol):
 
     @property
     def destination(self) -> Destination:
-        """Say where the texts go."""
+        """Where the texts go."""
 
     @property
     def breaker_state(self) -> BreakerState:
-        """Say whether calls go out."""
+        """Whether calls go out."""

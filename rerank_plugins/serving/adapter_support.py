@@ -1,4 +1,8 @@
-"""What every framework adapter says of a result: scores, priors, and facts as plain data."""
+"""For adapters: scores, priors, and what a result says about the request, as plain data.
+
+The names here and in `shared_engine` are documented and stay: adapters of other frameworks may
+import them.
+"""
 
 import math
 from collections.abc import Iterator
@@ -10,9 +14,11 @@ from opentelemetry import context, trace
 from .. import semconv
 from ..records import Hit, Result
 
+__all__ = ["counted", "facts", "hit_facts", "prior", "shown"]
+
 
 def prior(score: object) -> float | None:
-    """Give a retriever's score as a prior; None where it is no finite number.
+    """Return a retriever's score as a prior, None if it is no finite number.
 
     >>> prior(0.5), prior(float("nan")), prior(None), prior("high")
     (0.5, None, None, None)
@@ -23,9 +29,9 @@ def prior(score: object) -> float | None:
 
 
 def shown(hit: Hit, *, scale: bool = False) -> float | None:
-    """Give the score to show beside a document: what orders, or with `scale` a probability.
+    """Return the score to show for a document: the one that orders, or with `scale` one in [0, 1].
 
-    `scale` gives the calibrated probability, or the logistic function of the score where the model
+    `scale` takes the calibrated probability, or the logistic function of the score where the model
     is not calibrated. None: not scored.
     """
     if hit.score is None:
@@ -34,39 +40,45 @@ def shown(hit: Hit, *, scale: bool = False) -> float | None:
         return hit.score if hit.fused is None else hit.fused
     if hit.probability is not None:
         return hit.probability
-    # Half of a tanh: the logistic function without overflow.
+    # The logistic function, without overflow.
     return 0.5 + 0.5 * math.tanh(0.5 * hit.score)
 
 
 def facts(result: Result) -> dict[str, object]:
-    """Give what a result says about the request, as JSON-ready data; times in milliseconds."""
+    """Return what a result says about the request, as data for JSON; times in milliseconds."""
     return {
         "request_id": result.request_id,
         "model": result.model,
         "degraded": result.degraded,
         "decisions": [
-            {"step": one.step, "code": one.code.code, "count": one.count, "detail": one.detail}
-            for one in result.decisions
+            {
+                "step": decision.step,
+                "code": decision.code.code,
+                "count": decision.count,
+                "detail": decision.detail,
+            }
+            for decision in result.decisions
         ],
         "timings_ms": [
-            {"step": one.step, "stage": one.stage, "ms": round(one.seconds * 1e3, 3)}
-            for one in result.timings
+            {"step": timing.step, "stage": timing.stage, "ms": round(timing.seconds * 1e3, 3)}
+            for timing in result.timings
         ],
         "usage": {name: getattr(result.usage, name) for name in result.usage.__slots__},
     }
 
 
 def hit_facts(hit: Hit) -> dict[str, object]:
-    """Give what a result says about one candidate, as JSON-ready data."""
+    """Return what a result says about a candidate, as data for JSON."""
     names = ("score", "probability", "fused", "prior", "stage", "depth", "truncated_tokens")
     return {name: getattr(hit, name) for name in names}
 
 
 @contextmanager
 def counted(component: str) -> Iterator[None]:
-    """Count a reranking once where an OpenInference instrumentor's span around it is a RERANKER.
+    """Keep an observer from counting a reranking twice, as OpenInference span kind RERANKER.
 
-    `component` begins that span's name; the engine's span inside then is a CHAIN.
+    Where an OpenInference instrumentor's span is current and its name begins with `component`, the
+    engine's span inside becomes a CHAIN.
     """
     span = trace.get_current_span()
     scope = getattr(getattr(span, "instrumentation_scope", None), "name", "")

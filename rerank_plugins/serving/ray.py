@@ -1,7 +1,7 @@
-"""The same routes on a Ray cluster, and bulk reranking of Ray datasets.
+"""The HTTP routes on a Ray cluster, and reranking of whole Ray datasets.
 
 Serve: `serve run rerank_plugins.ray_app:app model=embedded max_replicas=8`. Ray's own batching is
-off, because the engine's scheduler already does better. Needs `pip install 'rerank-plugins[ray]'`.
+off, because the engine's scheduler batches better. Needs `pip install 'rerank-plugins[ray]'`.
 """
 
 from dataclasses import replace
@@ -27,14 +27,14 @@ from .http.app import Serving, build
 class RayOptions(BaseModel):
     """What `serve run rerank_plugins.ray_app:app KEY=VALUE ...` takes.
 
-    A replica is one engine with `cpus` worker threads; replicas are added while more than
-    `target_ongoing_requests` wait on each.
+    cpus: worker threads of a replica, which is one engine
+    target_ongoing_requests: replicas are added while more requests than this wait on each
     """
 
     model_config = ConfigDict(extra="forbid")
 
     config: str | None = Field(default=None, description="settings file, on every node")
-    model: str = Field(default="embedded", description="what to serve without one")
+    model: str = Field(default="embedded", description="what to serve without a settings file")
     min_replicas: int = Field(default=1, ge=0)
     max_replicas: int = Field(default=4, ge=1)
     target_ongoing_requests: float = Field(default=4.0, gt=0.0)
@@ -43,19 +43,19 @@ class RayOptions(BaseModel):
 
 
 class Replica:
-    """One engine behind the HTTP routes; healthy once its model is warm."""
+    """The HTTP routes over one engine; healthy once its model is warm."""
 
     def __init__(self, options: RayOptions) -> None:
         self._options = options
         self._app: Starlette | None = None
 
     def __serve_build_asgi_app__(self) -> Starlette:
-        """Build the application; Ray Serve runs its start-up, which loads and warms the model."""
+        """Return the application; Ray Serve runs its start-up, which loads and warms the model."""
         self._app = build(Serving(open_reranker=partial(open_reranker, self._options)))
         return self._app
 
     async def check_health(self) -> None:
-        """Tell Ray Serve whether this replica may get requests."""
+        """Raise `RuntimeError` while this replica must not get requests."""
         reranker = getattr(self._app.state, "reranker", None) if self._app else None
         if reranker is None or not reranker.ready:
             message = "the model is not warm"
@@ -63,7 +63,7 @@ class Replica:
 
 
 def app(args: RayOptions) -> Application:
-    """Build the Ray Serve application."""
+    """Return the Ray Serve application."""
     deploy = serve.deployment(
         name="rerank",
         max_ongoing_requests=max(8, int(args.target_ongoing_requests * 4)),
@@ -80,13 +80,13 @@ def app(args: RayOptions) -> Application:
 
 
 def open_reranker(options: RayOptions) -> Reranker:
-    """Load what a replica or an actor serves, on its `cpus` unless the settings say otherwise."""
+    """Return a reranker with `cpus` worker threads, unless the settings say otherwise."""
     setup = build_setup(read_settings(options.config or {"stages": [{"scorer": options.model}]}))
     return Reranker(replace(setup, workers=setup.workers or options.cpus))
 
 
-class _Actor:
-    """Reranks the rows of a batch; one per Ray actor."""
+class _BatchReranker:
+    """Reranks batches of rows; each Ray actor holds one."""
 
     def __init__(self, options: RayOptions, top_k: int | None) -> None:
         self._reranker = open_reranker(options)
@@ -122,7 +122,7 @@ def rerank_dataset(
     """Rerank every row {id, query, passages} into parquet files under `output`.
 
     Adds `order` (positions, best first), `scores` and `degraded`. Rows whose id is already under
-    `output` are skipped, so that an interrupted job goes on where it ended. Gives the whole output.
+    `output` are skipped, so that an interrupted job continues. Returns the whole output.
     Raises `ConfigError` for a dataset without those columns.
     """
     names = set(dataset.schema().names)
@@ -134,7 +134,7 @@ def rerank_dataset(
         dataset = dataset.filter(expr=~col("id").is_in(done))
     options = options or RayOptions()
     reranked = dataset.map_batches(
-        _Actor,
+        _BatchReranker,
         fn_constructor_args=(options, top_k),
         batch_size=rows_per_batch,
         batch_format="pyarrow",

@@ -1,4 +1,4 @@
-"""Spans, metrics and the slow-request log: every rerank explained, its text kept out of it."""
+"""Spans, metrics and the log of slow requests; none holds text, unless asked to."""
 
 from .options import Redact, TelemetryOptions
 from .timeline import Step, layout

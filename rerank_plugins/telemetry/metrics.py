@@ -1,10 +1,10 @@
-"""What is counted and measured, per request, from its result."""
+"""The metrics of a request, recorded from its result."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from opentelemetry.context import Context
-from opentelemetry.metrics import Counter, Histogram, Meter
+from opentelemetry.metrics import Meter
 
 from .. import semconv
 from ..quality.drift import Verdict
@@ -14,24 +14,40 @@ from ..records import Code, Result, StageRun, stages_s
 from ..scoring import Breakable, BreakerState
 from ..semconv import Metric
 from .spans import padding_share
+from .timeline import total_s
 
 _HEAD = 10
 _BREAKER_STATES: Mapping[BreakerState, int] = {"closed": 0, "half-open": 1, "open": 2}
 _VERDICTS: Mapping[Verdict, int] = {"ok": 0, "watch": 1, "harmful": 2}
-# Few and coarse: each one multiplies the series.
+# Few and coarse: each range multiplies the number of time series.
 _CANDIDATES = (10, 20, 50, 100, 200, 500)
 _TOKENS = (1_000, 4_000, 16_000, 64_000)
 
 
 class Instruments:
-    """The instruments of one meter, and how a request is entered into them."""
+    """The instruments of one meter, and how requests are recorded with them."""
 
     def __init__(self, meter: Meter) -> None:
-        self._counters = {one.name: _counter(meter, one) for one in _of_kind("counter")}
-        self._histograms = {one.name: _histogram(meter, one) for one in _of_kind("histogram")}
+        self._counters = {
+            metric.name: meter.create_counter(
+                metric.name, unit=metric.unit, description=metric.meaning
+            )
+            for metric in _of_kind("counter")
+        }
+        self._histograms = {
+            metric.name: meter.create_histogram(
+                metric.name,
+                unit=metric.unit,
+                description=metric.meaning,
+                explicit_bucket_boundaries_advisory=list(metric.buckets),
+            )
+            for metric in _of_kind("histogram")
+        }
         self._gauges = {
-            one.name: meter.create_gauge(one.name, unit=one.unit, description=one.meaning)
-            for one in _of_kind("gauge")
+            metric.name: meter.create_gauge(
+                metric.name, unit=metric.unit, description=metric.meaning
+            )
+            for metric in _of_kind("gauge")
         }
 
     def request(
@@ -43,7 +59,7 @@ class Instruments:
         tokens: int,
         context: Context,
     ) -> None:
-        """Enter one request, in its own context: exemplars then point to its trace."""
+        """Record a request, in its own context: exemplars then point to its trace."""
         buckets = {
             semconv.CANDIDATES_BUCKET: bucket(candidates, _CANDIDATES),
             semconv.TOKENS_BUCKET: bucket(tokens, _TOKENS),
@@ -51,53 +67,53 @@ class Instruments:
         self._record(semconv.DURATION, seconds, {**attributes, **buckets}, context)
 
     def result(self, result: Result, *, budget_s: float | None, context: Context) -> None:
-        """Enter what a result tells of its steps, stages and decisions."""
+        """Record the steps, stages and decisions of a result."""
         model = {semconv.REQUEST_MODEL: result.model}
         self._steps(result, model, context)
         for place, run in enumerate(result.stages):
             self._stage(run, context)
             if len(result.stages) > 1:
-                later = sum(one.candidates for one in result.stages[place + 1 : place + 2])
-                exits = max(0, run.scored - later)
+                next_run = result.stages[place + 1 : place + 2]
+                exits = max(0, run.scored - sum(later.candidates for later in next_run))
                 self._add(semconv.EXITS, exits, {semconv.STAGE: run.stage}, context)
         for decision in result.decisions:
             code = {semconv.CODE: decision.code.code}
             self._add(semconv.DECISION_COUNT, decision.count, code, context)
         if budget_s is not None and missed(result, budget_s):
             self._add(semconv.BUDGET_MISSES, 1, model, context)
-        self._gauges[semconv.FALLBACK.name].set(fallback_state(result), model, context)
+        self._set(semconv.FALLBACK, fallback_state(result), model, context)
         self._signals(result, model, context)
 
     def breakers(self, scorers: Sequence[Breakable], context: Context) -> None:
-        """Set where each destination's circuit breaker stands."""
+        """Record the state of each destination's circuit breaker."""
         for scorer in scorers:
             labels = {semconv.DESTINATION: scorer.destination.origin}
             self._set(semconv.BREAKER, _BREAKER_STATES[scorer.breaker_state], labels, context)
 
     def guard(self, state: State, model: Mapping[str, str], context: Context) -> None:
-        """Set where the guard stands, and how far the last window is from the snapshot."""
+        """Record the guard's state, and how far the last window is from the snapshot."""
         self._set(semconv.GUARD_STATE, _VERDICTS[state.verdict], model, context)
         self._set(semconv.GUARD_ACTING, int(state.acting), model, context)
-        for one in () if state.report is None else state.report.findings:
-            labels: dict[str, str] = {semconv.FEATURE: one.feature, semconv.TEST: one.test}
-            self._set(semconv.DRIFT, one.value / one.critical, labels, context)
-            self._set(semconv.DRIFT_SHIFT, one.shift, {semconv.FEATURE: one.feature}, context)
+        for found in () if state.report is None else state.report.findings:
+            labels: dict[str, str] = {semconv.FEATURE: found.feature, semconv.TEST: found.test}
+            self._set(semconv.DRIFT, found.value / found.critical, labels, context)
+            self._set(semconv.DRIFT_SHIFT, found.shift, {semconv.FEATURE: found.feature}, context)
         if state.canaries is not None:
             labels = {semconv.FEATURE: "canaries", semconv.TEST: "canaries"}
             self._set(semconv.DRIFT, state.canaries / TOLERANCE, labels, context)
 
     def feedback(self, score: float, model: Mapping[str, str], context: Context) -> None:
-        """Enter what an evaluator downstream said about an answer."""
+        """Record the score in [0, 1] that an evaluator gave to an answer."""
         self._record(semconv.FEEDBACK, score, model, context)
 
-    def audited(self, loss: float, care: float, model: str) -> None:
-        """Enter what a request lost that was scored in full besides, and what it led to."""
+    def audit(self, loss: float, margin_factor: float, model: str) -> None:
+        """Record what an audited request lost by its exits, and the factor on the margins."""
         attributes = {semconv.REQUEST_MODEL: model}
         self._record(semconv.AUDIT_LOSS, loss, attributes, Context())
-        self._gauges[semconv.AUDIT_CARE.name].set(care, attributes)
+        self._gauges[semconv.AUDIT_CARE.name].set(margin_factor, attributes)
 
     def _signals(self, result: Result, model: Mapping[str, str], context: Context) -> None:
-        """Enter what moves when something is wrong that no error shows."""
+        """Record what moves when something is wrong that raises no error."""
         took = stages_s(result.timings)
         if result.predicted_s is not None and took > 0.0:
             self._record(semconv.PREDICTION_RATIO, result.predicted_s / took, model, context)
@@ -108,7 +124,7 @@ class Instruments:
             self._record(semconv.TOP_PROBABILITY, result.hits[0].probability, model, context)
 
     def _steps(self, result: Result, model: Mapping[str, str], context: Context) -> None:
-        """Enter each step's time, that of a stage's tiers together."""
+        """Record each step's time; repeated steps of a stage are added up."""
         seconds: defaultdict[tuple[str, str], float] = defaultdict(float)
         for timing in result.timings:
             seconds[timing.step, timing.stage or ""] += timing.seconds
@@ -152,7 +168,7 @@ class Instruments:
 
 
 def bucket(value: int, bounds: tuple[int, ...]) -> str:
-    """Name the range a count lies in.
+    """Return the name of the range that a count lies in.
 
     >>> bucket(10, (10, 20)), bucket(11, (10, 20)), bucket(21, (10, 20))
     ('0-10', '11-20', '21+')
@@ -166,29 +182,17 @@ def bucket(value: int, bounds: tuple[int, ...]) -> str:
 
 
 def fallback_state(result: Result) -> int:
-    """Say who answered: 0 the regular stages, 1 a fallback, 2 only the first stage."""
+    """Return who answered: 0 the regular stages, 1 a fallback, 2 only the first stage."""
     states = {Code.PASS_THROUGH: 2, Code.FALLBACK: 1}
-    return max((states.get(one.code, 0) for one in result.decisions), default=0)
+    return max((states.get(decision.code, 0) for decision in result.decisions), default=0)
 
 
 def missed(result: Result, budget_s: float) -> bool:
-    """Tell whether a budget was overrun, or kept by leaving candidates unscored."""
-    late = any(one.step == "total" and one.seconds > budget_s for one in result.timings)
-    return late or any(one.code.code == "deadline" for one in result.decisions)
+    """True if a budget was overrun, or kept by leaving candidates unscored."""
+    return total_s(result.timings) > budget_s or any(
+        decision.code is Code.DEADLINE for decision in result.decisions
+    )
 
 
 def _of_kind(kind: str) -> list[Metric]:
-    return [one for one in semconv.METRICS if one.kind == kind]
-
-
-def _counter(meter: Meter, metric: Metric) -> Counter:
-    return meter.create_counter(metric.name, unit=metric.unit, description=metric.meaning)
-
-
-def _histogram(meter: Meter, metric: Metric) -> Histogram:
-    return meter.create_histogram(
-        metric.name,
-        unit=metric.unit,
-        description=metric.meaning,
-        explicit_bucket_boundaries_advisory=list(metric.buckets),
-    )
+    return [metric for metric in semconv.METRICS if metric.kind == kind]

@@ -1,11 +1,11 @@
-"""What is observed beyond spans and metrics: content, and what counts as slow."""
+"""What telemetry writes: whether text goes on spans, and which requests count as slow."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
 Redact: TypeAlias = Callable[[str], str]
-"""Rewrites a text before it is written to a span; an error in it withholds the text."""
+"""Rewrites a text before it is written to a span; where it raises, the text is withheld."""
 
 REDACTED = "__REDACTED__"
 _CONTENT = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
@@ -16,12 +16,13 @@ _HIDE_OUTPUTS = ("OPENINFERENCE_HIDE_OUTPUTS", "OPENINFERENCE_HIDE_OUTPUT_TEXT")
 
 @dataclass(frozen=True, slots=True)
 class TelemetryOptions:
-    """How much is told.
+    """How much telemetry writes.
 
-    `content` puts query and documents on spans; None leaves it to the environment's
-    OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT, which is off unless set. At most
-    `max_documents` of the candidates and as many of the hits, each cut to `max_chars`. Requests
-    that take `slow_s` or longer are logged, without text.
+    content: whether query and documents go on spans; None: as the environment variable
+        OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT says, which is off unless set
+    max_documents: most candidates on a span, and most hits
+    max_chars: characters of each text at most
+    slow_s: requests that take this many seconds or longer are logged, without text
     """
 
     enabled: bool = True
@@ -33,7 +34,7 @@ class TelemetryOptions:
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What of a request's text may be written, and how."""
+    """How a request's text is written to its span."""
 
     max_documents: int
     max_chars: int
@@ -42,14 +43,14 @@ class Content:
     redact: Redact | None = None
 
     def text(self, text: str | None, *, hidden: bool) -> str:
-        """Give `text` as it may be written."""
+        """Return `text` as it may be written."""
         if hidden:
             return REDACTED
         text = text if isinstance(text, str) else ""
         try:
             shown = self.redact(text) if self.redact is not None else text
             cut = shown[: self.max_chars]
-        except Exception:  # noqa: BLE001 - a hook of the user's that fails must not leak or raise
+        except Exception:  # noqa: BLE001 - a user's hook that fails must not leak text or raise
             return REDACTED
         # Lone surrogates cannot be exported and would take the whole span with them.
         return cut.encode("utf-8", "replace").decode("utf-8")
@@ -58,9 +59,9 @@ class Content:
 def content(
     options: TelemetryOptions, environment: Mapping[str, str], redact: Redact | None
 ) -> Content | None:
-    """Decide whether content is written (None: it is not) from the options, then the environment.
+    """Return how text is written, by the options, then the environment; None: it is not.
 
-    OpenInference's switches for hiding inputs and outputs hold here too.
+    OpenInference's switches that hide inputs and outputs are respected.
     """
     wanted = options.content
     if wanted is None:

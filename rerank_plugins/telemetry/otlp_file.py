@@ -1,4 +1,4 @@
-"""The spans of a run as one OTLP/JSON file, which collectors and trace viewers read."""
+"""A file of spans in OTLP/JSON, which collectors and trace viewers read."""
 
 import base64
 import json
@@ -12,13 +12,12 @@ from ..errors import ConfigError
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
-
 _IDS = ("traceId", "spanId", "parentSpanId")
 
 
 @contextmanager
 def recording(path: Path) -> Iterator["TracerProvider"]:
-    """Give a tracer provider; its spans are written to `path` when the block ends well or badly.
+    """Yield a tracer provider whose spans are written to `path` at the end, also after an error.
 
     Raises `ConfigError` without the extra `otel`, or where the file cannot be written.
     """
@@ -51,12 +50,12 @@ def recording(path: Path) -> Iterator["TracerProvider"]:
 
 
 def _hex(value: object) -> object:
-    """Write ids in hexadecimal: OTLP/JSON differs from Protobuf's own JSON there."""
+    """Return ids in hexadecimal: OTLP/JSON differs from Protobuf's JSON there."""
     if isinstance(value, list):
-        return [_hex(one) for one in value]
+        return [_hex(item) for item in value]
     if isinstance(value, dict):
         return {
-            key: base64.b64decode(one).hex() if key in _IDS else _hex(one)
-            for key, one in value.items()
+            key: base64.b64decode(item).hex() if key in _IDS else _hex(item)
+            for key, item in value.items()
         }
     return value

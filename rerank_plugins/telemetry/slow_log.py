@@ -1,4 +1,4 @@
-"""The log of slow requests: why was this one slow? Numbers and codes, never text."""
+"""The log of slow requests: why each was slow, in numbers and codes, never text."""
 
 import logging
 
@@ -10,13 +10,13 @@ _LOG = logging.getLogger("rerank_plugins.slow")
 
 
 def log(result: Result, *, seconds: float, candidates: int, threshold_s: float) -> None:
-    """Log one slow request; the record's `rerank` attribute holds the same as data."""
-    steps = [step for step in layout(result.timings) if step.name != "stage"]
+    """Log a slow request; the log record's attribute `rerank` holds the same as data."""
     by_step: dict[str, float] = {}
-    for step in steps:
-        name = step.name if step.stage is None else f"{step.name} {step.stage}"
-        by_step[name] = by_step.get(name, 0.0) + step.seconds
-    slowest = max(by_step, key=lambda name: by_step[name], default="")
+    for step in layout(result.timings):
+        if step.name != "stage":
+            name = step.name if step.stage is None else f"{step.name} {step.stage}"
+            by_step[name] = by_step.get(name, 0.0) + step.seconds
+    slowest = max(by_step, key=by_step.__getitem__, default="")
     share = by_step.get(slowest, 0.0) / max(total_s(result.timings), 1e-9)
     facts: dict[str, object] = {
         "request_id": result.request_id,

@@ -1,4 +1,4 @@
-"""What a request's spans say: pure functions from records to attributes."""
+"""The attributes of a request's spans: pure functions of its records."""
 
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
@@ -9,7 +9,7 @@ from .. import semconv
 from ..records import Hit, Request, Result, StageRun, Usage
 from ..scoring import Scorer, Sends
 from .options import Content
-from .timeline import CALL, Step, is_far, layout
+from .timeline import CALL, Step, is_remote, layout
 
 Value: TypeAlias = str | bool | int | float | Sequence[str]
 Attributes: TypeAlias = dict[str, Value]
@@ -17,7 +17,7 @@ Attributes: TypeAlias = dict[str, Value]
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """A span to be: its name, when it ran (seconds since submission), what it says."""
+    """A child span to draw; it starts and ends at seconds since submission."""
 
     name: str
     start_s: float
@@ -27,7 +27,7 @@ class Child:
 
 
 def fixed(stages: Sequence[Scorer], regions: Sequence[str] | None) -> Attributes:
-    """Give what is the same for every request of a reranker."""
+    """Return the attributes that every request of a reranker shares."""
     model = " > ".join(stage.name for stage in stages)
     destinations = [stage.destination.origin for stage in stages if isinstance(stage, Sends)]
     attributes: Attributes = {
@@ -46,7 +46,7 @@ def fixed(stages: Sequence[Scorer], regions: Sequence[str] | None) -> Attributes
 
 
 def at_start(request: Request, *, top_k: int | None, budget_s: float | None) -> Attributes:
-    """Give what a sampler can decide by."""
+    """Return the attributes known at the start, which a sampler can decide by."""
     n = len(request.candidates)
     wanted = n if top_k is None else min(top_k, n)
     attributes: Attributes = {
@@ -61,12 +61,9 @@ def at_start(request: Request, *, top_k: int | None, budget_s: float | None) -> 
 
 
 def at_end(result: Result) -> Attributes:
-    """Give what the request came to."""
-    waited = sum(one.seconds for one in result.timings if one.step == "queue")
-    plan: Attributes = {}
-    if result.predicted_s is not None:
-        plan[semconv.PREDICTED] = result.predicted_s
-    return {
+    """Return the attributes that the result adds."""
+    waited = sum(timing.seconds for timing in result.timings if timing.step == "queue")
+    attributes: Attributes = {
         semconv.REQUEST_ID: result.request_id,
         semconv.OUTCOME: "degraded" if result.degraded else "ok",
         semconv.DEGRADED: result.degraded,
@@ -76,17 +73,21 @@ def at_end(result: Result) -> Attributes:
         semconv.QUEUE_WAIT: waited,
         semconv.DECISIONS: decisions(result),
         **used(result.usage),
-        **plan,
     }
+    if result.predicted_s is not None:
+        attributes[semconv.PREDICTED] = result.predicted_s
+    return attributes
 
 
 def decisions(result: Result) -> list[str]:
-    """Write decisions without their detail, which may quote what a caller or a remote said."""
-    return [f"{one.step}:{one.code.code}:{one.count}" for one in result.decisions]
+    """Return decisions without their detail, which may quote a caller or a remote server."""
+    return [
+        f"{decision.step}:{decision.code.code}:{decision.count}" for decision in result.decisions
+    ]
 
 
 def used(usage: Usage) -> Attributes:
-    """Give what a request or a stage cost."""
+    """Return what a request or a stage cost."""
     attributes: Attributes = {
         semconv.PAIRS: usage.pairs,
         semconv.TOKENS: usage.tokens,
@@ -103,28 +104,29 @@ def used(usage: Usage) -> Attributes:
 
 
 def padding_share(usage: Usage) -> float:
-    """Give the share of padding in all computed tokens, in [0, 1]."""
+    """Return the share of padding in all computed tokens, in [0, 1]."""
     return usage.padding_tokens / max(1, usage.tokens + usage.padding_tokens)
 
 
 def children(result: Result) -> list[Child]:
-    """Give the steps of a request as spans.
+    """Return the steps of a request as spans.
 
-    A stage without a "score" step, or with several (tiers), becomes one span with all its counts.
+    A stage with no "score" step, or with several, becomes one span with all its counts.
     """
     steps = layout(result.timings)
     scores = [step.place for step in steps if step.name == "score"]
-    apart = {place for place in scores if scores.count(place) == 1}
-    return [_child(step, result.stages) for step in steps if _is_span(step, apart)]
+    detailed = {place for place in scores if scores.count(place) == 1}
+    return [_child(step, result.stages) for step in steps if _is_span(step, detailed)]
 
 
-def _is_span(step: Step, apart: AbstractSet[int | None]) -> bool:
+def _is_span(step: Step, detailed: AbstractSet[int | None]) -> bool:
+    """True if a step is a span; `detailed` are the places of stages whose steps are spans."""
     if step.name == "stage":
-        return step.place not in apart
-    if step.name in {"queue", CALL} or is_far(step.name):
-        # Waiting is an attribute; a remote call had its span while it was under way.
+        return step.place not in detailed
+    if step.name in {"queue", CALL} or is_remote(step.name):
+        # Waiting is an attribute; a remote call had its span while it ran.
         return False
-    return step.stage is None or step.place in apart
+    return step.stage is None or step.place in detailed
 
 
 def _child(step: Step, runs: Sequence[StageRun]) -> Child:
@@ -147,10 +149,10 @@ def _child(step: Step, runs: Sequence[StageRun]) -> Child:
 
 
 def of_content(content: Content, request: Request, hits: Sequence[Hit]) -> Attributes:
-    """Give query and documents, as many and as much of them as is allowed.
+    """Return query and documents as attributes, within the limits of `content`.
 
-    Inputs in first-stage order with their priors, outputs in the answer's with its scores; a
-    document's id is its position among the candidates.
+    Inputs are in first-stage order with their priors, outputs in the result's order with its
+    scores. A document's id is its position among the candidates.
     """
     query = content.text(request.query, hidden=content.hide_inputs)
     attributes: Attributes = {semconv.OI_QUERY: query, semconv.OI_INPUT: query}

@@ -1,4 +1,4 @@
-"""From a result's timings to steps on a time line: what spans and waterfalls are drawn from."""
+"""Steps on a time line, from a result's timings; spans and waterfalls are drawn from them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,15 +6,17 @@ from dataclasses import dataclass
 from ..records import Timing
 
 CALL = "remote_call"
-# Other steps of this prefix are what the far side says about itself.
-_FAR = "remote"
+# Other steps of this prefix were timed by the remote server.
+_REMOTE = "remote"
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step on the time line: seconds since the request was submitted, and how long it took.
+    """A step on the time line.
 
-    `place` counts the stages from 0; it is None for steps of the request itself.
+    start_s: seconds since the request was submitted
+    stage: name of the stage's model; None for steps of the request itself
+    place: the stage's position, from 0; None likewise
     """
 
     name: str
@@ -25,14 +27,14 @@ class Step:
 
     @property
     def end_s(self) -> float:
-        """Seconds from submission to the step's end."""
+        """Return the seconds from submission to the step's end."""
         return self.start_s + self.seconds
 
 
 def layout(timings: Sequence[Timing]) -> tuple[Step, ...]:
-    """Lay timings out in the order they happened, "total" left out and "stage" before its steps.
+    """Return timings as steps in the order they happened, without "total".
 
-    Steps follow one another; fusing ends with the request.
+    A "stage" comes before its steps. Steps follow each other; fusing ends with the request.
 
     >>> steps = layout([Timing("queue", 1.0), Timing("score", 2.0, "m"), Timing("stage", 3.0, "m")])
     >>> [(step.name, step.start_s, step.end_s) for step in steps]
@@ -49,8 +51,8 @@ def layout(timings: Sequence[Timing]) -> tuple[Step, ...]:
             whole = Step("stage", stage_start, timing.seconds, timing.stage, place)
             steps.insert(first, whole)
             cursor, place = max(cursor, whole.end_s), place + 1
-        elif timing.stage is not None and is_far(timing.step):
-            # Told by the other side of the call, by its own clock: it lies somewhere inside.
+        elif timing.stage is not None and is_remote(timing.step):
+            # Timed by the remote server's own clock: it lies somewhere inside the stage.
             steps.append(Step(timing.step, stage_start, timing.seconds, timing.stage, place))
             continue
         elif timing.stage is not None:
@@ -65,15 +67,15 @@ def layout(timings: Sequence[Timing]) -> tuple[Step, ...]:
     return tuple(steps)
 
 
-def is_far(step: str) -> bool:
-    """Tell whether a step was timed by the other side of a remote call.
+def is_remote(step: str) -> bool:
+    """True if a step was timed by the server of a remote call.
 
-    >>> is_far("remote_inference"), is_far("remote_call"), is_far("score")
+    >>> is_remote("remote_inference"), is_remote("remote_call"), is_remote("score")
     (True, False, False)
     """
-    return step.startswith(_FAR) and step != CALL
+    return step.startswith(_REMOTE) and step != CALL
 
 
 def total_s(timings: Sequence[Timing]) -> float:
-    """Give the seconds from submission to result, 0 where nothing was timed."""
-    return next((one.seconds for one in timings if one.step == "total"), 0.0)
+    """Return the seconds from submission to result, 0 if nothing was timed."""
+    return next((timing.seconds for timing in timings if timing.step == "total"), 0.0)

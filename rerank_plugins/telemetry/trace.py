@@ -1,14 +1,14 @@
-"""One request under observation: its root span from submission to answer, then all it left behind.
+"""The root span of a request, and what is recorded when the request ends.
 
-Nothing here may fail or change a request: whatever goes wrong in a tracer, a span processor, an
-exporter or a user's hook is caught, said once, and forgotten.
+Nothing here may fail or change a request: an error of a tracer, a span processor, an exporter or a
+user's hook is caught and logged.
 """
 
 import logging
 import os
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
@@ -29,6 +29,7 @@ from opentelemetry.trace import (
 )
 
 from .. import semconv
+from ..errors import FailureLog
 from ..quality.guard import Guard
 from ..records import Request, Result
 from ..remote.tracing import with_tracer
@@ -37,14 +38,12 @@ from . import slow_log, spans
 from .metrics import Instruments
 from .options import Redact, TelemetryOptions, content
 
-_LOG = logging.getLogger(semconv.SCOPE)
-
 
 class Telemetry:
-    """What a reranker tells about its requests, through OpenTelemetry's API.
+    """What a reranker records about its requests, through OpenTelemetry's API.
 
-    Without an SDK all of it is next to free. `redact` rewrites every text before it is written,
-    where content is written at all. Reads the environment once, here.
+    Without an SDK this costs almost nothing. `redact` rewrites every text before it is written to a
+    span. The environment is read once, here.
     """
 
     def __init__(
@@ -72,25 +71,24 @@ class Telemetry:
         self.instruments = Instruments(meter)
         self.breakable = [stage for stage in stages if isinstance(stage, Breakable)]
         self._fixed = spans.fixed(stages, regions)
-        # A caller of nothing but remote models is their client; anything else happens in here.
+        # With remote stages alone, this process is only their client.
         remote_only = all(isinstance(stage, Sends) for stage in stages)
         self._kind = SpanKind.CLIENT if remote_only else SpanKind.INTERNAL
-        self._said = False
+        self.failures = FailureLog(
+            logging.getLogger(semconv.SCOPE), "telemetry failed with %s; requests go on"
+        )
         self._guard = guard
-        self._told = 0
+        self._guard_version = 0
 
     @contextmanager
     def request(
         self, request: Request, *, top_k: int | None, budget_s: float | None
     ) -> Iterator["Trace"]:
-        """Start a request's span, current inside; an error that is raised ends it."""
+        """Start a request's span and make it the current one; an error in the block ends it."""
         started_ns = time.time_ns()
         span: Span = INVALID_SPAN
-        try:
-            attributes = {
-                **self._fixed,
-                **spans.at_start(request, top_k=top_k, budget_s=budget_s),
-            }
+        with self.failures:
+            attributes = self._fixed | spans.at_start(request, top_k=top_k, budget_s=budget_s)
             if otel_context.get_value(semconv.COUNTED):
                 attributes[semconv.OI_KIND] = "CHAIN"
             span = self.tracer.start_span(
@@ -99,8 +97,6 @@ class Telemetry:
                 attributes=attributes,
                 start_time=started_ns,
             )
-        except Exception as error:  # noqa: BLE001 - a broken tracer must not break a request
-            self.say(error)
         context = otel_context.get_current()
         if span is not INVALID_SPAN:
             context = with_tracer(self.tracer, set_span_in_context(span, context))
@@ -114,38 +110,28 @@ class Telemetry:
         finally:
             otel_context.detach(token)
 
-    def audited(self, loss: float, care: float) -> None:
-        """Record an audit of the exits."""
-        try:
-            self.instruments.audited(loss, care, self.model)
-        except Exception as error:  # noqa: BLE001 - what telemetry breaks stays in telemetry
-            self.say(error)
+    def on_audit(self, loss: float, margin_factor: float) -> None:
+        """Record what an audit of the exits found, and the factor on the margins it led to."""
+        with self.failures:
+            self.instruments.audit(loss, margin_factor, self.model)
 
     def feedback(self, score: float) -> None:
-        """Enter what an evaluator downstream said about an answer."""
-        try:
+        """Record the score in [0, 1] of an answer, given by an evaluator downstream."""
+        with self.failures:
             model = {semconv.REQUEST_MODEL: self.model}
             self.instruments.feedback(score, model, otel_context.get_current())
-        except Exception as error:  # noqa: BLE001 - what telemetry breaks stays in telemetry
-            self.say(error)
 
-    def watched(self, context: Context) -> None:
-        """Tell where the guard stands, once for each time it changed."""
-        if self._guard is None or self._guard.state.version == self._told:
+    def record_guard(self, context: Context) -> None:
+        """Record the guard's state, if it changed since the last call."""
+        if self._guard is None or self._guard.state.version == self._guard_version:
             return
         state = self._guard.state
-        self._told = state.version
+        self._guard_version = state.version
         self.instruments.guard(state, {semconv.REQUEST_MODEL: self.model}, context)
-
-    def say(self, error: Exception) -> None:
-        """Report what broke: the first time for all to see, then only for those who look."""
-        level = logging.DEBUG if self._said else logging.WARNING
-        self._said = True
-        _LOG.log(level, "telemetry failed with %s; requests go on", type(error).__name__)
 
 
 class Trace:
-    """The span of one request and what is recorded when it ends; it ends once."""
+    """The span of one request. It ends once, and everything is recorded at its end."""
 
     def __init__(
         self,
@@ -167,18 +153,8 @@ class Trace:
         self._lock = threading.Lock()
         self._ended = False
 
-    async def observe(self, answer: Callable[[], Awaitable[Result]]) -> Result:
-        """Await an answer and end the span with it, before anyone can see the result."""
-        try:
-            result = await answer()
-        except Exception as error:
-            self.end(error=error)
-            raise
-        self.end(result)
-        return result
-
-    def watch(self, future: Future[Result]) -> Future[Result]:
-        """End the span with the future, for requests that end without running to their end."""
+    def end_with(self, future: Future[Result]) -> Future[Result]:
+        """End the span with the future, in case the request is cancelled or never starts."""
         future.add_done_callback(self._on_done)
         return future
 
@@ -189,15 +165,12 @@ class Trace:
                 return
             self._ended = True
         seconds = self._telemetry.clock() - self._started_s
+        failures = self._telemetry.failures
         for record in (self._describe, self._measure, self._log_slow):
-            try:
+            with failures:
                 record(result, error, seconds)
-            except Exception as failure:  # noqa: BLE001 - what telemetry breaks stays in telemetry
-                self._telemetry.say(failure)
-        try:
+        with failures:
             self._span.end()
-        except Exception as failure:  # noqa: BLE001 - as above
-            self._telemetry.say(failure)
 
     def _on_done(self, future: Future[Result]) -> None:
         if future.cancelled():
@@ -215,7 +188,7 @@ class Trace:
         if result is None:
             span.set_attribute(semconv.OUTCOME, _outcome(error))
             span.set_attribute(semconv.ERROR_TYPE, type(error).__name__)
-            # The name alone: a message may quote the caller's text.
+            # Only the name: a message may quote the caller's text.
             span.set_status(Status(StatusCode.ERROR, type(error).__name__))
             return
         span.set_attributes(spans.at_end(result))
@@ -252,7 +225,7 @@ class Trace:
             context=self._context,
         )
         instruments.breakers(self._telemetry.breakable, self._context)
-        self._telemetry.watched(self._context)
+        self._telemetry.record_guard(self._context)
         if result is not None:
             instruments.result(result, budget_s=self._budget_s, context=self._context)
 
@@ -270,7 +243,7 @@ class Trace:
 
 
 def _release() -> str:
-    """Give the installed version, "" where the package runs from a bare folder."""
+    """Return the installed version, or "" where the package is not installed."""
     try:
         return version("rerank-plugins")
     except PackageNotFoundError:

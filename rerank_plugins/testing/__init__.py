@@ -1,4 +1,4 @@
-"""What users need to test their own fallbacks: a rerank API on loopback that fails on request."""
+"""A rerank API on loopback that fails on request, to test fallbacks with."""
 
 from .faults import Fault
 from .server import FakeRerankServer, Received

@@ -1,20 +1,20 @@
-"""The dialects that the fake server speaks, each written from the provider's own side.
+"""The dialects of the fake server, each written from the provider's own side.
 
-A dialect reads the query and the documents off a request, and lays out the answer for scores. It
-shares nothing with the client, so that one mistake cannot be made twice.
+They share no code with the client, so that a mistake in one is found by the other.
 """
 
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from types import MappingProxyType
 
 from . import kserve, requests, responses
-from .messages import Asked, Layout
+from .messages import Content, ParsedRequest
 
 
 def dump(value: object) -> bytes:
-    """Give JSON as servers do, NaN and Infinity included."""
+    """Return JSON as servers write it, NaN and Infinity included."""
     return json.dumps(value).encode()
 
 
@@ -23,23 +23,27 @@ def _parse(path: str, headers: Mapping[str, str], body: bytes) -> Mapping[str, o
     return value if isinstance(value, dict) else {}
 
 
-def _pack(value: object) -> tuple[bytes, Mapping[str, str]]:
+def _dump(value: object) -> tuple[bytes, Mapping[str, str]]:
     return dump(value), {}
 
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """One provider: where it listens, how it reads and answers, how its errors look.
+    """One provider: where it listens, how it reads requests, answers, and refuses.
 
-    `error` lays out a status and a message; `cap` is the most documents, `too_many` what is said of
-    more; `key_header` is where the key is expected; `headers` go with every success. `decode` takes
-    a body apart (path, headers, body) and `pack` puts an answer together, where that is not JSON
-    alone. `health` are paths that say the server is up.
+    error: returns the body for a status and a message
+    cap: documents of one call, at most; `too_many` is the message of a refusal
+    key_header: where the key is expected
+    headers: go with every success
+    logits: scores are logits
+    parse, dump: from and to bytes, where the body is not JSON alone; `parse` gets path, headers,
+        body
+    health: paths that answer that the server is up
     """
 
     paths: tuple[str, ...]
-    read: Callable[[Mapping[str, object]], Asked]
-    answer: Callable[[Layout], object]
+    read: Callable[[Mapping[str, object]], ParsedRequest]
+    answer: Callable[[Content], object]
     error: Callable[[int, str], object]
     cap: int = 1000
     cap_status: int = 400
@@ -47,8 +51,8 @@ class Dialect:
     headers: Mapping[str, str] = field(default_factory=dict)
     logits: bool = False
     too_many: str = "batch size {n} > maximum allowed batch size {cap}"
-    decode: Callable[[str, Mapping[str, str], bytes], Mapping[str, object]] = _parse
-    pack: Callable[[object], tuple[bytes, Mapping[str, str]]] = _pack
+    parse: Callable[[str, Mapping[str, str], bytes], Mapping[str, object]] = _parse
+    dump: Callable[[object], tuple[bytes, Mapping[str, str]]] = _dump
     health: tuple[str, ...] = ()
 
 
@@ -72,7 +76,7 @@ def _tei_error(status: int, message: str) -> object:
 
 
 _COHERE = Dialect(
-    ("/v2/rerank", "/v1/rerank"), requests.reader(), responses.cohere, _message, cap=10_000
+    ("/v2/rerank", "/v1/rerank"), requests.common, responses.cohere, _message, cap=10_000
 )
 
 _TEI_HEADERS = {
@@ -87,43 +91,44 @@ DIALECTS: Mapping[str, Dialect] = MappingProxyType(
         "cohere": _COHERE,
         "cohere-v1": _COHERE,
         "azure": Dialect(
-            ("/providers/cohere/v2/rerank",), requests.reader(), responses.cohere, _message
+            ("/providers/cohere/v2/rerank",), requests.common, responses.cohere, _message
         ),
         "azure-v1": _COHERE,
         "compatible": _COHERE,
-        "jina": Dialect(("/v1/rerank",), requests.reader(), responses.jina, _detail),
+        "jina": Dialect(("/v1/rerank",), requests.common, responses.jina, _detail),
         "voyage": Dialect(
             ("/rerank", "/v1/rerank"),
-            requests.reader(cut="top_k"),
+            partial(requests.common, top_n="top_k"),
             responses.voyage,
             _detail,
             headers={"voyage-processing-ms": "34"},
         ),
         "mixedbread": Dialect(
-            ("/v1/reranking",), requests.reader("input", "top_k"), responses.mixedbread, _message
+            ("/v1/reranking",),
+            partial(requests.common, documents="input", top_n="top_k"),
+            responses.mixedbread,
+            _message,
         ),
         "zeroentropy": Dialect(
-            ("/models/rerank",), requests.reader(), responses.zeroentropy, _detail
+            ("/models/rerank",), requests.common, responses.zeroentropy, _detail
         ),
         "pinecone": Dialect(
             ("/rerank",),
-            requests.read_pinecone,
+            requests.pinecone,
             responses.pinecone,
             _openai,
             cap=100,
             key_header="api-key",
         ),
-        "bedrock": Dialect(("/rerank",), requests.read_bedrock, responses.bedrock, _message),
-        "bedrock-invoke": Dialect(("/model/",), requests.reader(), responses.cohere, _message),
-        "google": Dialect(
-            ("/v1/projects/",), requests.read_google, responses.google, _openai, cap=200
-        ),
+        "bedrock": Dialect(("/rerank",), requests.bedrock, responses.bedrock, _message),
+        "bedrock-invoke": Dialect(("/model/",), requests.common, responses.cohere, _message),
+        "google": Dialect(("/v1/projects/",), requests.google, responses.google, _openai, cap=200),
         "nvidia": Dialect(
-            ("/v1/ranking",), requests.read_nvidia, responses.nvidia, _openai, cap=512, logits=True
+            ("/v1/ranking",), requests.nvidia, responses.nvidia, _openai, cap=512, logits=True
         ),
         "tei": Dialect(
             ("/rerank", "/", "/invocations"),
-            requests.reader("texts", None),
+            partial(requests.common, documents="texts", top_n=None),
             responses.tei,
             _tei_error,
             cap=32,
@@ -132,17 +137,17 @@ DIALECTS: Mapping[str, Dialect] = MappingProxyType(
         ),
         "vllm": Dialect(
             ("/rerank", "/v1/rerank", "/v2/rerank"),
-            requests.reader(zero_means=None),
+            partial(requests.common, zero_means=None),
             responses.vllm,
             _openai,
         ),
         "vllm-score": Dialect(
-            ("/score", "/v1/score"), requests.read_vllm_score, responses.vllm_score, _openai
+            ("/score", "/v1/score"), requests.vllm_score, responses.vllm_score, _openai
         ),
-        "infinity": Dialect(("/rerank",), requests.reader(), responses.infinity, _openai),
+        "infinity": Dialect(("/rerank",), requests.common, responses.infinity, _openai),
         "llama.cpp": Dialect(
             ("/rerank", "/reranking", "/v1/rerank", "/v1/reranking"),
-            requests.reader(zero_means=0),
+            partial(requests.common, zero_means=0),
             responses.jina,
             _openai,
             logits=True,
@@ -155,10 +160,10 @@ DIALECTS: Mapping[str, Dialect] = MappingProxyType(
             cap=64,
             logits=True,
             too_many="inference request batch-size must be <= {cap} for 'model'",
-            decode=kserve.decode,
-            pack=kserve.pack,
+            parse=kserve.parse,
+            dump=kserve.dump,
             health=("/v2/health/live", "/v2/health/ready"),
         ),
     }
 )
-"""Dialects by the name of the provider in settings."""
+"""Dialects by the provider's name in settings."""

@@ -1,14 +1,15 @@
-"""What the fake server passes around: a request as it was meant, and an answer to be laid out."""
+"""What the fake server passes around: a parsed request, and the content of a response."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 Echo: TypeAlias = Literal["none", "string", "object"]
+"""How results repeat their document."""
 
 
 class RefusedError(Exception):
-    """The request is not what the provider would take: an HTTP status and a message."""
+    """The provider would not take the request: an HTTP status and a message."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -16,19 +17,19 @@ class RefusedError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What a request asks, whatever the dialect."""
+class ParsedRequest:
+    """What a request asks, in any dialect; `top_n` None asks for all results."""
 
     query: str
     texts: list[str]
     model: str
-    top: int | None
+    top_n: int | None
     body: Mapping[str, object]
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of an answer; `index` and `score` may be nonsense on purpose."""
+    """One result; faults put nonsense into `index` and `score`."""
 
     index: object
     score: object
@@ -36,10 +37,10 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
-    """Rows to be answered, and what goes with them."""
+class Content:
+    """What a response says, before a dialect lays it out."""
 
     rows: Sequence[Row]
     model: str
-    asked: Asked
+    request: ParsedRequest
     echo: Echo = "none"

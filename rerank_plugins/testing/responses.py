@@ -1,68 +1,70 @@
-"""How each provider lays out its answer."""
+"""The JSON that each provider answers."""
 
-from .messages import Layout, Row
+from .messages import Content, Row
 
 
-def _document(layout: Layout, row: Row) -> dict[str, object]:
-    if layout.echo == "none":
+def _document(content: Content, row: Row) -> dict[str, object]:
+    if content.echo == "none":
         return {}
-    return {"document": row.text if layout.echo == "string" else {"text": row.text}}
+    return {"document": row.text if content.echo == "string" else {"text": row.text}}
 
 
-def _rows(layout: Layout, score: str) -> list[dict[str, object]]:
-    return [{"index": row.index, score: row.score, **_document(layout, row)} for row in layout.rows]
+def _rows(content: Content, score: str) -> list[dict[str, object]]:
+    return [
+        {"index": row.index, score: row.score, **_document(content, row)} for row in content.rows
+    ]
 
 
-def _tokens(layout: Layout) -> int:
-    query = len(layout.asked.query.split())
-    return sum(query + len(text.split()) for text in layout.asked.texts)
+def _tokens(content: Content) -> int:
+    query = len(content.request.query.split())
+    return sum(query + len(text.split()) for text in content.request.texts)
 
 
-def _usage(layout: Layout) -> dict[str, int]:
-    return {"prompt_tokens": _tokens(layout), "total_tokens": _tokens(layout)}
+def _usage(content: Content) -> dict[str, int]:
+    return {"prompt_tokens": _tokens(content), "total_tokens": _tokens(content)}
 
 
-def cohere(layout: Layout) -> object:
-    """Answer as Cohere does."""
-    rows = _rows(layout, "relevance_score")
-    if layout.asked.body.get("relevant_spans"):
-        for row, one in zip(rows, layout.rows, strict=True):
+def cohere(content: Content) -> object:
+    """Return what Cohere answers."""
+    rows = _rows(content, "relevance_score")
+    if content.request.body.get("relevant_spans"):
+        for row, source in zip(rows, content.rows, strict=True):
             # Half open, in code points.
-            row["relevant_spans"] = [{"start": 0, "end": len(one.text), "score": 0.9}]
+            row["relevant_spans"] = [{"start": 0, "end": len(source.text), "score": 0.9}]
     return {
         "id": "07734bd2-2473-4f07-94e1-0d9f0e6843cf",
         "results": rows,
         "meta": {
             "api_version": {"version": "2", "is_deprecated": False, "is_experimental": False},
             "billed_units": {"search_units": 1.0, "input_tokens": None},
-            "tokens": {"input_tokens": float(_tokens(layout)), "output_tokens": 0.0},
+            "tokens": {"input_tokens": float(_tokens(content)), "output_tokens": 0.0},
             "cached_tokens": 0.0,
         },
     }
 
 
-def jina(layout: Layout) -> object:
-    """Answer as Jina, and llama.cpp, does."""
-    rows = _rows(layout, "relevance_score")
-    return {"model": layout.model, "object": "list", "usage": _usage(layout), "results": rows}
+def jina(content: Content) -> object:
+    """Return what Jina, and llama.cpp, answers."""
+    rows = _rows(content, "relevance_score")
+    return {"model": content.model, "object": "list", "usage": _usage(content), "results": rows}
 
 
-def voyage(layout: Layout) -> object:
-    """Answer as Voyage does."""
+def voyage(content: Content) -> object:
+    """Return what Voyage answers."""
     return {
         "object": "list",
-        "data": _rows(layout, "relevance_score"),
-        "model": layout.model,
-        "usage": {"total_tokens": _tokens(layout)},
+        "data": _rows(content, "relevance_score"),
+        "model": content.model,
+        "usage": {"total_tokens": _tokens(content)},
     }
 
 
-def mixedbread(layout: Layout) -> object:
-    """Answer as Mixedbread does."""
-    rows = [{**row, "input": None, "object": "rank_result"} for row in _rows(layout, "score")]
+def mixedbread(content: Content) -> object:
+    """Return what Mixedbread answers."""
+    rows = [{**row, "input": None, "object": "rank_result"} for row in _rows(content, "score")]
     return {
-        "usage": {**_usage(layout), "completion_tokens": None},
-        "model": f"mixedbread-ai/{layout.model.rpartition('/')[2]}",
+        "usage": {**_usage(content), "completion_tokens": None},
+        "model": f"mixedbread-ai/{content.model.rpartition('/')[2]}",
         "data": rows,
         "object": "list",
         "top_k": len(rows),
@@ -70,79 +72,79 @@ def mixedbread(layout: Layout) -> object:
     }
 
 
-def zeroentropy(layout: Layout) -> object:
-    """Answer as ZeroEntropy does."""
+def zeroentropy(content: Content) -> object:
+    """Return what ZeroEntropy answers."""
     return {
-        "results": _rows(layout, "relevance_score"),
-        "actual_latency_mode": layout.asked.body.get("latency") or "slow",
+        "results": _rows(content, "relevance_score"),
+        "actual_latency_mode": content.request.body.get("latency") or "slow",
         "e2e_latency": 0.112,
         "inference_latency": 0.061,
         "total_bytes": 1431,
-        "total_tokens": _tokens(layout),
+        "total_tokens": _tokens(content),
     }
 
 
-def pinecone(layout: Layout) -> object:
-    """Answer as Pinecone does."""
-    rows = _rows(layout, "score")
-    return {"model": layout.model, "data": rows, "usage": {"rerank_units": 1}}
+def pinecone(content: Content) -> object:
+    """Return what Pinecone answers."""
+    rows = _rows(content, "score")
+    return {"model": content.model, "data": rows, "usage": {"rerank_units": 1}}
 
 
-def bedrock(layout: Layout) -> object:
-    """Answer as Bedrock's agent runtime does."""
-    return {"results": _rows(layout, "relevanceScore")}
+def bedrock(content: Content) -> object:
+    """Return what Bedrock's agent runtime answers."""
+    return {"results": _rows(content, "relevanceScore")}
 
 
-def google(layout: Layout) -> object:
-    """Answer as Google's ranking API does."""
+def google(content: Content) -> object:
+    """Return what Google's ranking API answers."""
     rows = [
         # Rounded to two decimals; next to nothing becomes 0.0001.
         {"id": str(row.index), "score": max(round(row.score, 2), 0.0001)}
         if isinstance(row.score, float) and abs(row.score) <= 1.0
         else {"id": str(row.index), "score": row.score}
-        for row in layout.rows
+        for row in content.rows
     ]
     return {"records": rows}
 
 
-def nvidia(layout: Layout) -> object:
-    """Answer as NIM does."""
-    return {"rankings": _rows(layout, "logit"), "usage": _usage(layout)}
+def nvidia(content: Content) -> object:
+    """Return what NIM answers."""
+    return {"rankings": _rows(content, "logit"), "usage": _usage(content)}
 
 
-def tei(layout: Layout) -> object:
-    """Answer as TEI does."""
-    return [{"index": row.index, "score": row.score} for row in layout.rows]
+def tei(content: Content) -> object:
+    """Return what TEI answers."""
+    return [{"index": row.index, "score": row.score} for row in content.rows]
 
 
-def vllm(layout: Layout) -> object:
-    """Answer as vLLM's rerank route does."""
+def vllm(content: Content) -> object:
+    """Return what vLLM's rerank route answers."""
     rows = [
-        {**row, "document": {"text": one.text, "multi_modal": None}}
-        for row, one in zip(_rows(layout, "relevance_score"), layout.rows, strict=True)
+        {**row, "document": {"text": source.text, "multi_modal": None}}
+        for row, source in zip(_rows(content, "relevance_score"), content.rows, strict=True)
     ]
-    return {"id": "score-1", "model": layout.model, "usage": _usage(layout), "results": rows}
+    return {"id": "score-1", "model": content.model, "usage": _usage(content), "results": rows}
 
 
-def vllm_score(layout: Layout) -> object:
-    """Answer as vLLM's score route does."""
+def vllm_score(content: Content) -> object:
+    """Return what vLLM's score route answers."""
     return {
         "id": "score-1",
         "object": "list",
         "created": 1700000000,
-        "model": layout.model,
-        "data": [{**row, "object": "score"} for row in _rows(layout, "score")],
-        "usage": {**_usage(layout), "completion_tokens": 0},
+        "model": content.model,
+        "data": [{**row, "object": "score"} for row in _rows(content, "score")],
+        "usage": {**_usage(content), "completion_tokens": 0},
     }
 
 
-def infinity(layout: Layout) -> object:
-    """Answer as Infinity does."""
+def infinity(content: Content) -> object:
+    """Return what Infinity answers."""
     return {
         "object": "rerank",
-        "results": [{"document": None, **row} for row in _rows(layout, "relevance_score")],
-        "model": layout.model,
-        "usage": _usage(layout),
+        "results": [{"document": None, **row} for row in _rows(content, "relevance_score")],
+        "model": content.model,
+        "usage": _usage(content),
         "id": "infinity-1",
         "created": 1700000000,
     }

@@ -1,4 +1,4 @@
-"""A rerank API on loopback, over real sockets, that speaks any provider's dialect and can fail."""
+"""A rerank API on loopback: real sockets, the dialect of any provider, and faults on request."""
 
 import asyncio
 import itertools
@@ -8,17 +8,17 @@ import ssl
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from email.utils import formatdate
 from pathlib import Path
-from types import TracebackType
-from typing import Literal, Self, TypeAlias
+from typing import Self, TypeAlias
 
 from .dialects import DIALECTS, Dialect, dump
-from .fault_effects import BODIES, ECHOES, REFUSALS, Answer, hints, perform, spoil
+from .fault_effects import BODIES, ECHOES, REFUSALS, HttpResponse, send, spoil
 from .faults import Fault
 from .kserve import runner
-from .messages import Asked, Layout, RefusedError, Row
+from .messages import Content, ParsedRequest, RefusedError, Row
 
 Faults: TypeAlias = "Iterable[Fault | None] | Callable[[int], Fault | None]"
 Score: TypeAlias = Callable[[str, str], float]
@@ -35,7 +35,7 @@ class Received:
     body: bytes
 
     def json(self) -> dict[str, object]:
-        """Read the body."""
+        """Return the JSON object in the body."""
         value = json.loads(self.body)
         return value if isinstance(value, dict) else {}
 
@@ -43,12 +43,14 @@ class Received:
 class FakeRerankServer:
     """Answers rerank requests as `dialect`'s provider would, from a thread of its own.
 
-    `faults` says how the requests fail, one after the other (None: not at all; past the end: not
-    at all), or is asked with the number of each. `score` gives the score in (0, 1) of a query and a
-    text, word overlap unless said otherwise; dialects of logits answer its logit. `graph` is an
-    ONNX graph that answers "triton" instead. With a `key`, requests without it are refused. With
-    `tls`, whose certificate is for `host`, it speaks https. `requests` and `bytes_received` hold
-    what arrived.
+    faults: how each request fails, None for success, or a function of the request's number from 0;
+        requests past the end succeed
+    score: returns the score in (0, 1) of a query and a text, by default their word overlap;
+        dialects of logits answer its logit
+    graph: an ONNX graph that answers "triton" instead
+    key: requests without it are refused
+    tls: speaks https with a certificate for `host`
+    requests, bytes_received: what arrived
 
     >>> with FakeRerankServer("cohere") as server:
     ...     server.url.startswith("http://127.0.0.1:")
@@ -78,8 +80,8 @@ class FakeRerankServer:
         self._key = key
         self._host = host
         self._tls = tls
-        self._fault = _asker(faults)
-        self._accepted = Answer(404, b"{}")
+        self._faults = _iterated(faults)
+        self._accepted = HttpResponse(404, b"{}")
         self._connections: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
         started: threading.Event = threading.Event()
@@ -89,15 +91,15 @@ class FakeRerankServer:
 
     @property
     def url(self) -> str:
-        """Give the base URL to send requests to."""
+        """The base URL to send requests to."""
         return f"{'http' if self._tls is None else 'https'}://{self._host}:{self._port}"
 
     def break_with(self, faults: Faults) -> None:
-        """Replace the faults; their count starts anew."""
-        self._fault = _asker(faults)
+        """Replace the faults; requests are counted from 0 again."""
+        self._faults = _iterated(faults)
 
     def close(self) -> None:
-        """Break off every connection and free the port."""
+        """Close every connection and free the port."""
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
@@ -105,14 +107,8 @@ class FakeRerankServer:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> Literal[False]:
+    def __exit__(self, *_: object) -> None:
         self.close()
-        return False
 
     def _run(self, started: threading.Event) -> None:
         asyncio.set_event_loop(self._loop)
@@ -157,22 +153,24 @@ class FakeRerankServer:
         return received
 
     async def _serve(self, received: Received, writer: asyncio.StreamWriter) -> bool:
-        """Answer one request; tell whether the connection lives on."""
+        """Answer one request; True if the connection can be used again."""
         if received.path in self.dialect.health:
-            return await perform(writer, None, Answer(200, b""), self.slow_s)
+            return await send(writer, None, HttpResponse(200, b""), self.slow_s)
         if received.method != "POST":
-            answer, self._accepted = self._accepted, Answer(404, b"{}")
-            return await perform(writer, None, answer, self.slow_s)
+            response, self._accepted = self._accepted, HttpResponse(404, b"{}")
+            return await send(writer, None, response, self.slow_s)
         moved = received.path.startswith(_MOVED)
-        fault = None if moved else self._fault()
+        fault = None if moved else next(self._faults, None)
         try:
-            asked = self._read(received, received.path.removeprefix(_MOVED))
-            answer = self._answer(received, asked, fault)
+            request = self._read(received, received.path.removeprefix(_MOVED))
+            response = self._respond(received, request, fault)
         except RefusedError as error:
-            answer = Answer(error.status, dump(self.dialect.error(error.status, str(error))))
-        return await perform(writer, fault, answer, self.slow_s)
+            response = HttpResponse(
+                error.status, dump(self.dialect.error(error.status, str(error)))
+            )
+        return await send(writer, fault, response, self.slow_s)
 
-    def _read(self, received: Received, path: str) -> Asked:
+    def _read(self, received: Received, path: str) -> ParsedRequest:
         dialect = self.dialect
         if not any(
             path.startswith(known) if len(known) > 1 and known.endswith("/") else path == known
@@ -183,54 +181,60 @@ class FakeRerankServer:
         if self._key is not None and given != self._key:
             raise RefusedError(401, f"invalid api token {given}")
         try:
-            body = dialect.decode(path, received.headers, received.body)
+            body = dialect.parse(path, received.headers, received.body)
         except (ValueError, KeyError, TypeError) as error:
             raise RefusedError(400, "the body is not what was expected") from error
-        asked = dialect.read(body)
-        if len(asked.texts) > dialect.cap:
-            message = dialect.too_many.format(n=len(asked.texts), cap=dialect.cap)
+        request = dialect.read(body)
+        if len(request.texts) > dialect.cap:
+            message = dialect.too_many.format(n=len(request.texts), cap=dialect.cap)
             raise RefusedError(dialect.cap_status, message)
-        return asked
+        return request
 
-    def _answer(self, received: Received, asked: Asked, fault: Fault | None) -> Answer:
+    def _respond(
+        self, received: Received, request: ParsedRequest, fault: Fault | None
+    ) -> HttpResponse:
         if fault in {Fault.REDIRECT, Fault.REDIRECT_SELF}:
-            there = self.redirect_to if fault is Fault.REDIRECT else _MOVED + received.path
-            return Answer(307, b"", {"location": there})
+            target = self.redirect_to if fault is Fault.REDIRECT else _MOVED + received.path
+            return HttpResponse(307, b"", {"location": target})
         if fault in BODIES:
             return BODIES[fault]
         if fault in REFUSALS:
-            return self._refusal(fault, received, asked)
-        rows = spoil(self._rows(asked), fault)
-        model = "another-model" if fault is Fault.OTHER_MODEL else asked.model
-        layout = Layout(rows, model, asked, ECHOES.get(fault, "none"))
-        body, headers = self.dialect.pack(self.dialect.answer(layout))
-        answer = Answer(200, body, {**self.dialect.headers, **headers})
+            return self._refusal(fault, received, request)
+        rows = spoil(self._rows(request), fault)
+        model = "another-model" if fault is Fault.OTHER_MODEL else request.model
+        content = Content(rows, model, request, ECHOES.get(fault, "none"))
+        body, headers = self.dialect.dump(self.dialect.answer(content))
+        response = HttpResponse(200, body, {**self.dialect.headers, **headers})
         if fault is Fault.ACCEPTED:
-            self._accepted = answer
-            return Answer(202, b"", {"nvcf-reqid": "6c1a2b3c-0001"})
-        return answer
+            self._accepted = response
+            return HttpResponse(202, b"", {"nvcf-reqid": "6c1a2b3c-0001"})
+        return response
 
-    def _rows(self, asked: Asked) -> list[Row]:
-        """Score what was asked, best first; a graph's columns stay in their order."""
-        tensors = asked.body.get("tensors")
+    def _rows(self, request: ParsedRequest) -> list[Row]:
+        """Return the results, best first; a graph's results stay in the order of the request."""
+        tensors = request.body.get("tensors")
         if self._infer is not None and isinstance(tensors, dict):
             columns = self._infer(tensors).tolist()
-            return [Row(i, columns[i], text) for i, text in enumerate(asked.texts)]
-        scores = [self._score(asked.query, text) for text in asked.texts]
+            return [Row(i, columns[i], text) for i, text in enumerate(request.texts)]
+        scores = [self._score(request.query, text) for text in request.texts]
         if self.dialect.logits:
             scores = [math.log(score / (1.0 - score)) for score in scores]
-        rows = [Row(i, score, asked.texts[i]) for i, score in enumerate(scores)]
-        return sorted(rows, key=lambda row: -float(str(row.score)))[: asked.top]
+        rows = [Row(i, score, request.texts[i]) for i, score in enumerate(scores)]
+        return sorted(rows, key=lambda row: -float(str(row.score)))[: request.top_n]
 
-    def _refusal(self, fault: Fault | None, received: Received, asked: Asked) -> Answer:
-        status, message = REFUSALS[fault]
+    def _refusal(
+        self, fault: Fault | None, received: Received, request: ParsedRequest
+    ) -> HttpResponse:
+        status, message, headers = REFUSALS[fault]
+        if fault is Fault.RETRY_AFTER_DATE:
+            headers = {"retry-after": formatdate(time.time() + 1.0, usegmt=True)}
         key = received.headers.get(self.dialect.key_header, "").removeprefix("Bearer ")
-        said = message.format(key=key, text=asked.texts[0])
-        return Answer(status, dump(self.dialect.error(status, said)), hints(fault, time.time()))
+        said = message.format(key=key, text=request.texts[0])
+        return HttpResponse(status, dump(self.dialect.error(status, said)), headers)
 
 
 def overlap(query: str, text: str) -> float:
-    """Score by the share of query words in a text, in (0, 1); a hash of the text parts ties.
+    """Return the share of query words in a text, in (0, 1); a hash of the text breaks ties.
 
     >>> overlap("red fox", "a red fox") > overlap("red fox", "a red hen")
     True
@@ -240,9 +244,5 @@ def overlap(query: str, text: str) -> float:
     return 0.05 + 0.8 * share + 0.1 * (zlib.crc32(text.encode("utf-8", "replace")) % 997) / 997
 
 
-def _asker(faults: Faults) -> Callable[[], Fault | None]:
-    if callable(faults):
-        numbers = itertools.count()
-        return lambda: faults(next(numbers))
-    following = iter(faults)
-    return lambda: next(following, None)
+def _iterated(faults: Faults) -> Iterator[Fault | None]:
+    return map(faults, itertools.count()) if callable(faults) else iter(faults)

@@ -142,7 +142,7 @@ def test_a_stall_does_not_silence_small_budgets_for_ever(tiny_model):
     passages = ["a red fox"] * 3 + ["a blue hen"]
     with Reranker(tiny_model) as reranker:
         reranker.warm_up()
-        meter = reranker.setup.stages[0].scorer.pace.meter
+        meter = reranker.setup.stages[0].scorer.throughput.meter
         for length in (4, 8, 16, 32):
             for _ in range(130):
                 meter.observe(1, length, 1e9)

@@ -10,16 +10,14 @@ from rerank_plugins.core.setup import Setup
 from rerank_plugins.errors import ConfigError
 from rerank_plugins.records import Code
 from rerank_plugins.rules.calibration import Calibration
-from rerank_plugins.rules.keep import AsymmetricKeep, MarginKeep, ProbabilityKeep, ShareKeep
+from rerank_plugins.rules.keep import MarginKeep, ProbabilityKeep, ShareKeep
 from rerank_plugins.rules.selection import (
     Certain,
     GapCut,
-    GapDepth,
     MassCut,
     MassDepth,
     NullCut,
     ProbabilityCut,
-    Sequential,
 )
 from rerank_plugins.scoring import Scored
 from rerank_plugins.scoring.lexical import LexicalScorer
@@ -32,9 +30,7 @@ PASSAGES = st.lists(
     st.builds(Candidate, st.one_of(st.none(), WORDS), st.one_of(st.none(), st.floats(-5, 5))),
     max_size=25,
 )
-KEEPS = st.sampled_from(
-    [None, 3, ShareKeep(0.5), MarginKeep(0.2, 2), ProbabilityKeep(0.4), AsymmetricKeep(0.6, 0.7)]
-)
+KEEPS = st.sampled_from([None, 3, ShareKeep(0.5), MarginKeep(0.2, 2), ProbabilityKeep(0.4)])
 
 
 class OverlapScorer:
@@ -64,38 +60,22 @@ class OverlapScorer:
     KEEPS,
     st.fixed_dictionaries(
         {
-            "depth": st.sampled_from([None, 4, MassDepth(0.7), GapDepth()]),
+            "depth": st.sampled_from([None, 4, MassDepth(0.7)]),
             "cut": st.sampled_from(
                 [None, 3, ProbabilityCut(0.5), MassCut(0.5), GapCut(), NullCut((0.0, 0.1))]
             ),
-            "stop": st.sampled_from([None, Sequential(0.3, tier=4, min=4, top_k=2)]),
             "skip": st.sampled_from([None, Certain(0.4)]),
         }
     ),
 )
 def test_no_rule_drops_a_candidate_from_the_order(passages, rule, rules):
-    """Whatever is scored, kept, settled or cut, the order is a permutation; hits are its head."""
+    """Whatever is scored, kept or cut, the order is a permutation; hits are its head."""
     stages = (Stage(OverlapScorer(), rule, calibration=PLATT), Stage(LexicalScorer()))
     setup = Setup(stages, workers=1, **rules)
     with Reranker(setup) as reranker:
         result = reranker.rerank("red fox", passages)
     assert sorted(result.order) == list(range(len(passages)))
     assert [hit.index for hit in result.hits] == list(result.order[: len(result.hits)])
-
-
-def test_settled_candidates_lead_the_order():
-    """What a stage accepts as surely relevant stays above what the next stage scored."""
-    stages = (
-        Stage(LexicalScorer(), AsymmetricKeep(0.5, 0.99), calibration=PLATT),
-        Stage(LexicalScorer()),
-    )
-    passages = ["blue hen", "red hen", "a red fox", "grey owl"]
-    with Reranker(Setup(stages, workers=1)) as reranker:
-        result = reranker.rerank("red fox", passages)
-    assert result.order[0] == 2
-    assert result[0].depth == 1
-    assert {hit.depth for hit in result.hits[1:]} == {2}
-    assert any(one.code is Code.EXITED for one in result.decisions)
 
 
 def test_a_certain_first_stage_skips_scoring():
@@ -109,30 +89,6 @@ def test_a_certain_first_stage_skips_scoring():
     assert not result.degraded
 
 
-def test_sequential_stopping_leaves_the_tail_unscored():
-    """Once nothing better is to be expected, the rest keeps first-stage order behind."""
-    passages = [
-        Candidate("red fox " + " ".join(f"tree{i}x{j}" for j in range(i)), 40.0 - i)
-        for i in range(40)
-    ]
-    stop = Sequential(0.05, tier=10, min=20, top_k=3)
-    with Reranker(Setup((Stage(OverlapScorer()),), stop=stop, workers=1)) as reranker:
-        result = reranker.rerank("red fox", passages)
-    scored = sum(hit.depth > 0 for hit in result)
-    assert 20 <= scored < 40
-    assert result.order[scored:] == tuple(range(scored, 40))
-    assert any(one.code is Code.DEPTH for one in result.decisions)
-
-
-@pytest.mark.parametrize("kind", ["lexical", "slate"])
-def test_scores_that_compare_within_one_call_are_never_taken_in_parts(kind):
-    """`stop` scores in parts, so it is refused for scores that depend on the other candidates."""
-    scorer = OverlapScorer()
-    scorer.score_kind = kind
-    with pytest.raises(ConfigError, match="compare within one call only"):
-        Setup((Stage(scorer),), stop=Sequential(0.05))
-
-
 def test_settings_take_numbers_and_tables():
     """`depth`, `keep` and `cut` are numbers or rules, in files and dicts alike."""
     table = {
@@ -143,14 +99,12 @@ def test_settings_take_numbers_and_tables():
         "selection": {
             "depth": {"min": 10, "max": 100},
             "cut": {"gap": True, "max": 8},
-            "stop": {"epsilon": 0.05},
         },
     }
     with load(table) as reranker:
         assert reranker.setup.stages[0].keep == MarginKeep(0.5, 3)
         assert reranker.setup.depth == MassDepth(0.9, 1.0, 10, 100)
         assert reranker.setup.cut == GapCut(1, 8)
-        assert reranker.setup.stop == Sequential(0.05)
 
 
 @pytest.mark.parametrize(
@@ -160,7 +114,6 @@ def test_settings_take_numbers_and_tables():
         ({"selection": {"cut": {"max": 5}}}, "with one of"),
         ({"stages": [{"scorer": "lexical", "keep": {"count": 3, "share": 0.5}}]}, "exclude"),
         ({"stages": [{"scorer": "lexical", "keep": {"probability": 0.5}}]}, "not calibrated"),
-        ({"stages": [{"scorer": "lexical", "keep": {"accept": 0.5}}]}, "give both"),
         ({"selection": {"depth": {"min": 9, "max": 3}}}, "min <= max"),
     ],
 )

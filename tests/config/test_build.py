@@ -59,6 +59,25 @@ def test_an_impossible_value_is_named(data, named):
         load(data)
 
 
+@pytest.mark.parametrize(
+    ("data", "found", "advice"),
+    [
+        ({"selection": {"stop": {"epsilon": 0.05}}}, "selection.stop", "write depth = 50"),
+        ({"selection": {"depth": {"gap": True}}}, "selection.depth.gap", "write depth = N"),
+        ({"stages": [{"keep": {"score": 1.0}}]}, "stages.0.keep.score", "write keep = N"),
+        ({"stages": [{"keep": {"accept": 0.9}}]}, "stages.0.keep.accept", "write keep = N"),
+        ({"stages": [{"exit_keep": {"reject": 0.9}}]}, "exit_keep.reject", "write keep = N"),
+        ({"exit_audit": {"adjust": "both"}}, 'exit_audit.adjust = "both"', '"tighten" or "off"'),
+    ],
+)
+def test_a_removed_option_says_what_to_write_instead(data, found, advice):
+    """Settings of an older version are refused with what takes the option's place."""
+    with pytest.raises(ConfigError) as caught:
+        load(data)
+    assert f"{found} was removed: " in str(caught.value)
+    assert advice in str(caught.value)
+
+
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.text(max_size=5),

@@ -15,7 +15,7 @@ import pytest
 
 from rerank_plugins import Candidate, Reranker, RerankError
 from rerank_plugins.serving.adapter_support import prior, shown
-from rerank_plugins.serving.shared_engine import SharedReranker, settings
+from rerank_plugins.serving.shared_engine import ComponentOptions, SharedReranker
 from tests import tiny
 
 os.environ["HAYSTACK_TELEMETRY_ENABLED"] = "false"
@@ -35,7 +35,7 @@ class _Core:
 
     def make(self, *, top_k=None, **options):
         strict = options.pop("strict", None)
-        return SharedReranker(settings(**options)), top_k, strict
+        return SharedReranker(ComponentOptions(**options).source()), top_k, strict
 
     def inputs(self, items):
         return [Candidate(one.text, prior(one.prior), one.metadata) for one in items]

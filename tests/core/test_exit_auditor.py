@@ -44,42 +44,42 @@ class Numbered:
         """Do nothing."""
 
 
-def reranker(audit, *, told=None):
+def reranker(audit, *, on_audit=None):
     """Make a cascade whose first stage prefers what the last one likes least."""
     first, last = Numbered("first", 1.0), Numbered("last", -1.0)
     stages = (Stage(first, MarginKeep(0.5, top_k=2), enter=9), Stage(last))
     made = Reranker(Setup(stages, workers=1, exit_audit=audit))
-    if told is not None:
-        made._auditor._told = told
+    if on_audit is not None:
+        made._auditor._on_audit = on_audit
     return made, first, last
 
 
-def test_an_audit_scores_everybody_and_tells_what_was_lost():
-    """After the answer all candidates run through all stages; the loss and the care are told."""
+def test_an_audit_scores_everybody_and_reports_what_was_lost():
+    """After the answer all candidates run through all stages; the loss and the factor are reported."""
     heard, event = [], threading.Event()
 
-    def told(loss, care):
-        heard.append((loss, care))
+    def on_audit(loss, factor):
+        heard.append((loss, factor))
         event.set()
 
     audit = ExitAudit(1.0, 0.01, 2, "top-k miss", Calibration(1.0, 0.0))
-    made, first, last = reranker(audit, told=told)
+    made, first, last = reranker(audit, on_audit=on_audit)
     with made:
         result = made.rerank("query", PASSAGES)
         assert event.wait(timeout=60)
         assert sorted(result.order) == list(range(12))
     assert first.asked == [9, 12]
     assert last.asked == [2, 12]
-    ((loss, care),) = heard
+    ((loss, factor),) = heard
     assert loss == 1.0
-    assert care > 1.0
+    assert factor > 1.0
 
 
 def test_margins_widen_where_too_much_is_lost():
     """What an audit found is in force for the next request."""
     event = threading.Event()
     audit = ExitAudit(1.0, 0.01, 2, "top-k miss", Calibration(1.0, 0.0))
-    made, _, last = reranker(audit, told=lambda *_: event.set())
+    made, _, last = reranker(audit, on_audit=lambda *_: event.set())
     with made:
         made.rerank("query", PASSAGES)
         assert event.wait(timeout=60)
@@ -91,7 +91,7 @@ def test_requests_that_were_not_answered_as_promised_are_not_audited():
     """Where a stage failed, or there was nothing to score, nothing is compared."""
     audit = ExitAudit(1.0, 0.01, 2, "top-k miss", Calibration(1.0, 0.0))
     heard = []
-    made, _, last = reranker(audit, told=lambda *found: heard.append(found))
+    made, _, last = reranker(audit, on_audit=lambda *found: heard.append(found))
     with made:
         last.broken = True
         assert made.rerank("query", PASSAGES).degraded

@@ -146,7 +146,7 @@ def test_cancelling_a_request_ends_its_call():
                 time.sleep(0.01)
             assert future.cancel()
             started = time.monotonic()
-            while reranker._scheduler.active:
+            while reranker._scheduler._active:
                 assert time.monotonic() - started < 5.0
                 time.sleep(0.01)
         assert not [one for one in threading.enumerate() if one.name == "rerank-remote"]

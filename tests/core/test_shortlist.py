@@ -15,7 +15,7 @@ DEPTH = st.none() | st.integers(1, 6)
 def test_what_is_chosen_accounts_for_every_candidate(texts, depth):
     """Each candidate is scored, blank, a duplicate, or beyond the depth; nothing else happens."""
     chosen = choose([Candidate(text) for text in texts], depth)
-    assert len(chosen.text_of) == len(texts)
+    assert len(chosen.slot_of) == len(texts)
     counts = {decision.code: decision.count for decision in chosen.decisions}
     assert set(counts) <= {Code.BLANK, Code.DUPLICATE, Code.DEPTH}
     assert len(chosen.texts) + sum(counts.values()) == len(texts)
@@ -27,7 +27,7 @@ def test_chosen_texts_are_distinct_and_not_blank(texts, depth):
     chosen = choose([Candidate(text) for text in texts], depth)
     assert len(set(chosen.texts)) == len(chosen.texts) <= (depth or len(texts))
     assert all(text.strip() for text in chosen.texts)
-    for text, place in zip(texts, chosen.text_of, strict=True):
+    for text, place in zip(texts, chosen.slot_of, strict=True):
         if place is not None:
             assert chosen.texts[place] == text
 

@@ -96,3 +96,51 @@ def test_a_rerank_line_that_lacks_something_is_named(tmp_path):
     (folder / "rerank" / "bm25.jsonl").write_text(json.dumps(line), encoding="utf-8")
     with pytest.raises(InvalidRequest, match=r"jsonl:1 lacks something \(KeyError\('text'\)\)"):
         datasets.read(folder)
+
+
+def test_a_table_of_query_passage_label_is_a_dataset(tmp_path):
+    """Rows of one query are its candidates in the order of the file; blank is not judged."""
+    path = tmp_path / "pets.csv"
+    path.write_text(
+        'query,passage,label\ncats,"dogs, mostly",0\ncats,cats sleep,2\nhens,foxes,\n',
+        encoding="utf-8",
+    )
+    found = datasets.read(path)
+    cats, hens = found.topics
+    assert [one.text for one in cats.candidates] == ["dogs, mostly", "cats sleep"]
+    assert cats.docids == ("line 2", "line 3")
+    assert found.qrels == {"cats": {"line 2": 0, "line 3": 2}}
+    assert hens.query == "hens"
+
+
+def test_json_lines_with_priors_are_a_dataset_too(tmp_path):
+    """The same columns as keys; `prior` is the first stage's score."""
+    path = tmp_path / "pets.jsonl"
+    path.write_text(
+        '{"query": "cats", "passage": "cats sleep", "label": 1, "prior": 2.5, "docid": "d"}\n',
+        encoding="utf-8",
+    )
+    (topic,) = datasets.read(path).topics
+    assert (topic.docids, topic.candidates[0].prior) == (("d",), 2.5)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("query,text,label\na,b,1\n", "csv:2 lacks passage; found the columns query, text, label"),
+        ("query,passage,label\na,b,yes\n", "csv:2 has the label 'yes'"),
+    ],
+)
+def test_a_broken_table_is_named_with_its_line(content, message, tmp_path):
+    """Errors name file, line and what was expected."""
+    (tmp_path / "bad.csv").write_text(content, encoding="utf-8")
+    with pytest.raises(InvalidRequest, match=message):
+        datasets.read(tmp_path / "bad.csv")
+
+
+def test_a_run_beside_a_table_is_refused(tmp_path):
+    """A table carries its own order; a run beside it contradicts that."""
+    path = tmp_path / "pets.csv"
+    path.write_text("query,passage,label\na,b,1\n", encoding="utf-8")
+    with pytest.raises(InvalidRequest, match="no run beside it"):
+        datasets.read(path, run=tmp_path / "a.trec")

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from rerank_plugins import Candidate, Reranker
 from rerank_plugins.evaluation import Dataset, Topic, depth_curves
-from rerank_plugins.evaluation.runs import collect, first_stage
+from rerank_plugins.evaluation.rankings import first_stage, rerank_all
 
 DOCIDS = tuple(f"d{i}" for i in range(12))
 TEXTS = tuple(f"note {i} about {'foxes' if i in {3, 11} else 'weather'}" for i in range(12))
@@ -32,10 +32,10 @@ def test_the_least_depth_that_suffices_is_recommended():
 
 def test_the_curve_equals_reranking_that_many_candidates():
     """For a model that scores each pair alone, the curve from one run is that of many runs."""
-    whole = collect("embedded", Reranker(), NOTES)
+    whole = rerank_all("embedded", Reranker(), NOTES)
     curve = depth_curves.by_depth(whole, NOTES.qrels, "nDCG@10")
     for depth in (5, 10, 12):
-        again = collect("embedded", Reranker(depth=depth), NOTES)
+        again = rerank_all("embedded", Reranker(depth=depth), NOTES)
         expected = depth_curves.by_depth(again, NOTES.qrels, "nDCG@10")[12]
         assert curve[depth] == pytest.approx(expected)
 

@@ -5,7 +5,7 @@ import pytest
 
 from rerank_plugins import Candidate
 from rerank_plugins.evaluation import Dataset, Topic, prior_weight
-from rerank_plugins.evaluation.runs import Answer, Ranking
+from rerank_plugins.evaluation.rankings import RankedTopic, Ranking
 
 
 def drawn(topics: int, *, model: float, prior: float, seed: int = 0) -> tuple[Ranking, dict]:
@@ -24,7 +24,7 @@ def drawn(topics: int, *, model: float, prior: float, seed: int = 0) -> tuple[Ra
         parts.append(Topic(qid, "what", docids, candidates))
         shown = scores[ranks]
         order = tuple(np.argsort(-shown).tolist())
-        answers.append(Answer(qid, order, tuple(shown.tolist()), 0.0))
+        answers.append(RankedTopic(qid, order, tuple(shown.tolist()), 0.0))
     return Ranking("drawn", Dataset("drawn", tuple(parts), qrels), tuple(answers)), qrels
 
 
@@ -64,7 +64,7 @@ def test_without_priors_there_is_nothing_to_fit():
     )
     assert (
         prior_weight.fit(
-            Ranking("bare", Dataset("bare", bare, qrels), ranking.answers), qrels, "RR@10"
+            Ranking("bare", Dataset("bare", bare, qrels), ranking.ranked), qrels, "RR@10"
         )
         is None
     )

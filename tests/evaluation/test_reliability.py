@@ -5,7 +5,7 @@ import pytest
 
 from rerank_plugins import Candidate
 from rerank_plugins.evaluation import Dataset, Topic, reliability
-from rerank_plugins.evaluation.runs import Answer, Ranking
+from rerank_plugins.evaluation.rankings import RankedTopic, Ranking
 from rerank_plugins.rules.calibration import Calibration, apply
 
 
@@ -21,7 +21,7 @@ def drawn(topics: int, *, told: bool = True, seed: int = 0) -> tuple[Ranking, di
         parts.append(Topic(qid, "what", docids, (Candidate("text"),) * 10))
         said = tuple(truth.tolist()) if told else ()
         order = tuple(np.argsort(-scores).tolist())
-        answers.append(Answer(qid, order, tuple(scores.tolist()), 0.0, probabilities=said))
+        answers.append(RankedTopic(qid, order, tuple(scores.tolist()), 0.0, probabilities=said))
     return Ranking("drawn", Dataset("drawn", tuple(parts), qrels), tuple(answers)), qrels
 
 
@@ -65,7 +65,7 @@ def test_a_cut_reaches_the_precision_it_promises():
     """At and above the cut the share of relevant pairs is at least the target."""
     ranking, qrels = drawn(400)
     own = reliability.examine(ranking, qrels)[0]
-    said = np.array([p for one in ranking.answers for p in one.probabilities])
+    said = np.array([p for one in ranking.ranked for p in one.probabilities])
     relevant = np.array([label for judged in qrels.values() for label in judged.values()]) > 0
     assert set(own.cuts) == set(reliability.PRECISIONS)
     for target, cut in own.cuts.items():

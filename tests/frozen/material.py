@@ -179,7 +179,7 @@ def hashed(query: str, text: str) -> float:
 def answered(scores: Sequence[float], done: int) -> Any:
     """Give a scorer's answer, of which the first `done` are scored."""
     from rerank_plugins.records import Code, Decision
-    from rerank_plugins.scorers import Scored
+    from rerank_plugins.scoring import Scored
 
     n = len(scores)
     late = (Decision("score", Code.DEADLINE, n - done),) if done < n else ()

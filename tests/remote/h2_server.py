@@ -67,7 +67,7 @@ class H2Server(FakeRerankServer):
     ) -> None:
         received = Received(head[":method"], head[":path"], head, body)
         self.requests.append(received)
-        answer = self._answer(received, self._read(received, received.path), None)
+        answer = self._respond(received, self._read(received, received.path), None)
         headers = [(":status", str(answer.status)), ("content-type", "application/json")]
         connection.send_headers(number, headers)
         connection.send_data(number, answer.body, end_stream=True)

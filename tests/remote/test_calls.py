@@ -106,7 +106,7 @@ def test_a_destination_that_is_never_in_time_opens_the_breaker_however_small_the
             breaker = reranker.setup.stages[0].scorer.calls.breaker
             for _ in range(200):
                 reranker.rerank(QUERY, PASSAGES, budget_ms=60)
-                if breaker.opened:
+                if breaker.state == "open":
                     break
             assert breaker.state == "open"
 
@@ -205,8 +205,7 @@ def test_the_permit_is_asked_again_on_the_final_url(monkeypatch):
     """A permit that turns out narrower than the stage's own check keeps the text here."""
     with FakeRerankServer("cohere") as server, remote_first(server, "cohere") as reranker:
         monkeypatch.setattr(
-            "rerank_plugins.core.pipeline.permit",
-            lambda setup, candidates, number: Permit(Policy(("eu",))),
+            "rerank_plugins.core.residency.permit", lambda *_: Permit(Policy(("eu",)))
         )
         result = reranker.rerank(QUERY, PASSAGES)
         assert server.bytes_received == 0

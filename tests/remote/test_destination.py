@@ -4,7 +4,7 @@ import pytest
 
 from rerank_plugins.errors import ConfigError, PolicyError
 from rerank_plugins.remote.destination import (
-    Attested,
+    Attestation,
     check_attestation,
     check_model,
     locate,
@@ -76,7 +76,7 @@ def test_authorities_of_ones_own_and_proxies_take_the_proof_away():
 
 def test_an_attestation_holds_for_its_own_origin():
     """What the operator answers for is one scheme, host and port."""
-    attested = Attested(origin_of("https://api.cohere.com/v2/rerank"), "eu")
+    attested = Attestation(origin_of("https://api.cohere.com/v2/rerank"), "eu")
     assert locate("https://API.cohere.com:443/other", attested).regions == ("eu",)
     for other in (
         "https://api.cohere.ai/x",
@@ -88,7 +88,7 @@ def test_an_attestation_holds_for_its_own_origin():
 
 def test_an_attestation_adds_to_on_prem():
     """A server of our own lies on our premises and where we say those are."""
-    attested = Attested(origin_of("http://10.0.0.1/"), "de")
+    attested = Attestation(origin_of("http://10.0.0.1/"), "de")
     found = locate("http://10.0.0.1/rerank", attested)
     assert found.regions == ("on-prem", "de")
     assert EU.verdict(found).allowed

@@ -11,8 +11,10 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from rerank_plugins import Candidate, Policy, Request, Stage
+from rerank_plugins import Candidate, Policy, Stage
 from rerank_plugins.core import pipeline, residency
+from rerank_plugins.core.request import Resolved
+from rerank_plugins.core.run import Run
 from rerank_plugins.core.setup import Setup
 from rerank_plugins.errors import PolicyError, RerankError
 from rerank_plugins.remote.calls import Calls
@@ -116,12 +118,11 @@ def ask(world: World, case: Case) -> None:
         setup = Setup(stages(remote), policy=policy)
     except PolicyError:
         setup = Setup(stages(LexicalScorer()), policy=policy)
-    request = Request("secret query", case.candidates)
-    answer = pipeline.rerank(setup, request, deadline_s=None, submitted_s=0.0)
+    answer = pipeline.rerank(setup, Resolved("secret query", case.candidates), Run(0.0))
     result = world.scheduler.submit(answer).result()
     assert len(result.order) == len(case.candidates)
     assert all(hit.probability is not None for hit in result), "a candidate was left out"
-    permitted = remote.under(residency.permit(setup, case.candidates, ""))
+    permitted = remote.under(residency.permit(policy, case.candidates, "", None))
     texts = [one.text for one in case.candidates]
     try:
         world.scheduler.submit(permitted.score("secret query", texts)).result()
@@ -233,25 +234,27 @@ def twins_are_not_told_apart(monkeypatch):
     """Of candidates with the same text, believe the first."""
     real = residency.permit
 
-    def permit(setup, candidates, request_id):
-        found = real(setup, candidates, request_id)
+    def permit(policy, candidates, request_id, audit):
+        found = real(policy, candidates, request_id, audit)
         labels = {}
         for one in candidates:
-            label = setup.policy.label(one.metadata)
+            label = policy.label(one.metadata)
             labels.setdefault(one.text, () if label is None else (label,))
         return replace(found, of_text=labels)
 
-    monkeypatch.setattr(pipeline, "permit", permit)
+    monkeypatch.setattr(residency, "permit", permit)
 
 
 def redirects_are_followed(monkeypatch):
     """Follow redirects anywhere, and check the first URL alone."""
-    monkeypatch.setattr(Client, "_next", lambda self, here, location: str(here.join(location)))
+    monkeypatch.setattr(Client, "_redirect_target", lambda self, url, there: str(url.join(there)))
     real = Calls._check
     monkeypatch.setattr(
         Calls,
         "_check",
-        lambda self, errand, ask, places, url: real(self, errand, ask, places, self.target.url),
+        lambda self, context, request, items, url: real(
+            self, context, request, items, self.endpoint.url
+        ),
     )
 
 

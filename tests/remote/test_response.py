@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rerank_plugins.errors import RemoteError
-from rerank_plugins.remote.dialects.json_body import Answer, Shape
-from rerank_plugins.remote.response import check_model, join
+from rerank_plugins.remote.dialects.json_body import JsonDialect
+from rerank_plugins.remote.response import check_model, scores_of
 
 rows = st.lists(
     st.tuples(
@@ -22,7 +22,7 @@ rows = st.lists(
 def test_any_rows_give_whole_finite_scores_or_an_error(found, n):
     """There is nothing in between."""
     try:
-        scores = join(Answer(found), n)
+        scores = scores_of(found, n)
     except RemoteError:
         return
     assert scores.shape == (n,)
@@ -33,7 +33,7 @@ def test_any_rows_give_whole_finite_scores_or_an_error(found, n):
 @given(st.permutations(range(6)))
 def test_rows_are_joined_by_index(order):
     """The order of the rows says nothing."""
-    scores = join(Answer([(i, i / 10) for i in order]), 6)
+    scores = scores_of([(i, i / 10) for i in order], 6)
     assert scores.tolist() == pytest.approx([i / 10 for i in range(6)])
 
 
@@ -41,7 +41,7 @@ def test_rows_are_joined_by_index(order):
 def test_any_body_is_an_answer_or_a_remote_error(body):
     """Bytes of any kind never raise anything else."""
     try:
-        Shape().read(body, {})
+        JsonDialect().decode(body, {})
     except RemoteError:
         return
 
@@ -61,7 +61,7 @@ def test_any_body_is_an_answer_or_a_remote_error(body):
 def test_other_json_is_an_error(body):
     """JSON of another form is refused with what was expected."""
     with pytest.raises(RemoteError, match="answer"):
-        Shape().read(body, {})
+        JsonDialect().decode(body, {})
 
 
 def test_a_model_is_known_by_its_name_without_its_owner():

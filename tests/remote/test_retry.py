@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rerank_plugins.remote.resilience import backoff_s, hinted_s, is_retryable
+from rerank_plugins.remote.resilience import backoff_s, is_retryable, retry_after_s
 
 NOW_S = 1_800_000_000.0
 
@@ -30,7 +30,7 @@ NOW_S = 1_800_000_000.0
 )
 def test_the_first_hint_that_makes_sense_counts(headers, seconds):
     """Milliseconds, then seconds or a date, then the reset."""
-    assert hinted_s(headers, NOW_S) == (None if seconds is None else pytest.approx(seconds))
+    assert retry_after_s(headers, NOW_S) == (None if seconds is None else pytest.approx(seconds))
 
 
 @given(
@@ -40,7 +40,7 @@ def test_the_first_hint_that_makes_sense_counts(headers, seconds):
 )
 def test_garbage_in_hints_is_no_error(headers):
     """Whatever a server writes there, the hint is a sane number or none."""
-    hint = hinted_s(headers, NOW_S)
+    hint = retry_after_s(headers, NOW_S)
     assert hint is None or 0.0 <= hint <= 86_400.0
 
 

@@ -7,7 +7,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode, get_current_span
 
 from rerank_plugins import Reranker, Stage, semconv
-from rerank_plugins.remote.tracing import Attempt, remote_call
+from rerank_plugins.remote.tracing import remote_call
+from rerank_plugins.rules.residency import Destination
 from rerank_plugins.scoring.lexical import LexicalScorer
 
 
@@ -21,8 +22,8 @@ class Calling(LexicalScorer):
 
     async def score(self, query, passages, *, state=None, deadline_s=None):
         """Open the call's span around the answer."""
-        attempt = Attempt("cohere", "rerank-v4.0", host="api.example", candidates=len(passages))
-        with remote_call(attempt) as call:
+        there = Destination("https://api.example:443", ("eu",), "attested")
+        with remote_call("cohere", "rerank-v4.0", there, candidates=len(passages)) as call:
             self.sent = call.headers()
             if self.error is not None:
                 raise self.error
@@ -62,6 +63,10 @@ def test_a_call_is_a_client_span_under_its_request(exporter, tracer_provider):
         "gen_ai.provider.name": "cohere",
         "gen_ai.request.model": "rerank-v4.0",
         "server.address": "api.example",
+        "server.port": 443,
+        "rerank.destination": "https://api.example:443",
+        "rerank.destination.regions": ("eu",),
+        "rerank.destination.proof": "attested",
         "rerank.candidates": 2,
         "http.response.status_code": 200,
         "rerank.remote.timing.x-total-time": "12",
@@ -98,7 +103,7 @@ def test_a_failed_call_is_marked_by_the_errors_class_alone(exporter, tracer_prov
 
 def test_without_an_sdk_a_call_costs_and_sends_nothing():
     """No provider: no headers, and the caller's context is left as it was."""
-    with remote_call(Attempt("tei", "model", host="localhost", port=8080)) as call:
+    with remote_call("tei", "model", Destination("http://[::1]:8080"), candidates=1) as call:
         assert call.headers() == {}
         call.answered(503, {})
     assert not get_current_span().get_span_context().is_valid

@@ -1,4 +1,4 @@
-"""Adaptive depth, stopping and cuts."""
+"""Adaptive depth and cuts."""
 
 import math
 
@@ -11,7 +11,6 @@ from rerank_plugins.rules import selection
 from rerank_plugins.rules.selection import (
     Certain,
     GapCut,
-    GapDepth,
     MassCut,
     MassDepth,
     NullCut,
@@ -30,7 +29,6 @@ DEPTHS = st.one_of(
         st.floats(0.05, 5),
         LIMITS,
     ),
-    st.builds(lambda limits: GapDepth(*limits), LIMITS),
 )
 CUTS = st.one_of(
     st.none(),
@@ -52,7 +50,7 @@ def test_a_depth_lies_within_its_limits(rule, priors):
     """Whatever the priors, ties and gaps included, the depth obeys min, max and the list."""
     chosen = selection.depth(rule, priors)
     assert 0 <= chosen <= len(priors)
-    if isinstance(rule, MassDepth | GapDepth):
+    if isinstance(rule, MassDepth):
         assert chosen >= min(rule.min, len(priors))
         assert chosen <= (rule.max or len(priors))
 
@@ -95,30 +93,6 @@ def test_scoring_is_skipped_only_where_one_candidate_stands_out():
     assert not selection.certain(Certain(0.9, 0.3), [40.0, None])
     assert not selection.certain(None, lone)
     assert not selection.certain(Certain(0.9), [])
-
-
-def test_the_chance_of_entry_falls_with_depth_and_is_honest():
-    """Where scores follow the prior, stopping below 5 % misses a top-10 entry in at most 5 %."""
-    random = np.random.default_rng(3)
-    missed = stopped = 0
-    for _ in range(300):
-        priors = np.sort(random.normal(size=100))[::-1]
-        scores = 3.0 * priors + random.normal(size=100)
-        for depth in range(16, 100, 16):
-            chance = selection.chance_of_entry(scores[:depth].tolist(), priors.tolist(), 10)
-            if chance < 0.05:
-                stopped += 1
-                missed += scores[depth:].max() > np.sort(scores[:depth])[-10]
-                break
-    assert stopped > 250
-    assert missed / stopped <= 0.05
-
-
-def test_too_few_scores_never_stop():
-    """Below eight scores, or below top_k, anything may still enter; at the end nothing can."""
-    assert selection.chance_of_entry([1.0] * 7, [None] * 20, 5) == 1.0
-    assert selection.chance_of_entry([1.0] * 9, [None] * 20, 10) == 1.0
-    assert selection.chance_of_entry([1.0] * 9, [None] * 9, 5) == 0.0
 
 
 def test_a_probability_cut_may_return_nothing():

@@ -163,7 +163,11 @@ def _tokenizer() -> hf.PreTrainedTokenizerFast:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    prompts = [part for one in PROMPTS.values() for part in (*one.before, *one.told, *one.after)]
+    prompts = [
+        part
+        for prompt in PROMPTS.values()
+        for part in (*prompt.before, *prompt.instruction_parts, *prompt.after)
+    ]
     tokenizer.train_from_iterator([*tiny.passages(50), *["yes\nno\n"] * 50, *prompts], trainer)
     special = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
     tokenizer.add_special_tokens([AddedToken(one, special=True) for one in special])

@@ -3,12 +3,11 @@
 import copy
 import gc
 import pickle
-from dataclasses import dataclass
 
 import pytest
 
 from rerank_plugins import Candidate, RerankError
-from rerank_plugins.serving.shared_engine import SharedReranker, kept, settings
+from rerank_plugins.serving.shared_engine import ComponentOptions, SharedReranker, shared_reranker
 
 LEXICAL = {"stages": [{"scorer": "lexical"}]}
 CANDIDATES = [Candidate("a blue hen"), Candidate("a red fox")]
@@ -16,8 +15,11 @@ CANDIDATES = [Candidate("a blue hen"), Candidate("a red fox")]
 
 def test_options_become_settings():
     """Only what was set is written, so that everything else keeps its default."""
-    assert settings() == {"stages": [{"scorer": "embedded"}]}
-    assert settings(model="m", revision="r", local_files_only=True, depth=5, prior_weight=0.0) == {
+    assert ComponentOptions().source() == {"stages": [{"scorer": "embedded"}]}
+    options = ComponentOptions(
+        model="m", revision="r", local_files_only=True, depth=5, prior_weight=0.0
+    )
+    assert options.source() == {
         "stages": [{"scorer": "m", "revision": "r", "local_files_only": True}],
         "selection": {"depth": 5},
         "fusion": {"prior_weight": 0.0},
@@ -28,8 +30,8 @@ def test_options_become_settings():
 def test_a_config_stands_alone(option):
     """A config and an option that it could hold are refused together, by name."""
     with pytest.raises(ValueError, match=next(iter(option))):
-        settings(config=LEXICAL, **option)
-    assert settings(config=LEXICAL) == LEXICAL
+        ComponentOptions(config=LEXICAL, **option).source()
+    assert ComponentOptions(config=LEXICAL).source() == LEXICAL
 
 
 def test_engines_are_shared_by_meaning():
@@ -66,25 +68,10 @@ def test_it_can_be_pickled_and_copied():
         assert [hit.index for hit in again.rerank("red fox", CANDIDATES)] == [1, 0]
 
 
-@dataclass
-class Fields:
-    """A component's fields."""
-
-    model: str = "lexical"
-    config: str | None = None
-    max_tokens: int | None = None
-    precision: str | None = None
-    provider: str | None = None
-    revision: str | None = None
-    local_files_only: bool = False
-    depth: int | None = None
-    prior_weight: float | None = None
-
-
 def test_a_component_keeps_its_engine_until_its_fields_change():
     """Every field counts: none may be changed without effect."""
-    held = kept(None, Fields())
-    assert kept(held, Fields()) is held
+    held = shared_reranker(ComponentOptions())
+    assert shared_reranker(ComponentOptions(), held) is held
     changes = {
         "model": "m",
         "max_tokens": 9,
@@ -92,12 +79,14 @@ def test_a_component_keeps_its_engine_until_its_fields_change():
         "provider": "cuda",
         "revision": "r",
         "local_files_only": True,
+        "token_env": "TOKEN",
         "depth": 3,
         "prior_weight": 0.5,
     }
     for name, value in changes.items():
-        assert str(value) in str(kept(held, Fields(**{name: value})).source)
-    assert kept(held, Fields(model="embedded", config="rerank.toml")).source == "rerank.toml"
+        assert str(value) in str(shared_reranker(ComponentOptions(**{name: value}), held).source)
+    by_file = ComponentOptions(config="rerank.toml")
+    assert shared_reranker(by_file, held).source == "rerank.toml"
 
 
 def test_the_model_has_a_name_before_it_is_loaded():

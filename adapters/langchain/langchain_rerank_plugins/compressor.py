@@ -1,4 +1,4 @@
-"""A LangChain document compressor over one shared engine."""
+"""A LangChain document compressor over a shared engine."""
 
 from collections.abc import Sequence
 from copy import deepcopy
@@ -11,7 +11,11 @@ from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
 from rerank_plugins import Candidate, Result
 from rerank_plugins.serving.adapter_support import facts, hit_facts, prior, shown
-from rerank_plugins.serving.shared_engine import SharedReranker, kept
+from rerank_plugins.serving.shared_engine import (
+    ComponentOptions,
+    SharedReranker,
+    shared_reranker,
+)
 
 from .runs import arun, run
 
@@ -84,7 +88,7 @@ class RerankPluginsCompressor(BaseDocumentCompressor):
     @model_validator(mode="before")
     @classmethod
     def _let_config_decide(cls, data: Any) -> Any:
-        """Let a config decide how many documents it returns."""
+        """Let a config decide how many documents are returned."""
         if isinstance(data, dict) and data.get("config") is not None:
             return {"top_n": None, **data}
         return data
@@ -96,7 +100,7 @@ class RerankPluginsCompressor(BaseDocumentCompressor):
     def compress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
     ) -> Sequence[Document]:
-        """Give the best `top_n` documents, best first, with their scores in the metadata."""
+        """Return the best `top_n` documents, best first, with their scores in the metadata."""
         if not documents:
             return []
         with run(callbacks, query, documents) as outcome:
@@ -134,16 +138,15 @@ class RerankPluginsCompressor(BaseDocumentCompressor):
         *,
         top_n: int | None = None,
     ) -> list[dict[str, Any]]:
-        """Give positions and scores, best first, as the Cohere integration's `rerank` does.
+        """Return positions and scores, best first, as the Cohere integration's `rerank` does.
 
         A dict's text is its values, joined by newlines. `top_n` None is the compressor's own.
         """
         if not documents:
             return []
-
         result = self._engine().rerank(
             query,
-            self._candidates([_as_document(one) for one in documents]),
+            self._candidates([_as_document(document) for document in documents]),
             top_k=top_n if top_n is not None else self.top_n,
             budget_ms=self.budget_ms,
             strict=self.strict,
@@ -154,7 +157,7 @@ class RerankPluginsCompressor(BaseDocumentCompressor):
         ]
 
     def as_runnable(self) -> Runnable[dict[str, Any], list[Document]]:
-        """Give a runnable from {"documents": ..., "query": ...} to documents, for chains."""
+        """Return a runnable from {"documents": ..., "query": ...} to documents, for chains."""
 
         def compress(data: dict[str, Any], config: RunnableConfig) -> list[Document]:
             callbacks = config.get("callbacks")
@@ -167,25 +170,23 @@ class RerankPluginsCompressor(BaseDocumentCompressor):
         return RunnableLambda(compress, afunc=acompress, name="rerank")
 
     def _engine(self) -> SharedReranker:
-        self._shared = kept(self._shared, self)
+        self._shared = shared_reranker(ComponentOptions.of(self), self._shared)
         return self._shared
 
     def _candidates(self, documents: Sequence[Document]) -> list[Candidate]:
-
         key = self.prior_key
         return [
             Candidate(
-                one.page_content,
-                None if key is None else prior(one.metadata.get(key)),
-                one.metadata,
+                document.page_content,
+                None if key is None else prior(document.metadata.get(key)),
+                document.metadata,
             )
-            for one in documents
+            for document in documents
         ]
 
     def _answer(
         self, documents: Sequence[Document], result: Result
     ) -> tuple[list[Document], dict[str, Any]]:
-
         request = facts(result)
         answer = []
         for hit in result:
@@ -198,9 +199,9 @@ class RerankPluginsCompressor(BaseDocumentCompressor):
         return answer, request
 
 
-def _as_document(one: str | Document | dict[str, Any]) -> Document:
-    if isinstance(one, Document):
-        return one
-    if isinstance(one, dict):
-        return Document("\n".join(str(value) for value in one.values()))
-    return Document(one)
+def _as_document(given: str | Document | dict[str, Any]) -> Document:
+    if isinstance(given, Document):
+        return given
+    if isinstance(given, dict):
+        return Document("\n".join(str(value) for value in given.values()))
+    return Document(given)

@@ -1,4 +1,4 @@
-"""A LangChain cross-encoder over one shared engine."""
+"""A LangChain cross-encoder over a shared engine."""
 
 import math
 from collections import defaultdict
@@ -8,13 +8,13 @@ from typing import Any
 from langchain_core.cross_encoders import BaseCrossEncoder
 
 from rerank_plugins import Candidate
-from rerank_plugins.serving.shared_engine import SharedReranker, settings
+from rerank_plugins.serving.shared_engine import ComponentOptions, SharedReranker, shared_reranker
 
 
 class RerankPluginsCrossEncoder(BaseCrossEncoder):
     """Scores pairs of texts, for whatever takes a cross-encoder, such as `CrossEncoderReranker`.
 
-    Scores have no order to fall back on: a failure raises. A blank text scores minus infinity.
+    A failure raises, since there is no order to keep. A blank text scores minus infinity.
     """
 
     def __init__(
@@ -39,7 +39,6 @@ class RerankPluginsCrossEncoder(BaseCrossEncoder):
         return scores
 
     def _engine(self) -> SharedReranker:
-
-        if self._shared is None:
-            self._shared = SharedReranker(settings(model=self.model, config=self.config))
+        options = ComponentOptions(model=self.model, config=self.config)
+        self._shared = shared_reranker(options, self._shared)
         return self._shared

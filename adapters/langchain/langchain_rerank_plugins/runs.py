@@ -1,7 +1,7 @@
-"""One LangChain run per reranking, and the core's spans beneath it.
+"""A LangChain run for each reranking, with the engine's spans below it.
 
-Compressors are not runnables, so that tracers see nothing of them unless they start a run
-themselves; and tracers do not make their spans current, so that ours would start a second trace.
+Compressors are not runnables: without a run of their own, tracers do not see them. And tracers do
+not make their spans current: without that, the engine's spans would start a second trace.
 """
 
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -20,7 +20,7 @@ _NAME = "RerankPluginsCompressor"
 
 @dataclass(slots=True)
 class Outcome:
-    """What the run ends with: the documents, and what the engine says about the request."""
+    """What the run returns: the documents, and what the engine says about the request."""
 
     documents: list[Document] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
@@ -28,7 +28,7 @@ class Outcome:
 
 @contextmanager
 def run(callbacks: Callbacks, query: str, documents: Sequence[Document]) -> Iterator[Outcome]:
-    """Report a reranking as a child run of whatever `callbacks` belong to."""
+    """Report a reranking as a child run of the run that `callbacks` belong to."""
     manager = CallbackManager.configure(inheritable_callbacks=_given_or_ambient(callbacks))
     inputs = {"query": query, "documents": list(documents)}
     running = manager.on_chain_start(None, inputs, name=_NAME)
@@ -61,16 +61,16 @@ async def arun(
 
 
 def _given_or_ambient(callbacks: Callbacks) -> Callbacks:
-    """Inside a tool or a lambda nobody hands callbacks on; the enclosing run's are ambient."""
+    """Return the callbacks, else the enclosing run's: tools and lambdas do not pass them on."""
     return ensure_config().get("callbacks") if callbacks is None else callbacks
 
 
 @contextmanager
 def _current_span(handlers: Sequence[object], run_id: UUID) -> Iterator[None]:
-    """Make the span that a tracer keeps for this run current, if one does."""
+    """Make a tracer's span of this run current, if a tracer has one."""
     getters = (getattr(handler, "get_span", None) for handler in handlers)
     spans = (get_span(run_id) for get_span in getters if callable(get_span))
-    span = next((one for one in spans if isinstance(one, trace.Span)), None)
+    span = next((span for span in spans if isinstance(span, trace.Span)), None)
     if span is None:
         yield
         return

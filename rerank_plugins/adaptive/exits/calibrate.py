@@ -1,9 +1,9 @@
-"""From unlabelled queries to certified exits: one half shapes them, the other certifies them."""
+"""Calibration of exits on unlabelled queries: half of them fit the exits, half certify them."""
 
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,34 +11,36 @@ from numpy.typing import NDArray
 from ...errors import InvalidRequest
 from ...rules import calibration, risk_control, selection
 from ...rules.calibration import Calibration
-from ...scoring.exits.calibration_file import Exits, Limits, Shape, subject
+from ...scoring.exits.calibration_file import Exits, Limits, LimitScale, subject
 from ...scoring.exits.heads import Head
-from ...scoring.exits.segmented_model import Trunk
+from ...scoring.exits.segmented_model import SegmentedModel
+from ..exit_audit import ExitLoss
 from .collect import Observed, Question, observe
 from .fit import Fitted, fit, levels
-from .simulate import Outcome, simulate
+from .simulate import SimulatedOrder, simulate
 
-Loss: TypeAlias = Literal["regret", "top-k miss"]
 Floats: TypeAlias = NDArray[np.float64]
-# Margins in residual deviations, from careful to bold.
+# Margins in deviations of the residuals, from wide to narrow.
 _LEVELS = np.concatenate([np.linspace(6.0, 3.0, 7), np.linspace(2.9, 0.0, 30)])
 _RATIOS = (0.25, 0.5, 1.0, 2.0)
-# Candidates that enter per level, as a share of them; None: all enter. The most careful level
-# lets all enter whichever is chosen.
+# Shares of the candidates that enter per level; None: all. At the widest level all enter anyway.
 _DEPTH_SHARES = (None, 0.2, 0.3, 0.4, 0.6)
-# Shares of the first stage's softmax that a depth may hold, from careful to bold.
+# Shares of the first stage's softmax that a depth holds, from deep to shallow.
 _MASSES = (1.0, 0.999, 0.998, 0.995, 0.99, 0.98, 0.97, 0.96, 0.95, 0.93, 0.9, 0.85, 0.8, 0.7, 0.6)
 _COUNTS = (0, 4, 8, 12, 16, 24, 32, 48, 64, 100)
-_FEWEST = 40
+_MIN_QUERIES = 40
 _NULLS_EACH = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """What to calibrate: the loss, over which head, and how the prior is fused in."""
+class CalibrationOptions:
+    """What is certified: the mean `loss` of the best `top_k`, with the prior fused in.
+
+    probability: turns scores into the gains of regret; None: a typical one is fitted
+    """
 
     top_k: int = 10
-    loss: Loss = "regret"
+    loss: ExitLoss = "regret"
     alpha: float = 0.01
     prior_weight: float = 0.0
     probability: Calibration | None = None
@@ -47,7 +49,15 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One question as it is replayed: scores per exit, the model's, gains and pair lengths."""
+    """A query as it is replayed; all but `full` are per candidate.
+
+    levels: scores at each exit
+    final: the whole model's scores
+    gains: what each candidate is worth in regret
+    full: the whole model's order
+    priors: None also where the prior is not fused in
+    first_stage: the priors, where there are any
+    """
 
     levels: list[Floats]
     final: Floats
@@ -59,9 +69,9 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Calibrated:
-    """The artefact, how good each head is, and the held-out cases it was certified on.
+    """The calibrated exits, how good each head is, and the held-out cases that certified them.
 
-    `probability` turned scores into the gains that losses are reckoned in.
+    `probability` turned scores into the gains of regret.
     """
 
     exits: Exits
@@ -71,58 +81,58 @@ class Calibrated:
 
 
 def calibrate(
-    trunk: Trunk,
+    model: SegmentedModel,
     questions: Sequence[Question],
-    how: Plan | None = None,
+    how: CalibrationOptions | None = None,
     *,
     costs: Sequence[float],
     progress: Callable[[], None] = lambda: None,
 ) -> Calibrated:
-    """Fit, shape and certify exits; `costs` is what each segment takes per pair, in any unit.
+    """Return fitted and certified exits; `costs` are each segment's per pair, in any unit.
 
-    Raises `InvalidRequest` for too few questions.
+    Raises `InvalidRequest` for too few queries.
     """
-    how = how or Plan()
-    if len(questions) < _FEWEST:
+    how = how or CalibrationOptions()
+    if len(questions) < _MIN_QUERIES:
         message = (
-            f"{len(questions)} queries; expected at least {_FEWEST}, better 300: half of them fit "
-            "the heads, the other half certifies the loss"
+            f"{len(questions)} queries; expected at least {_MIN_QUERIES}, better 300: half of them "
+            "fit the heads, the other half certifies the loss"
         )
         raise InvalidRequest(message)
-    return certify(trunk, questions, observe(trunk, questions, progress=progress), how, costs=costs)
+    return certify(model, questions, observe(model, questions, progress=progress), how, costs=costs)
 
 
 def certify(
-    trunk: Trunk,
+    model: SegmentedModel,
     questions: Sequence[Question],
     observed: Sequence[Observed],
-    how: Plan,
+    how: CalibrationOptions,
     *,
     costs: Sequence[float],
 ) -> Calibrated:
-    """Do what `calibrate` does with what was `observed` of the questions already."""
+    """Return what `calibrate` does, for queries that were observed already."""
     first, second = halves(len(questions), how.seed)
-    fitted = fit([observed[i] for i in first], trunk.heads)
-    heads = [one.head for one in fitted]
-    deviations = [one.deviation for one in fitted]
+    fitted = fit([observed[i] for i in first], model.heads)
+    heads = [each.head for each in fitted]
+    deviations = [each.deviation for each in fitted]
     probability = how.probability or _typical([observed[i] for i in first], how.top_k)
-    cases = [case_of(one, heads, trunk, how, probability) for one in observed]
+    cases = [case_of(seen, heads, model, how, probability) for seen in observed]
     held = [cases[i] for i in second]
     shape, losses = shaped([cases[i] for i in first], held, deviations, costs, how)
     exits = Exits(
-        subject(trunk.files, trunk.max_tokens, how.prior_weight),
+        subject(model.files, model.max_tokens, how.prior_weight),
         tuple(heads),
         shape,
         _LEVELS,
         losses,
         how.top_k,
         how.loss,
-        nulls=nulls(trunk, questions, how.seed),
+        nulls=nulls(model, questions, how.seed),
         plans=plan_qualities(held, len(heads) + 1, how),
         masses=np.array(_MASSES),
         mass_losses=_mass_losses(held, how),
         probability=probability,
-        facts=_facts(trunk, questions, fitted, how),
+        facts=_facts(model, questions, fitted, how),
     )
     return Calibrated(exits, tuple(fitted), tuple(held), probability)
 
@@ -132,8 +142,8 @@ def shaped(
     held: Sequence[Case],
     deviations: Sequence[float],
     costs: Sequence[float],
-    how: Plan,
-) -> tuple[Shape, Floats]:
+    how: CalibrationOptions,
+) -> tuple[LimitScale, Floats]:
     """Choose the limits' shape by `cases`; also measure what its levels lose on those `held` out.
 
     `deviations` are the heads' residual ones; losses are [held, levels].
@@ -144,17 +154,24 @@ def shaped(
 
 
 def halves(count: int, seed: int) -> tuple[list[int], list[int]]:
-    """Divide queries at random: those that shape the exits, those that certify them."""
+    """Return random halves of the queries' positions: to fit exits, and to certify them."""
     order = np.random.default_rng(seed).permutation(count).tolist()
     return order[: count // 2], order[count // 2 :]
 
 
-def replay(case: Case, limits: Limits | None, how: Plan) -> Outcome:
-    """Replay one case within limits (None: everything runs)."""
+def replay(
+    case: Case,
+    limits: Limits | None,
+    how: CalibrationOptions,
+    *,
+    counts: Sequence[int] | None = None,
+) -> SimulatedOrder:
+    """Return a case's order within limits (None: everything runs), `counts` bounding each stage."""
     return simulate(
         case.levels,
         case.final,
         margins=None if limits is None else limits.margins,
+        counts=counts,
         depth=None if limits is None else limits.depth,
         top_k=how.top_k,
         priors=case.priors,
@@ -162,34 +179,36 @@ def replay(case: Case, limits: Limits | None, how: Plan) -> Outcome:
     )
 
 
-def loss_of(case: Case, order: Sequence[int] | NDArray[np.intp], how: Plan) -> float:
-    """Measure what an order loses against the whole model's."""
+def loss_of(case: Case, order: Sequence[int] | NDArray[np.intp], how: CalibrationOptions) -> float:
+    """Return what an order loses compared with the whole model's."""
     if how.loss == "regret":
         return risk_control.regret(list(order), case.gains, how.top_k)
     return risk_control.top_k_miss(list(order), case.full.tolist(), how.top_k)
 
 
-def work(outcome: Outcome, costs: Sequence[float]) -> float:
-    """Give an outcome's work as a share of the whole model's on all candidates."""
+def work(outcome: SimulatedOrder, costs: Sequence[float]) -> float:
+    """Return the work done, as a share of the whole model's on all candidates."""
     return sum(s * c for s, c in zip(outcome.shares, costs, strict=True)) / sum(costs)
 
 
-def nulls(trunk: Trunk, questions: Sequence[Question], seed: int) -> tuple[float, ...]:
-    """Score random pairs: queries with passages that were retrieved for others, ascending."""
+def nulls(model: SegmentedModel, questions: Sequence[Question], seed: int) -> tuple[float, ...]:
+    """Return scores of queries with passages that were retrieved for others, ascending."""
     random = np.random.default_rng(seed)
-    strangers: list[Question] = []
+    null_pairs: list[Question] = []
     for place, question in enumerate(questions[:200]):
         others = random.integers(1, len(questions), _NULLS_EACH)
         texts = [questions[(place + int(step)) % len(questions)].passages for step in others]
-        strangers.append(
+        null_pairs.append(
             Question(question.query, tuple(t[int(random.integers(len(t)))] for t in texts))
         )
-    found = observe(trunk, strangers)
-    return tuple(sorted(float(score) for one in found for score in one.final))
+    found = observe(model, null_pairs)
+    return tuple(sorted(float(score) for seen in found for score in seen.final))
 
 
-def plan_qualities(cases: Sequence[Case], stages: int, how: Plan) -> dict[tuple[int, ...], float]:
-    """Measure 1 - loss of plans: at most so many candidates at each stage."""
+def plan_qualities(
+    cases: Sequence[Case], stages: int, how: CalibrationOptions
+) -> dict[tuple[int, ...], float]:
+    """Return 1 - mean loss of plans, which are the most candidates of each stage."""
     longest = max(len(case.final) for case in cases)
     counts = [count for count in _COUNTS if count <= longest]
     found: dict[tuple[int, ...], float] = {}
@@ -197,47 +216,41 @@ def plan_qualities(cases: Sequence[Case], stages: int, how: Plan) -> dict[tuple[
         plan = rising[::-1]
         if plan[0] == 0 or (stages > 2 and plan[1] and plan[1] < plan[0] // 16):  # noqa: PLR2004
             continue
-        values = [_counted(case, plan, how) for case in cases[:100]]
-        found[plan] = 1.0 - float(np.mean(values))
+        losses = [
+            loss_of(case, replay(case, None, how, counts=plan).order, how) for case in cases[:100]
+        ]
+        found[plan] = 1.0 - float(np.mean(losses))
     return found
 
 
-def _counted(case: Case, plan: Sequence[int], how: Plan) -> float:
-    outcome = simulate(
-        case.levels,
-        case.final,
-        counts=plan,
-        top_k=how.top_k,
-        priors=case.priors,
-        prior_weight=how.prior_weight,
-    )
-    return loss_of(case, outcome.order, how)
-
-
 def case_of(
-    one: Observed, heads: Sequence[Head], trunk: Trunk, how: Plan, probability: Calibration
+    seen: Observed,
+    heads: Sequence[Head],
+    model: SegmentedModel,
+    how: CalibrationOptions,
+    probability: Calibration,
 ) -> Case:
-    """Prepare what was observed of a question for being replayed."""
-    scores, final = levels(one, heads, trunk.options.fold)
-    priors = one.priors if how.prior_weight else None
+    """Return a case to replay from what was observed of a query."""
+    scores, final = levels(seen, heads, model.options.fold)
+    priors = seen.priors if how.prior_weight else None
     whole = simulate(scores, final, top_k=how.top_k, priors=priors, prior_weight=how.prior_weight)
     values = final
     if priors is not None:
-        # Gains follow the order that is returned, which the prior has a say in.
+        # Gains follow the order that is returned, which the prior takes part in.
         values = np.sort(final)[::-1][np.argsort(whole.order)]
     gains = calibration.apply(probability, values.astype(np.float32))
-    given = None if one.priors is None else tuple(one.priors.tolist())
+    given = None if seen.priors is None else tuple(seen.priors.tolist())
     return Case(scores, final, gains, whole.order, priors, given)
 
 
-def _loss(case: Case, limits: Limits, how: Plan) -> float:
+def _loss(case: Case, limits: Limits, how: CalibrationOptions) -> float:
     return loss_of(case, replay(case, limits, how).order, how)
 
 
-def _mass_losses(cases: Sequence[Case], how: Plan) -> Floats:
-    """Measure what scoring in full only the head with each mass of the priors loses.
+def _mass_losses(cases: Sequence[Case], how: CalibrationOptions) -> Floats:
+    """Return the losses [cases, masses] of scoring in full only the head with each mass of priors.
 
-    Empty where a case has no priors: nothing then says what a mass would leave out.
+    Empty where a case has no priors.
     """
     if any(case.first_stage is None for case in cases):
         return np.zeros((0, 0))
@@ -246,20 +259,24 @@ def _mass_losses(cases: Sequence[Case], how: Plan) -> Floats:
         for column, mass in enumerate(_MASSES):
             rule = selection.MassDepth(mass, min=how.top_k)
             count = selection.depth(rule, case.first_stage or ())
-            row[column] = _counted(replace(case, levels=[]), [count], how)
+            order = replay(replace(case, levels=[]), None, how, counts=[count]).order
+            row[column] = loss_of(case, order, how)
     return losses
 
 
 def _shape(
-    cases: Sequence[Case], deviations: Sequence[float], costs: Sequence[float], how: Plan
-) -> Shape:
+    cases: Sequence[Case],
+    deviations: Sequence[float],
+    costs: Sequence[float],
+    how: CalibrationOptions,
+) -> LimitScale:
     """Choose what costs least at a mean loss of alpha: ratios of the margins, and the depth's."""
     longest = max(len(case.final) for case in cases)
-    best: tuple[float, Shape] | None = None
+    best: tuple[float, LimitScale] | None = None
     inner = itertools.product(_RATIOS, repeat=len(deviations) - 1)
     for share, ratios in itertools.product(_DEPTH_SHARES, inner):
         scales = tuple(d * r for d, r in zip(deviations, (1.0, *ratios), strict=True))
-        shape = Shape(scales, None if share is None else share * longest)
+        shape = LimitScale(scales, None if share is None else share * longest)
         low, high = 0.0, float(_LEVELS[0])
         for _ in range(7):
             middle = (low + high) / 2.0
@@ -270,29 +287,32 @@ def _shape(
         spent = float(np.mean([work(replay(case, limits, how), costs) for case in cases]))
         if best is None or spent < best[0]:
             best = spent, shape
-    return best[1] if best is not None else Shape(tuple(deviations))
+    return best[1] if best is not None else LimitScale(tuple(deviations))
 
 
 def _typical(observed: Sequence[Observed], top_k: int) -> Calibration:
-    """Give a logistic around the typical k-th best score, where the model has no calibration."""
-    final = [one.final for one in observed]
+    """Return a logistic around the typical k-th best score, for a model without calibration."""
+    final = [seen.final for seen in observed]
     spread = float(np.mean([scores.std() for scores in final])) or 1.0
     bar = float(np.mean([np.sort(scores)[-min(top_k, len(scores))] for scores in final]))
     return Calibration(2.0 / spread, -2.0 * bar / spread)
 
 
 def _facts(
-    trunk: Trunk, questions: Sequence[Question], fitted: Sequence[Fitted], how: Plan
+    model: SegmentedModel,
+    questions: Sequence[Question],
+    fitted: Sequence[Fitted],
+    how: CalibrationOptions,
 ) -> dict[str, object]:
     sizes = [len(question.passages) for question in questions]
     return {
-        "model": trunk.files.name,
-        "quantisation": trunk.files.card.get("quantisation"),
+        "model": model.files.name,
+        "quantisation": model.files.card.get("quantisation"),
         "queries": len(questions),
         "candidates": [min(sizes), max(sizes)],
         "shaped_for_alpha": how.alpha,
         "heads": [
-            {"layer": one.head.layer, "deviation": one.deviation, "spearman": one.correlation}
-            for one in fitted
+            {"layer": each.head.layer, "deviation": each.deviation, "spearman": each.correlation}
+            for each in fitted
         ],
     }

@@ -1,4 +1,4 @@
-"""Run a model in full over unlabelled queries, and note what each exit could have known."""
+"""Run a model in full over unlabelled queries, and keep what each exit could have read."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ...errors import ModelError
 from ...rules.batching import plan
 from ...scoring.exits import heads
-from ...scoring.exits.segmented_model import Trunk
+from ...scoring.exits.segmented_model import SegmentedModel
 from ...scoring.runtime import process
 from ...scoring.text import pairs
 
@@ -21,7 +21,7 @@ _BATCH_TOKENS = 512
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A query and its candidates in first-stage order; `priors` None where there are none."""
+    """An unlabelled query and its candidates, in first-stage order."""
 
     query: str
     passages: tuple[str, ...]
@@ -30,10 +30,13 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """What the model gave for a question's pairs, and who owns them.
+    """What a model computed for the pairs of a query.
 
-    `first` holds the first rows [pairs, width] per exit as float16, `own` the scores of exits with
-    a head of their own, `final` the model's scores, `tokens` each pair's length.
+    owners: the candidate of each pair
+    first: per exit the hidden state of the first token, [pairs, width], float16
+    own: per exit the scores of the model's own head; None: it has none
+    final: the model's scores
+    tokens: the length of each pair
     """
 
     owners: NDArray[np.intp]
@@ -45,58 +48,60 @@ class Observed:
 
 
 def observe(
-    trunk: Trunk,
+    model: SegmentedModel,
     questions: Sequence[Question],
     *,
     progress: Callable[[], None] = lambda: None,
     workers: int | None = None,
 ) -> list[Observed]:
-    """Observe every question; whole questions run in parallel on the cores there are."""
+    """Return what the model computes for each query; queries run in parallel on all cores."""
 
-    def one(question: Question) -> Observed:
-        done = _observe(trunk, question)
+    def run(question: Question) -> Observed:
+        done = _observe(model, question)
         progress()
         return done
 
-    with ThreadPoolExecutor(workers or process.count()) as pool:
-        return list(pool.map(one, questions))
+    with ThreadPoolExecutor(workers or process.cores()) as pool:
+        return list(pool.map(run, questions))
 
 
-def _observe(trunk: Trunk, question: Question) -> Observed:
-    tokenizer = trunk.tokenizer
+def _observe(model: SegmentedModel, question: Question) -> Observed:
+    tokenizer = model.tokenizer
     laid, _ = pairs.read(
         tokenizer,
         question.query,
         question.passages,
-        room=trunk.room,
-        windowing=trunk.options.windowing,
+        room=model.room,
+        windowing=model.options.windowing,
     )
     if laid.refused.any():
         raise ModelError(
             'a passage is over max_tokens and long is "error"; calibrate with "window"'
         )
     count = len(laid.ids)
-    first: list[NDArray[np.floating] | None] = [None] * len(trunk.heads)
-    own: list[NDArray[np.floating] | None] = [None] * len(trunk.heads)
+    first: list[NDArray[np.floating] | None] = [None] * len(model.heads)
+    own: list[NDArray[np.floating] | None] = [None] * len(model.heads)
     final = np.zeros(count, dtype=np.float32)
     for batch in plan(laid.lengths, max_batch_tokens=_BATCH_TOKENS):
         chosen = list(batch.pairs)
         arrays = tokenizer.assemble(laid.query, [laid.ids[i] for i in chosen], batch.length_tokens)
         hidden: Floats | None = None
-        for place in range(len(trunk)):
-            step = trunk.run(place, arrays, hidden)
+        for place in range(len(model)):
+            step = model.run(place, arrays, hidden)
             hidden = step.hidden
             if hidden is None:
                 final[chosen] = step.scores
                 continue
             _put(first, place, count, chosen, hidden[:, 0].astype(np.float16))
             found = step.scores
-            if trunk.heads[place].kind == "similarity":
-                found = heads.alike(trunk.heads[place], hidden, laid, chosen, tokenizer.template)
+            if model.heads[place].kind == "similarity":
+                found = heads.similarity_scores(
+                    model.heads[place], hidden, laid, chosen, tokenizer.template
+                )
             if found is not None:
                 _put(own, place, count, chosen, found)
     priors = None if question.priors is None else np.array(question.priors, dtype=np.float64)
-    filled = tuple(np.zeros((0, 0), np.float16) if one is None else one for one in first)
+    filled = tuple(np.zeros((0, 0), np.float16) if rows is None else rows for rows in first)
     return Observed(laid.owners, filled, tuple(own), final, laid.lengths, priors)
 
 
@@ -107,7 +112,7 @@ def _put(
     chosen: Sequence[int],
     values: NDArray[np.floating],
 ) -> None:
-    """Keep the values of the chosen pairs among those of all `count`."""
+    """Store the values of the chosen pairs in the array of all `count` pairs."""
     found = kept[place]
     if found is None:
         found = kept[place] = np.zeros((count, *values.shape[1:]), dtype=values.dtype)

@@ -1,4 +1,4 @@
-"""Fit exit heads to the model's own scores: no labels, closed form."""
+"""Exit heads fitted to the model's own scores: no labels, closed form."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from ...rules.correlation import spearman
 from ...rules.windows import Fold, fold
 from ...scoring.exits import heads as heads_module
 from ...scoring.exits.heads import Head, Probe
@@ -17,7 +18,7 @@ _FOLDS = 4
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """A head, the deviation of its residuals within queries, and its rank correlation there."""
+    """A head, with the deviation of its residuals and its rank correlation within queries."""
 
     head: Head
     deviation: float
@@ -25,57 +26,60 @@ class Fitted:
 
 
 def fit(observed: Sequence[Observed], heads: Sequence[Head]) -> list[Fitted]:
-    """Fit each head in turn; each probe may read the exit before it.
+    """Return fitted heads, in order; a probe reads the scores of the exit before it.
 
-    A head of the model's own, and a similarity, is only brought to the scale of the last score. A
-    probe is a ridge on
-    query-centred scores, its penalty chosen on queries held out (rank within a query is all that
-    matters).
+    The model's own heads and similarities are only scaled to the last score. A probe is a ridge on
+    query-centred scores: the rank within a query is all that matters. Its penalty is chosen on
+    queries held out.
     """
     fitted: list[Fitted] = []
-    before = [np.zeros(len(one.final), dtype=np.float32) for one in observed]
+    before = [np.zeros(len(seen.final), dtype=np.float32) for seen in observed]
     for place, head in enumerate(heads):
         if head.kind == "probe":
             made = _probe(observed, head, place, before)
         else:
             made = _scaled(observed, head, place)
-        before = [pair_scores(one, made, place, b) for one, b in zip(observed, before, strict=True)]
-        residuals = np.concatenate(
-            [_centred(one.final - b) for one, b in zip(observed, before, strict=True)]
-        )
-        correlations = [_spearman(one.final, b) for one, b in zip(observed, before, strict=True)]
-        fitted.append(Fitted(made, float(residuals.std()), float(np.mean(correlations))))
+        pairs = zip(observed, before, strict=True)
+        before = [pair_scores(seen, made, place, scores) for seen, scores in pairs]
+        residuals = [
+            _centred(seen.final - scores) for seen, scores in zip(observed, before, strict=True)
+        ]
+        correlations = [
+            spearman(seen.final, scores) for seen, scores in zip(observed, before, strict=True)
+        ]
+        deviation = float(np.concatenate(residuals).std())
+        fitted.append(Fitted(made, deviation, float(np.mean(np.nan_to_num(correlations)))))
     return fitted
 
 
 def pair_scores(
-    one: Observed, head: Head, place: int, before: NDArray[np.float32]
+    seen: Observed, head: Head, place: int, before: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """Score a question's pairs by a fitted head; `before` is what the exit before gave them."""
-    own = one.own[place]
+    """Return the scores of a query's pairs by a fitted head; `before` are the last exit's."""
+    own = seen.own[place]
     if head.kind != "probe" and own is not None:
         return np.asarray(head.gain * own + head.offset, dtype=np.float32)
-    ranks = one.owners.astype(np.float32)
-    return heads_module.apply(head, one.first[place].astype(np.float32), before, ranks)
+    ranks = seen.owners.astype(np.float32)
+    return heads_module.probe_scores(head, seen.first[place].astype(np.float32), before, ranks)
 
 
 def levels(
-    one: Observed, fitted: Sequence[Head], how: Fold
+    seen: Observed, fitted: Sequence[Head], how: Fold
 ) -> tuple[list[NDArray[np.float64]], NDArray[np.float64]]:
-    """Give a question's candidate scores at each exit, and the model's: what `simulate` takes."""
-    candidates = int(one.owners.max(initial=-1)) + 1
-    before = np.zeros(len(one.final), dtype=np.float32)
+    """Return the scores of a query's candidates at each exit, and the whole model's."""
+    candidates = int(seen.owners.max(initial=-1)) + 1
+    before = np.zeros(len(seen.final), dtype=np.float32)
     out: list[NDArray[np.float64]] = []
     for place, head in enumerate(fitted):
-        before = pair_scores(one, head, place, before)
-        out.append(fold(before, one.owners, candidates, how).astype(np.float64))
-    return out, fold(one.final, one.owners, candidates, how).astype(np.float64)
+        before = pair_scores(seen, head, place, before)
+        out.append(fold(before, seen.owners, candidates, how).astype(np.float64))
+    return out, fold(seen.final, seen.owners, candidates, how).astype(np.float64)
 
 
 def _scaled(observed: Sequence[Observed], head: Head, place: int) -> Head:
-    """Bring a head of the model's own to the last score's scale by least squares."""
-    own = np.concatenate([x for one in observed if (x := one.own[place]) is not None])
-    final = np.concatenate([one.final for one in observed])
+    """Return a head of the model's own, scaled to the last score by least squares."""
+    own = np.concatenate([own for seen in observed if (own := seen.own[place]) is not None])
+    final = np.concatenate([seen.final for seen in observed])
     gain, offset = np.polyfit(own.astype(np.float64), final.astype(np.float64), 1)
     return replace(head, gain=float(gain), offset=float(offset))
 
@@ -85,10 +89,10 @@ def _probe(
 ) -> Head:
     with_before = place > 0
     x = [
-        _features(one, place, b, with_before=with_before)
-        for one, b in zip(observed, before, strict=True)
+        _features(seen, place, scores, with_before=with_before)
+        for seen, scores in zip(observed, before, strict=True)
     ]
-    y = [one.final.astype(np.float64) for one in observed]
+    y = [seen.final.astype(np.float64) for seen in observed]
     penalty = _best_penalty(x, y)
     weights = _ridge([_centred(a) for a in x], [_centred(b) for b in y], penalty)
     bias = float(np.mean(np.concatenate(y)) - np.concatenate(x).mean(axis=0) @ weights)
@@ -103,10 +107,10 @@ def _probe(
 
 
 def _features(
-    one: Observed, place: int, before: NDArray[np.float32], *, with_before: bool
+    seen: Observed, place: int, before: NDArray[np.float32], *, with_before: bool
 ) -> NDArray[np.float64]:
-    rows = heads_module.normalised(one.first[place].astype(np.float32))
-    columns = [rows, np.log1p(one.owners)[:, None]]
+    rows = heads_module.normalised(seen.first[place].astype(np.float32))
+    columns = [rows, np.log1p(seen.owners)[:, None]]
     if with_before:
         columns.append(before[:, None])
     return np.concatenate(columns, axis=1).astype(np.float64)
@@ -121,12 +125,12 @@ def _ridge(
 
 
 def _best_penalty(x: Sequence[NDArray[np.float64]], y: Sequence[NDArray[np.float64]]) -> float:
-    """Choose the penalty whose held-out predictions follow the scores best, whole queries held."""
+    """Return the penalty with the least error on held-out queries."""
     errors = dict.fromkeys(_PENALTIES, 0.0)
     centred = [(_centred(a), _centred(b)) for a, b in zip(x, y, strict=True)]
     for part in range(min(_FOLDS, len(centred))):
-        train = [one for i, one in enumerate(centred) if i % _FOLDS != part] or centred
-        held = [one for i, one in enumerate(centred) if i % _FOLDS == part]
+        train = [pair for i, pair in enumerate(centred) if i % _FOLDS != part] or centred
+        held = [pair for i, pair in enumerate(centred) if i % _FOLDS == part]
         for penalty in _PENALTIES:
             weights = _ridge([a for a, _ in train], [b for _, b in train], penalty)
             errors[penalty] += sum(float(((b - a @ weights) ** 2).sum()) for a, b in held)
@@ -135,11 +139,3 @@ def _best_penalty(x: Sequence[NDArray[np.float64]], y: Sequence[NDArray[np.float
 
 def _centred(values: NDArray[np.floating]) -> NDArray[np.float64]:
     return np.asarray(values - values.mean(axis=0), dtype=np.float64)
-
-
-def _spearman(a: NDArray[np.floating], b: NDArray[np.floating]) -> float:
-    ranks = [np.argsort(np.argsort(values)).astype(np.float64) for values in (a, b)]
-    spreads = [one.std() for one in ranks]
-    if min(spreads) == 0.0:
-        return 0.0
-    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])

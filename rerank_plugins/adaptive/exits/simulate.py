@@ -1,4 +1,4 @@
-"""Replay a cascade on cached scores: what it would have ordered, and what it would have cost."""
+"""The simulation of a cascade on known scores: its order, and its work."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ Floats: TypeAlias = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """The order, and the share of the candidates that each stage scored."""
+class SimulatedOrder:
+    """The order of the candidates, and the share of them that each stage scored."""
 
     order: NDArray[np.intp]
     shares: tuple[float, ...]
@@ -30,12 +30,12 @@ def simulate(
     top_k: int = 10,
     priors: Floats | None = None,
     prior_weight: float = 0.0,
-) -> Outcome:
-    """Replay one question: scores per exit and of the whole model, all [candidates].
+) -> SimulatedOrder:
+    """Return a query's order from scores per exit and of the whole model, all [candidates].
 
-    The first `depth` candidates enter. Survivors of an exit are those within its margin of the
-    `top_k`-th best; `counts` bounds each stage, the whole model included (0: it does not run). All
-    None: everything runs.
+    The first `depth` candidates enter. Those within an exit's margin of the `top_k`-th best go on.
+    `counts` bounds each stage, the whole model included; 0: it does not run. Without any of these,
+    everything runs.
     """
     n = len(final)
     stages = [*levels, final]
@@ -68,4 +68,4 @@ def simulate(
         if counts is not None:
             keep = min(keep, counts[place + 1])
         alive = alive[order[:keep]]
-    return Outcome(np.lexsort((np.arange(n), -keys, -tier)), tuple(shares))
+    return SimulatedOrder(np.lexsort((np.arange(n), -keys, -tier)), tuple(shares))

@@ -1,21 +1,20 @@
-"""What exits gain: speed against loss at every margin, beside fixed depths and fixed layers."""
+"""The gain of exits: speed against loss at every margin, and its plot beside simple baselines."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from ...scoring.exits.calibration_file import Limits
-from .calibrate import Calibrated, Case, Plan, loss_of, replay, work
-from .simulate import simulate
+from .calibrate import Calibrated, CalibrationOptions, Case, loss_of, replay, work
 
 _DEPTHS = (10, 15, 20, 30, 40, 50, 60, 75)
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One way to do less: how many times less work it is, and what it loses on held-out queries."""
+    """A way to do less: its speedup in work, and its mean loss on held-out queries."""
 
     kind: str
     label: str
@@ -25,18 +24,20 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Gain:
-    """The curve of the exits, the point that was certified (None: no level was), the baselines."""
+    """The curve of the exits, the certified point (None: no level was), and the baselines."""
 
     curve: tuple[Point, ...]
     chosen: Point | None
     baselines: tuple[Point, ...]
 
 
-def gain(done: Calibrated, costs: Sequence[float], how: Plan, *, limits: Limits | None) -> Gain:
-    """Replay the held-out cases; `costs` is what each segment takes per pair, in any unit."""
+def gain(
+    done: Calibrated, costs: Sequence[float], how: CalibrationOptions, *, limits: Limits | None
+) -> Gain:
+    """Return the gain on the held-out cases; `costs` are each segment's per pair, in any unit."""
     curve = [
         _point(
-            "exits", f"{level:.2f}", done.cases, costs, how, done.exits.shape.at(level, how.top_k)
+            "exits", f"{level:.2f}", done.cases, costs, how, done.exits.scale.at(level, how.top_k)
         )
         for level in done.exits.levels[::3]
     ]
@@ -44,10 +45,10 @@ def gain(done: Calibrated, costs: Sequence[float], how: Plan, *, limits: Limits 
     if limits is not None:
         chosen = _point("certified", "certified", done.cases, costs, how, limits)
     baselines = [_fixed_depth(done.cases, depth, how) for depth in _DEPTHS]
-    for place, one in enumerate(done.fitted):
-        label = f"layer {one.head.layer}"
+    for place, fitted in enumerate(done.fitted):
+        label = f"layer {fitted.head.layer}"
         baselines.append(_fixed_layer(done.cases, place, label, costs, how))
-    return Gain(tuple(curve), chosen, tuple(one for one in baselines if one is not None))
+    return Gain(tuple(curve), chosen, tuple(point for point in baselines if point is not None))
 
 
 def _point(  # noqa: PLR0917 - a point's name and its ingredients
@@ -55,48 +56,35 @@ def _point(  # noqa: PLR0917 - a point's name and its ingredients
     label: str,
     cases: Sequence[Case],
     costs: Sequence[float],
-    how: Plan,
+    how: CalibrationOptions,
     limits: Limits,
 ) -> Point:
     outcomes = [replay(case, limits, how) for case in cases]
-    spent = float(np.mean([work(one, costs) for one in outcomes]))
-    losses = [loss_of(case, one.order, how) for case, one in zip(cases, outcomes, strict=True)]
+    spent = float(np.mean([work(outcome, costs) for outcome in outcomes]))
+    losses = [loss_of(case, done.order, how) for case, done in zip(cases, outcomes, strict=True)]
     return Point(kind, label, 1.0 / spent, float(np.mean(losses)))
 
 
-def _fixed_depth(cases: Sequence[Case], depth: int, how: Plan) -> Point | None:
-    """Score the first `depth` candidates in full, the usual way to do less."""
+def _fixed_depth(cases: Sequence[Case], depth: int, how: CalibrationOptions) -> Point | None:
+    """Return the point of scoring the first `depth` candidates in full; None: all are within it."""
     if all(len(case.final) <= depth for case in cases):
         return None
-    losses, shares = [], []
-    for case in cases:
-        shallow = simulate(
-            [],
-            case.final,
-            counts=[depth],
-            top_k=how.top_k,
-            priors=case.priors,
-            prior_weight=how.prior_weight,
-        )
-        losses.append(loss_of(case, shallow.order, how))
-        shares.append(shallow.shares[0])
-    return Point("fixed depth", str(depth), 1.0 / float(np.mean(shares)), float(np.mean(losses)))
+    shallow = [replay(replace(case, levels=[]), None, how, counts=[depth]) for case in cases]
+    losses = [loss_of(case, done.order, how) for case, done in zip(cases, shallow, strict=True)]
+    share = float(np.mean([done.shares[0] for done in shallow]))
+    return Point("fixed depth", str(depth), 1.0 / share, float(np.mean(losses)))
 
 
 def _fixed_layer(
-    cases: Sequence[Case], place: int, label: str, costs: Sequence[float], how: Plan
+    cases: Sequence[Case], place: int, label: str, costs: Sequence[float], how: CalibrationOptions
 ) -> Point:
-    """Let every candidate leave at one exit: a smaller model."""
-    losses = []
-    for case in cases:
-        shallow = simulate(
-            [],
-            case.levels[place],
-            top_k=how.top_k,
-            priors=case.priors,
-            prior_weight=how.prior_weight,
+    """Return the point of a smaller model: every candidate leaves at one exit."""
+    losses = [
+        loss_of(
+            case, replay(replace(case, levels=[], final=case.levels[place]), None, how).order, how
         )
-        losses.append(loss_of(case, shallow.order, how))
+        for case in cases
+    ]
     spent = sum(costs[: place + 1]) / sum(costs)
     return Point("fixed layer", label, 1.0 / spent, float(np.mean(losses)))
 
@@ -111,23 +99,23 @@ def draw(gain: Gain, path: Path, *, loss: str, alpha: float, title: str) -> None
     axes = figure.add_subplot()
     styles = {"fixed depth": ("s", "tab:gray"), "fixed layer": ("^", "tab:orange")}
     for kind, (marker, colour) in styles.items():
-        points = [one for one in gain.baselines if one.kind == kind]
+        points = [point for point in gain.baselines if point.kind == kind]
         axes.plot(
-            [one.speedup for one in points],
-            [one.loss for one in points],
+            [point.speedup for point in points],
+            [point.loss for point in points],
             marker=marker,
             linestyle=":" if kind == "fixed depth" else "",
             color=colour,
             label=kind,
         )
-        for one in points:
+        for point in points:
             axes.annotate(
-                one.label, (one.speedup, one.loss), textcoords="offset points", xytext=(4, 4),
+                point.label, (point.speedup, point.loss), textcoords="offset points", xytext=(4, 4),
                 fontsize=7, color=colour,
             )  # fmt: skip
     axes.plot(
-        [one.speedup for one in gain.curve],
-        [one.loss for one in gain.curve],
+        [point.speedup for point in gain.curve],
+        [point.loss for point in gain.curve],
         color="tab:blue",
         label="exits, every margin",
     )

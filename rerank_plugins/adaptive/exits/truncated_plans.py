@@ -1,10 +1,10 @@
-"""What is lost by reading less of each passage: the plans that a budget may then take."""
+"""Plans with truncated pairs: the quality that a budget may trade for reading less."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from ...scoring.exits.segmented_model import Trunk
-from .calibrate import Calibrated, Plan, case_of, halves, plan_qualities
+from ...scoring.exits.segmented_model import SegmentedModel
+from .calibrate import Calibrated, CalibrationOptions, case_of, halves, plan_qualities
 from .collect import Question, observe
 
 # As many held-out queries as other plans are measured on.
@@ -12,33 +12,33 @@ MEASURED = 100
 
 
 def with_short_plans(
-    trunk: Trunk,
+    model: SegmentedModel,
     questions: Sequence[Question],
     done: Calibrated,
-    how: Plan,
+    how: CalibrationOptions,
     lengths: Sequence[int],
     *,
     progress: Callable[[], None] = lambda: None,
 ) -> Calibrated:
-    """Measure plans with pairs cut to each of `lengths` tokens, on queries that shaped nothing.
+    """Return `done` with the qualities of plans whose pairs are cut to each of `lengths` tokens.
 
-    Their quality is what they keep of the order of the whole model on whole passages. `questions`
-    and `how` are those that `done` came from; each of up to `MEASURED` queries is scored once more
-    for each length.
+    Quality is measured against the whole model on whole passages, on up to `MEASURED` queries that
+    fitted nothing; each of them is scored again for each length. `questions` and `how` are those
+    that `done` came from.
     """
     _, held = halves(len(questions), how.seed)
     asked = [questions[i] for i in held[:MEASURED]]
     found: dict[int, dict[tuple[int, ...], float]] = {}
     for tokens in lengths:
-        short = trunk.shortened(tokens)
+        short = model.shortened(tokens)
         seen = observe(short, asked, progress=progress)
         cases = [
             replace(
-                case_of(one, done.exits.heads, short, how, done.probability),
+                case_of(short_seen, done.exits.heads, short, how, done.probability),
                 gains=whole.gains,
                 full=whole.full,
             )
-            for one, whole in zip(seen, done.cases, strict=False)
+            for short_seen, whole in zip(seen, done.cases, strict=False)
         ]
-        found[tokens] = plan_qualities(cases, len(trunk), how)
+        found[tokens] = plan_qualities(cases, len(model), how)
     return replace(done, exits=replace(done.exits, short_plans=found))

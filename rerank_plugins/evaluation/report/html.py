@@ -1,14 +1,14 @@
-"""The report as one page of HTML that needs nothing else: no script, no request."""
+"""The report as one HTML page without scripts and without requests."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 from statistics import fmean
 
 from ..comparison import Comparison, Difference, System
-from ..prior_weight import FusionFit
+from ..prior_weight import PriorWeightFit
 from ..reliability import PRECISIONS, Reliability
-from ..worst_queries import Loss
-from . import plots
+from ..worst_queries import QueryLoss
+from . import cells, plots
 
 _ONE_RERANKER = 2  # the first stage is a system too
 
@@ -35,7 +35,7 @@ dt { color: #60676d; } dd { margin: 0; overflow-wrap: anywhere; }
 
 def page(comparisons: Sequence[Comparison]) -> str:
     """Write the whole page: the overview first, then a section for each dataset."""
-    sections = (part for place, one in enumerate(comparisons) for part in _set(one, place))
+    sections = (part for place, found in enumerate(comparisons) for part in _set(found, place))
     body = "".join([*_overview(comparisons), *sections])
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -52,17 +52,17 @@ def _overview(comparisons: Sequence[Comparison]) -> Iterator[str]:
         "interval of a paired bootstrap; p from a permutation test, adjusted over all sets and "
         "systems (Holm). Green and red: the interval excludes 0.</p>"
     )
-    names = [one.name for one in comparisons[0].systems]
+    names = [system.name for system in comparisons[0].systems]
     rows = [
         [
-            f'<a href="#{_id(place)}">{_name(one.dataset)}</a>',
-            *(_quality(system, measure) for system in one.systems),
+            f'<a href="#{_id(place)}">{_name(found.dataset)}</a>',
+            *(_quality(system, measure) for system in found.systems),
         ]
-        for place, one in enumerate(comparisons)
+        for place, found in enumerate(comparisons)
     ]
     if len(comparisons) > 1:
         means = [
-            fmean(one.systems[place].means[measure] for one in comparisons)
+            fmean(found.systems[place].means[measure] for found in comparisons)
             for place in range(len(names))
         ]
         first, *others = means
@@ -70,7 +70,7 @@ def _overview(comparisons: Sequence[Comparison]) -> Iterator[str]:
             [
                 "<b>mean</b>",
                 f"<b>{first:.3f}</b>",
-                *(f"<b>{one:.3f}</b><small>{one - first:+.3f}</small>" for one in others),
+                *(f"<b>{mean:.3f}</b><small>{mean - first:+.3f}</small>" for mean in others),
             ]
         )
     yield _table([measure, *map(_name, names)], rows)
@@ -90,18 +90,24 @@ def _id(place: int) -> str:
 def _set(found: Comparison, place: int) -> Iterator[str]:
     yield f'<h2 id="{_id(place)}">{_name(found.dataset)}</h2>'
     yield f"<p>{found.queries:,} queries, {found.candidates:,} candidates.</p>"
-    costs = ("p50 ms", "p95 ms", "p99 ms", "pairs/s", "truncated")
     rows = [
-        [_name(one.name), *(_quality(one, name) for name in found.measures), *_cost(one)]
-        for one in found.systems
+        [
+            _name(system.name),
+            *(_quality(system, name) for name in found.measures),
+            *cells.cost(system),
+        ]
+        for system in found.systems
     ]
-    yield _table(["", *map(_name, found.measures), *costs], rows)
+    yield _table(["", *map(_name, found.measures), *cells.COST], rows)
     yield '<div class="plots">'
     yield _figure(plots.recall(found), _recommendation(found))
     if len(found.systems) > 1:
         yield _figure(plots.depth(found), "What reranking only the first candidates gives")
     yield "</div>"
-    yield from _buckets(found)
+    rows = [[_name(name), *row] for name, *row in cells.by_size(found)]
+    if rows:
+        yield "<h3>Latency by size of the request</h3>"
+        yield _table(cells.SIZE, rows)
     for system in found.systems[1:]:
         yield from _learned(found, system)
         yield from _worst(found, system)
@@ -111,29 +117,18 @@ def _quality(system: System, measure: str) -> str:
     cell = f"{system.means[measure]:.3f}"
     if measure in system.judged_only:
         cell += f"<small>judged only {system.judged_only[measure]:.3f}</small>"
-    one = system.differences.get(measure)
-    return cell if one is None else cell + _difference(one)
+    difference = system.differences.get(measure)
+    return cell if difference is None else cell + _difference(difference)
 
 
-def _difference(one: Difference) -> str:
-    gap = one.interval
+def _difference(found: Difference) -> str:
+    gap = found.interval
     kind = "better" if gap.low > 0.0 else "worse" if gap.high < 0.0 else ""
     return (
-        f'<small class="{kind}">{gap.mean:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]</small>'
-        f"<small>{one.wins} won, {one.ties} tied, {one.losses} lost, p {one.p_adjusted:.4f}</small>"
+        f'<small class="{kind}">{gap}</small>'
+        f"<small>{found.wins} won, {found.ties} tied, {found.losses} lost, "
+        f"p {found.p_adjusted:.4f}</small>"
     )
-
-
-def _cost(system: System) -> list[str]:
-    cost = system.cost
-    if cost is None or cost.latency is None:
-        return [""] * 5
-    latency = cost.latency
-    return [
-        *_ms(latency.p50_s, latency.p95_s, latency.p99_s),
-        f"{cost.pairs_per_s:.0f}",
-        f"{cost.truncated_share:.1%}",
-    ]
 
 
 def _recommendation(found: Comparison) -> str:
@@ -143,29 +138,11 @@ def _recommendation(found: Comparison) -> str:
     )
 
 
-def _buckets(found: Comparison) -> Iterator[str]:
-    rows = [
-        [
-            _name(system.name),
-            one.candidates,
-            one.tokens,
-            str(one.latency.n),
-            *_ms(one.latency.p50_s, one.latency.p95_s, one.latency.p99_s),
-        ]
-        for system in found.systems
-        for one in system.buckets
-    ]
-    if rows:
-        yield "<h3>Latency by size of the request</h3>"
-        head = ["", "candidates", "tokens a pair", "requests", "p50 ms", "p95 ms", "p99 ms"]
-        yield _table(head, rows)
-
-
 def _learned(found: Comparison, system: System) -> Iterator[str]:
-    """Show what the labels teach about probabilities and about the first stage's say."""
+    """Show what the labels say about probabilities and about the weight of the first stage."""
     if not system.reliability and system.fusion is None:
         return
-    # With several systems the page is long: they are there for whoever opens them.
+    # With several rerankers the page is long: the details stay closed.
     opened = " open" if len(found.systems) == _ONE_RERANKER else ""
     yield f"<details{opened}><summary>What the labels say about {_name(system.name)}</summary>"
     yield '<div class="plots">'
@@ -178,49 +155,49 @@ def _learned(found: Comparison, system: System) -> Iterator[str]:
         )
     yield "</div>"
     if system.reliability:
-        rows = [_fit(one) for one in system.reliability]
+        rows = [_fit(fitted) for fitted in system.reliability]
         cuts = [f"cut for precision {target:g}" for target in PRECISIONS]
         yield _table(["", "pairs", "ECE", "Brier", "calibration", *cuts], rows)
     yield "</details>"
 
 
-def _weight(fit: FusionFit) -> str:
-    gain = fit.crosswise
+def _weight(fit: PriorWeightFit) -> str:
     return (
         f"prior_weight = {fit.prior_weight:g} fits best; over the model alone it gives "
-        f"{gain.mean:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}] on queries it was not fitted to"
+        f"{fit.crosswise} on queries it was not fitted to"
     )
 
 
-def _fit(one: Reliability) -> list[str]:
-    parameters = one.parameters
+def _fit(found: Reliability) -> list[str]:
+    parameters = found.parameters
     shown = "" if parameters is None else f"[{parameters[0]:.4f}, {parameters[1]:.4f}]"
-    cuts = [f"{one.cuts[target]:.3f}" if target in one.cuts else "" for target in PRECISIONS]
-    return [_name(one.method), f"{one.pairs:,}", f"{one.ece:.3f}", f"{one.brier:.3f}", shown, *cuts]
+    cuts = [f"{found.cuts[target]:.3f}" if target in found.cuts else "" for target in PRECISIONS]
+    errors = (f"{found.ece:.3f}", f"{found.brier:.3f}")
+    return [_name(found.method), f"{found.pairs:,}", *errors, shown, *cuts]
 
 
 def _worst(found: Comparison, system: System) -> Iterator[str]:
     if not system.worst:
         return
     yield f"<h3>What {_name(system.name)} made worst</h3>"
-    for one in system.worst:
-        change = f"{found.measures[0]} {one.before:.3f} to {one.after:.3f}"
-        yield f"<details><summary>{_name(one.query)} ({change})</summary><dl>"
-        yield "".join(f"<dt>{name}</dt><dd>{_name(text)}</dd>" for name, text in _facts(one))
+    for loss in system.worst:
+        change = f"{found.measures[0]} {loss.before:.3f} to {loss.after:.3f}"
+        yield f"<details><summary>{_name(loss.query)} ({change})</summary><dl>"
+        yield "".join(f"<dt>{name}</dt><dd>{_name(text)}</dd>" for name, text in _facts(loss))
         yield "</dl></details>"
 
 
-def _facts(one: Loss) -> Iterator[tuple[str, str]]:
-    yield "query id", one.qid
-    yield "on top before", one.top_before
-    yield "on top after", one.top_after
-    if one.relevant is not None:
-        yield "best relevant", one.relevant
-        yield "its rank", f"{one.relevant_before} before, {one.relevant_after} after"
+def _facts(loss: QueryLoss) -> Iterator[tuple[str, str]]:
+    yield "query id", loss.qid
+    yield "on top before", loss.top_before
+    yield "on top after", loss.top_after
+    if loss.relevant is not None:
+        yield "best relevant", loss.relevant
+        yield "its rank", f"{loss.relevant_before} before, {loss.relevant_after} after"
 
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """Lay cells out, which are HTML already."""
+    """Lay out cells that are HTML already."""
     top = "".join(f"<th>{cell}</th>" for cell in head)
     body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>\n" for row in rows)
     return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
@@ -232,7 +209,3 @@ def _figure(svg: str, caption: str) -> str:
 
 def _name(text: str) -> str:
     return escape(" ".join(text.split()))
-
-
-def _ms(*seconds: float) -> list[str]:
-    return [f"{one * 1e3:.0f}" for one in seconds]

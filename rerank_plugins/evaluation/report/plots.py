@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-# Okabe and Ito's palette: told apart by colour-blind readers too.
+# Okabe and Ito's palette: colour-blind readers can distinguish it too.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _GREY = "#777777"
 _NO_METADATA = dict.fromkeys(("Date", "Creator", "Format", "Type"))
@@ -22,14 +22,16 @@ def pareto(comparisons: Sequence[Comparison]) -> str:
     measure = comparisons[0].measures[0]
     names = [system.name for system in comparisons[0].systems]
     quality = [
-        fmean(one.systems[place].means[measure] for one in comparisons)
+        fmean(found.systems[place].means[measure] for found in comparisons)
         for place in range(len(names))
     ]
 
     def draw(axes: "Axes") -> None:
         axes.axhline(quality[0], color=_GREY, linestyle="--", linewidth=1)
         axes.annotate(names[0], (0.01, quality[0]), xycoords=("axes fraction", "data"), va="bottom")
-        seconds = [fmean(_p95(one, place) for one in comparisons) for place in range(len(names))]
+        seconds = [
+            fmean(_p95(found, place) for found in comparisons) for place in range(len(names))
+        ]
         front = pareto_front(list(zip(seconds, quality, strict=True))[1:])
         axes.plot(*zip(*((x * 1e3, y) for x, y in front), strict=True), color=_GREY, linewidth=0.8)
         for place, name in list(enumerate(names))[1:]:
@@ -52,13 +54,13 @@ def pareto(comparisons: Sequence[Comparison]) -> str:
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Keep the (cost, quality) points that no cheaper or equal one reaches, cheapest first.
+    """Keep the (cost, quality) points that no cheaper point reaches, cheapest first.
 
     >>> pareto_front([(2.0, 0.5), (1.0, 0.4), (3.0, 0.45)])
     [(1.0, 0.4), (2.0, 0.5)]
     """
     front: list[tuple[float, float]] = []
-    for cost, quality in sorted(points, key=lambda one: (one[0], -one[1])):
+    for cost, quality in sorted(points, key=lambda point: (point[0], -point[1])):
         if not front or quality > front[-1][1]:
             front.append((cost, quality))
     return front
@@ -67,22 +69,19 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, flo
 def forest(comparisons: Sequence[Comparison]) -> str:
     """Plot each dataset's difference to the first stage with its 95 % interval."""
     measure = comparisons[0].measures[0]
-    systems = [one.name for one in comparisons[0].systems[1:]]
+    systems = [system.name for system in comparisons[0].systems[1:]]
 
     def draw(axes: "Axes") -> None:
         axes.axvline(0.0, color=_GREY, linewidth=1)
         for place, name in enumerate(systems):
-            found = [one.systems[place + 1].differences[measure].interval for one in comparisons]
-            means = [one.mean for one in found]
-            ends = [
-                [one.mean - one.low for one in found],
-                [one.high - one.mean for one in found],
-            ]
+            gaps = [found.systems[place + 1].differences[measure].interval for found in comparisons]
+            means = [gap.mean for gap in gaps]
+            ends = [[gap.mean - gap.low for gap in gaps], [gap.high - gap.mean for gap in gaps]]
             step = 0.6 / max(1, len(systems))
-            rows = [row + (place - (len(systems) - 1) / 2) * step for row in range(len(found))]
+            rows = [row + (place - (len(systems) - 1) / 2) * step for row in range(len(gaps))]
             colour = _COLOURS[place % len(_COLOURS)]
             axes.errorbar(means, rows, xerr=ends, fmt="o", color=colour, capsize=3, label=name)
-        axes.set_yticks(range(len(comparisons)), [one.dataset for one in comparisons])
+        axes.set_yticks(range(len(comparisons)), [found.dataset for found in comparisons])
         axes.invert_yaxis()
         axes.set_xlabel(f"{measure} less the first stage's, 95 % interval")
         axes.legend(frameon=False, fontsize=8)
@@ -93,7 +92,7 @@ def forest(comparisons: Sequence[Comparison]) -> str:
 def depth(comparison: Comparison) -> str:
     """Plot the first measure against the number of candidates reranked."""
     measure = comparison.measures[0]
-    curves = {one.name: one.by_depth for one in comparison.systems[1:]}
+    curves = {system.name: system.by_depth for system in comparison.systems[1:]}
     level = comparison.systems[0].means[measure]
 
     def draw(axes: "Axes") -> None:
@@ -118,15 +117,15 @@ def recall(comparison: Comparison) -> str:
 
 
 def reliability(system: System, dataset: str) -> str:
-    """Plot the share that was relevant against the probability that was said."""
+    """Plot the share that was relevant against the predicted probability."""
 
     def draw(axes: "Axes") -> None:
         axes.plot([0.0, 1.0], [0.0, 1.0], color=_GREY, linestyle="--", linewidth=1)
-        for place, one in enumerate(system.reliability):
-            said = [bucket.said for bucket in one.bins]
-            relevant = [bucket.relevant for bucket in one.bins]
+        for place, fitted in enumerate(system.reliability):
+            said = [part.said for part in fitted.bins]
+            relevant = [part.relevant for part in fitted.bins]
             colour = _COLOURS[place % len(_COLOURS)]
-            label = f"{one.method}, ECE {one.ece:.3f}"
+            label = f"{fitted.method}, ECE {fitted.ece:.3f}"
             axes.plot(said, relevant, marker="o", color=colour, label=label)
         axes.set_xlabel("probability")
         axes.set_ylabel("share relevant")
@@ -161,7 +160,7 @@ def _lines(axes: "Axes", curves: Mapping[str, Mapping[int, float]]) -> None:
 
 
 def _plain_ticks(axes: "Axes") -> None:
-    """Write 300, not 3 x 10^2, at few places of a logarithmic axis."""
+    """Write 300, not 3 x 10^2, at few ticks of a logarithmic axis."""
     from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
@@ -175,16 +174,15 @@ def _p95(comparison: Comparison, place: int) -> float:
 
 
 def _svg(draw: Callable[["Axes"], None], salt: str, *, height: float = 3.6) -> str:
-    """Draw on a figure of its own; the same data gives the same bytes."""
+    """Draw on a new figure; the same data gives the same bytes."""
     try:
         import matplotlib as mpl
         from matplotlib.figure import Figure
     except ImportError as error:
-        message = (
+        raise ImportError(
             "plots need matplotlib, which is not installed; run: pip install 'rerank-plugins[eval]'"
-        )
-        raise ImportError(message) from error
-    # Salted: ids must differ between the plots of one page.
+        ) from error
+    # Salted: ids must differ between the plots of a page.
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": salt, "font.size": 9}):
         figure = Figure(figsize=(5.6, height), layout="constrained")
         axes = figure.subplots()

@@ -1,25 +1,34 @@
-"""Drift: what requests look like now against what they looked like when all was well."""
+"""Drift: how requests differ from a snapshot taken while reranking worked well."""
 
 from .features import FEATURES, Feature, Observation, common_start, observe
 from .snapshot import Snapshot, from_json, snapshot, to_json
-from .verdict import Finding, Report, Test, Verdict, Watch, Window, again, judge
+from .verdict import (
+    DriftReport,
+    DriftTest,
+    DriftThresholds,
+    Finding,
+    RequestWindow,
+    Verdict,
+    judge,
+    rejudge,
+)
 
 __all__ = [
     "FEATURES",
+    "DriftReport",
+    "DriftTest",
+    "DriftThresholds",
     "Feature",
     "Finding",
     "Observation",
-    "Report",
+    "RequestWindow",
     "Snapshot",
-    "Test",
     "Verdict",
-    "Watch",
-    "Window",
-    "again",
     "common_start",
     "from_json",
     "judge",
     "observe",
+    "rejudge",
     "snapshot",
     "to_json",
 ]

@@ -1,4 +1,4 @@
-"""Fixed pairs that the same model scores the same wherever it runs; text of our own."""
+"""Canaries: fixed pairs, of our own text, that a model scores the same wherever it runs."""
 
 from collections.abc import Sequence
 
@@ -42,15 +42,15 @@ CANARIES: tuple[tuple[str, tuple[str, ...]], ...] = (
         ),
     ),
 )
-"""Queries, each with passages that answer it, nearly do, or have nothing to do with it."""
+"""Queries, each with passages that answer it, nearly answer it, or do not relate to it."""
 
-# A template put around every text takes half a deviation and still ranks better than the first
-# stage; weights cut to 2 bits take two thirds and do not.
+# Measured: a template around every text deviates by 0.5 and still ranks better than the first
+# stage; weights cut to 2 bits deviate by 0.67 and rank worse.
 TOLERANCE = 0.6
 
 
 def deviation(then: Sequence[float], now: Sequence[float]) -> float:
-    """Give the mean change of the canaries' scores, in deviations of what they were.
+    """Return the mean change of the canaries' scores, in standard deviations of the old scores.
 
     >>> deviation([1.0, 3.0], [1.0, 4.0])
     0.5

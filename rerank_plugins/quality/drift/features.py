@@ -1,4 +1,4 @@
-"""Features of one request that drift is looked for in."""
+"""The features of a request that are watched for drift."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...records import Candidate, Hit
-from .two_sample_tests import rank_correlation
+from ...rules.correlation import spearman
 
 Feature: TypeAlias = Literal[
     "best",
@@ -37,11 +37,12 @@ FEATURES: Mapping[Feature, str] = {
 """What each number means. Scores within a request depend on each other; requests do not."""
 
 DECIMALS = 6
+_PLACES: Mapping[Feature, int] = {name: place for place, name in enumerate(FEATURES)}
 
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """The features of one request; nan where it does not tell, as with too few candidates."""
+    """The features of a request, in the order of `FEATURES`; nan: unknown, as of one candidate."""
 
     values: tuple[float, ...]
 
@@ -49,7 +50,31 @@ class Observation:
         return self.values[_PLACES[feature]]
 
 
-_PLACES: Mapping[Feature, int] = {name: place for place, name in enumerate(FEATURES)}
+def observe_hits(
+    query: str,
+    candidates: Sequence[Candidate],
+    hits: Sequence[Hit],
+    *,
+    null: float = math.nan,
+) -> Observation | None:
+    """Return the features of a request from its hits, before any cut; None: nothing was scored.
+
+    `null` is the score of a passage that has nothing to do with the query.
+    """
+    scored = sorted((hit for hit in hits if hit.score is not None), key=lambda hit: hit.index)
+    if not scored:
+        return None
+    scores = np.array([hit.score for hit in scored], dtype=np.float64)
+    depths = np.array([hit.depth for hit in scored])
+    texts = [candidates[hit.index].text or "" for hit in scored]
+    return observe(
+        scores[depths == depths.max()],
+        _order_keys(scores, depths),
+        chars=np.array([len(text) for text in texts], dtype=np.float64),
+        query_chars=len(query),
+        common=common_start(texts),
+        null=null,
+    )
 
 
 def observe(
@@ -62,12 +87,11 @@ def observe(
     null: float = math.nan,
     top_k: int = 10,
 ) -> Observation:
-    """Note one request, its scored candidates in first-stage order.
+    """Return the features of a request; its candidates are in first-stage order.
 
-    `scores` are those of the deepest stage, for the candidates it scored; `keys` order all
-    candidates by the model alone, higher first; `chars` [as keys] are passage lengths and
-    `common` what `common_start` gives. `null` is the score of a passage that has nothing to do with
-    the query.
+    `scores` are the deepest stage's, of the candidates it scored. `keys` order all scored
+    candidates by the model alone, higher first, and `chars` are the lengths of their passages.
+    `common` is the length of the passages' common start, `null` the score of a random passage.
     """
     if scores.size == 0:
         return Observation((math.nan,) * len(FEATURES))
@@ -78,21 +102,21 @@ def observe(
         best,
         float(np.median(scores)),
         best - float(descending[place]) if place else math.nan,
-        rank_correlation(keys, -np.arange(keys.size, dtype=np.float64)),
-        rank_correlation(keys, chars),
+        spearman(keys, -np.arange(keys.size, dtype=np.float64)),
+        spearman(keys, chars),
         best - null,
         math.log(max(1.0, float(np.median(chars)))),
         math.log(max(1, query_chars)),
         math.nan if common is None else math.log1p(common),
     )
-    # As a snapshot keeps them: values that many requests share have to stay the same ones.
-    return Observation(tuple(round(one, DECIMALS) for one in values))
+    # Rounded as in a snapshot: values that many requests share have to stay equal.
+    return Observation(tuple(round(value, DECIMALS) for value in values))
 
 
 def common_start(texts: Sequence[str]) -> int | None:
-    """Count the characters that all texts begin with; None for fewer than three texts.
+    """Return how many characters all texts begin with; None for fewer than three texts.
 
-    Passages found for one query have little reason to begin alike: where they do, something was put
+    Passages found for a query have little reason to begin alike: where they do, something was put
     before each of them.
 
     >>> common_start(["<Document>: a hen", "<Document>: foxes", "<Document>: the sea"])
@@ -105,35 +129,8 @@ def common_start(texts: Sequence[str]) -> int | None:
     return next((place for place, (a, b) in pairs if a != b), len(first))
 
 
-def noted(
-    query: str,
-    candidates: Sequence[Candidate],
-    hits: Sequence[Hit],
-    *,
-    null: float = math.nan,
-) -> Observation | None:
-    """Observe a request by its hits, before any cut; None where nothing was scored."""
-    scored = sorted((hit for hit in hits if hit.score is not None), key=lambda hit: hit.index)
-    if not scored:
-        return None
-    scores = np.array([hit.score for hit in scored], dtype=np.float64)
-    depths = np.array([hit.depth for hit in scored])
-    texts = [candidates[hit.index].text or "" for hit in scored]
-    chars = np.array([len(text) for text in texts], dtype=np.float64)
-    deepest = scores[depths == depths.max()]
-    keys = _keys(scores, depths)
-    return observe(
-        deepest,
-        keys,
-        chars=chars,
-        query_chars=len(query),
-        common=common_start(texts),
-        null=null,
-    )
-
-
-def _keys(scores: NDArray[np.float64], depths: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Give what orders by the model alone: deeper stages first, then the score."""
+def _order_keys(scores: NDArray[np.float64], depths: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return keys that order by the model alone: deeper stages first, then the score."""
     if (depths == depths[0]).all():
         return scores
     keys = np.empty(scores.size, dtype=np.float64)

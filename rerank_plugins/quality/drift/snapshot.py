@@ -1,4 +1,4 @@
-"""The reference sample of each feature, taken when all was well, and its file."""
+"""Snapshots: a sample of each feature taken while reranking worked well, and its file."""
 
 import json
 import math
@@ -12,21 +12,20 @@ from numpy.typing import NDArray
 from ...errors import ModelError
 from .features import DECIMALS, FEATURES, Feature, Observation
 
-_SHOWN = 12
-
-
 FORMAT = 1
-# As many as KS and PSI can use: quantiles of more say nothing new.
+# KS and PSI can use no more: further quantiles say nothing new.
 _MAX_VALUES = 2000
+_ID_CHARS = 12
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A reference to judge windows by.
+    """The reference that windows are compared with.
 
-    `values` holds each feature's sample, ascending; `canaries` the scores of fixed pairs, which the
-    same model gives again wherever it runs.
-    `subject` identifies the model as it is run: another one must not be judged by this.
+    subject: identifies the models as they run; requests of others must not be compared
+    requests: how many were observed
+    values: the sample of each feature, ascending
+    canaries: scores of the fixed pairs, which the same model repeats wherever it runs
     """
 
     subject: str
@@ -37,7 +36,7 @@ class Snapshot:
     canaries: tuple[float, ...] = ()
 
     def sample(self, feature: Feature) -> NDArray[np.float64]:
-        """Give a feature's sample; empty where requests never told it."""
+        """Return a feature's sample; empty if no request had the feature."""
         return np.asarray(self.values.get(feature, ()), dtype=np.float64)
 
 
@@ -49,27 +48,19 @@ def snapshot(
     top_k: int = 10,
     canaries: Sequence[float] = (),
 ) -> Snapshot:
-    """Sum up what was observed while all was well."""
+    """Return the snapshot of requests that were observed while reranking worked well."""
     values: dict[Feature, tuple[float, ...]] = {}
     for feature in FEATURES:
-        column = np.array([one[feature] for one in observations], dtype=np.float64)
+        column = np.array([seen[feature] for seen in observations], dtype=np.float64)
         column = np.sort(column[~np.isnan(column)])
         if column.size > _MAX_VALUES:
-            shares = (np.arange(_MAX_VALUES) + 0.5) / _MAX_VALUES
-            column = np.quantile(column, shares)
-        values[feature] = tuple(round(float(one), DECIMALS) for one in column)
-    return Snapshot(
-        subject,
-        model,
-        len(observations),
-        top_k,
-        values,
-        tuple(round(float(one), DECIMALS) for one in canaries),
-    )
+            column = np.quantile(column, (np.arange(_MAX_VALUES) + 0.5) / _MAX_VALUES)
+        values[feature] = _rounded(column.tolist())
+    return Snapshot(subject, model, len(observations), top_k, values, _rounded(canaries))
 
 
 def to_json(found: Snapshot) -> dict[str, object]:
-    """Give a snapshot as JSON-ready data."""
+    """Return a snapshot as data for JSON."""
     return {
         "format": FORMAT,
         "subject": found.subject,
@@ -82,7 +73,7 @@ def to_json(found: Snapshot) -> dict[str, object]:
 
 
 def from_json(data: Mapping[str, object]) -> Snapshot:
-    """Read what `to_json` gave. Raises `ValueError` where it is something else."""
+    """Return the snapshot that `to_json` made data of. Raises `ValueError` for other data."""
     if data.get("format") != FORMAT:
         message = f"format is {data.get('format')!r}, expected {FORMAT}"
         raise ValueError(message)
@@ -95,36 +86,20 @@ def from_json(data: Mapping[str, object]) -> Snapshot:
         str(data.get("model")),
         _count(data.get("requests")),
         _count(data.get("top_k")),
-        # A snapshot from before a feature was watched says nothing about it.
+        # A snapshot may be older than a feature.
         {name: _numbers(found.get(name, [])) for name in FEATURES},
         _numbers(data.get("canaries")),
     )
 
 
-def _count(value: object) -> int:
-    if not isinstance(value, int) or value < 0:
-        message = f"{value!r} is no count"
-        raise ValueError(message)
-    return value
-
-
-def _numbers(values: object) -> tuple[float, ...]:
-    if not isinstance(values, list) or not all(
-        isinstance(one, int | float) and math.isfinite(one) for one in values
-    ):
-        message = "a sample is no list of finite numbers"
-        raise ValueError(message)
-    return tuple(float(one) for one in values)
-
-
 def save(found: Snapshot, path: Path) -> None:
-    """Write a snapshot."""
+    """Write a snapshot to a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(to_json(found)) + "\n", encoding="utf-8")
 
 
 def load(path: Path) -> Snapshot:
-    """Read a snapshot; `require` says whether it fits. Raises `ModelError`."""
+    """Return the snapshot in a file; `require` checks that it fits. Raises `ModelError`."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         return from_json(data if isinstance(data, dict) else {})
@@ -137,12 +112,32 @@ def load(path: Path) -> Snapshot:
 
 
 def require(found: Snapshot, subject: str, path: Path) -> None:
-    """Refuse a snapshot of another subject than the models as they run. Raises `ModelError`."""
+    """Raise `ModelError` if a snapshot was not taken of the models as they run."""
     if found.subject != subject:
         message = (
-            f"the snapshot {path} was taken of {found.model} ({found.subject[:_SHOWN]}), and what "
-            f"runs here is {subject[:_SHOWN]}: other weights, tokenizer, limits or stages. Its "
-            "numbers do not hold here; make another with: rerank-plugins drift snapshot "
+            f"the snapshot {path} was taken of {found.model} ({found.subject[:_ID_CHARS]}), and "
+            f"what runs here is {subject[:_ID_CHARS]}: other weights, tokenizer, limits or stages. "
+            "Its numbers do not hold here; make another with: rerank-plugins drift snapshot "
             "--dataset DIR --save FILE"
         )
         raise ModelError(message)
+
+
+def _rounded(values: Sequence[float]) -> tuple[float, ...]:
+    return tuple(round(float(value), DECIMALS) for value in values)
+
+
+def _count(value: object) -> int:
+    if not isinstance(value, int) or value < 0:
+        message = f"{value!r} is no count"
+        raise ValueError(message)
+    return value
+
+
+def _numbers(values: object) -> tuple[float, ...]:
+    if not isinstance(values, list) or not all(
+        isinstance(value, int | float) and math.isfinite(value) for value in values
+    ):
+        message = "a sample is no list of finite numbers"
+        raise ValueError(message)
+    return tuple(float(value) for value in values)

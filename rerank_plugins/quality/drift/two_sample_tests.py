@@ -1,4 +1,4 @@
-"""How far apart two samples are, and how often chance alone would part them as far."""
+"""Tests of two samples: the distance between them, and how often chance alone exceeds it."""
 
 import math
 from statistics import NormalDist
@@ -6,15 +6,15 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-# Bins hold this many of the smaller sample on average: below it, PSI's law is far from chi-squared.
+# Mean values per bin in the smaller sample: with fewer, PSI is far from chi-squared.
 _BIN_MIN = 8
 _MAX_BINS = 10
-# Beyond this many terms of Kolmogorov's series nothing changes in double precision.
+# More terms of Kolmogorov's series change nothing in double precision.
 _KOLMOGOROV_TERMS = 100
 
 
 def ks(reference: NDArray[np.float64], window: NDArray[np.float64]) -> float:
-    """Give the largest distance in [0, 1] between two empirical distribution functions.
+    """Return the largest distance in [0, 1] between two empirical distribution functions.
 
     >>> ks(np.array([1.0, 2.0]), np.array([3.0]))
     1.0
@@ -27,13 +27,13 @@ def ks(reference: NDArray[np.float64], window: NDArray[np.float64]) -> float:
 
 
 def ks_p(distance: float, n: int, m: int) -> float:
-    """Give the chance of a distance as large without any drift (asymptotic; never too small).
+    """Return the probability of such a distance without drift (asymptotic; never too small).
 
     >>> round(ks_p(1.628 * math.sqrt(1 / 500 + 1 / 500), 500, 500), 2)
     0.01
     """
     scaled = distance * math.sqrt(n * m / (n + m))
-    if scaled < 0.2:  # noqa: PLR2004 - the series is 1 there to nine digits, and slow to say so
+    if scaled < 0.2:  # noqa: PLR2004 - the series is 1 there to nine digits, and converges slowly
         return 1.0
     terms = np.arange(1, _KOLMOGOROV_TERMS + 1)
     series = 2.0 * np.sum((-1.0) ** (terms - 1) * np.exp(-2.0 * (terms * scaled) ** 2))
@@ -41,7 +41,7 @@ def ks_p(distance: float, n: int, m: int) -> float:
 
 
 def ks_critical(alpha: float, n: int, m: int) -> float:
-    """Give the distance that chance passes with probability `alpha`.
+    """Return the distance that is exceeded without drift with probability `alpha`.
 
     >>> round(ks_critical(0.01, 500, 500), 3)
     0.103
@@ -50,47 +50,45 @@ def ks_critical(alpha: float, n: int, m: int) -> float:
 
 
 def welch(reference: NDArray[np.float64], window: NDArray[np.float64]) -> tuple[float, float]:
-    """Give how many standard errors two means lie apart, and the degrees of freedom (welch1947).
+    """Return the distance of two means in standard errors, and the degrees of freedom (welch1947).
 
     >>> round(welch(np.array([0.0, 2.0]), np.array([2.0, 4.0]))[0], 3)
     1.414
     """
-    parts = [float(one.var(ddof=1)) / one.size for one in (reference, window)]
-    gap, error = abs(float(reference.mean() - window.mean())), sum(parts)
+    left, right = (float(x.var(ddof=1)) / x.size for x in (reference, window))
+    gap, error = abs(float(reference.mean() - window.mean())), left + right
     if error == 0.0:
         return (0.0 if gap == 0.0 else math.inf), 1.0
-    inner = [
-        part * part / (one.size - 1) for part, one in zip(parts, (reference, window), strict=True)
-    ]
-    return gap / math.sqrt(error), error * error / sum(inner)
+    inner = left * left / (reference.size - 1) + right * right / (window.size - 1)
+    return gap / math.sqrt(error), error * error / inner
 
 
 def welch_p(distance: float, freedom: float) -> float:
-    """Give the chance of means as far apart without any drift, either way.
+    """Return the two-sided probability of such a distance of means without drift.
 
-    Student's law by its normal approximation (wallace1959), good to .01 deviations.
+    Student's t by its normal approximation (wallace1959), accurate to .01 deviations.
 
     >>> round(welch_p(2.704, 40.0), 3)
     0.01
     """
     if math.isinf(distance):
         return 0.0
-    bent = math.sqrt(freedom * math.log1p(distance * distance / freedom))
-    return min(1.0, 2.0 * normal_sf(bent * (8.0 * freedom + 1.0) / (8.0 * freedom + 3.0)))
+    scaled = math.sqrt(freedom * math.log1p(distance * distance / freedom))
+    return min(1.0, 2.0 * normal_sf(scaled * (8.0 * freedom + 1.0) / (8.0 * freedom + 3.0)))
 
 
 def welch_critical(alpha: float, freedom: float) -> float:
-    """Give the distance of means that chance passes with probability `alpha`, either way.
+    """Return the distance of means that is exceeded without drift with probability `alpha`.
 
     >>> round(welch_critical(0.01, 40.0), 2)
     2.7
     """
-    bent = NormalDist().inv_cdf(1.0 - alpha / 2.0) * (8.0 * freedom + 3.0) / (8.0 * freedom + 1.0)
-    return math.sqrt(freedom * math.expm1(bent * bent / freedom))
+    scaled = NormalDist().inv_cdf(1.0 - alpha / 2.0) * (8.0 * freedom + 3.0) / (8.0 * freedom + 1.0)
+    return math.sqrt(freedom * math.expm1(scaled * scaled / freedom))
 
 
 def edges(reference: NDArray[np.float64], window_size: int) -> NDArray[np.float64]:
-    """Give the inner edges of bins that hold equal shares of the reference, ties kept together."""
+    """Return inner edges of bins with equal shares of the reference; ties stay in one bin."""
     bins = min(_MAX_BINS, max(2, min(reference.size, window_size) // _BIN_MIN))
     return np.unique(np.quantile(reference, np.arange(1, bins) / bins))
 
@@ -98,23 +96,23 @@ def edges(reference: NDArray[np.float64], window_size: int) -> NDArray[np.float6
 def psi(
     reference: NDArray[np.float64], window: NDArray[np.float64], inner: NDArray[np.float64]
 ) -> float:
-    """Give the population stability index, `sum (p - q) ln(p / q)` over bins with `inner` edges.
+    """Return the population stability index, `sum (p - q) ln(p / q)` over bins with `inner` edges.
 
-    Half a count is added to each bin, so that an empty one is no infinity.
+    Half a count is added to each bin, so that an empty bin is not infinite.
 
     >>> sample = np.arange(100.0)
     >>> psi(sample, sample, edges(sample, 100))
     0.0
     """
-    p, q = (_shares(one, inner) for one in (window, reference))
+    p, q = _shares(window, inner), _shares(reference, inner)
     return float(np.sum((p - q) * np.log(p / q)))
 
 
 def psi_p(value: float, bins: int, n: int, m: int) -> float:
-    """Give the chance of a PSI as large without drift: it is (1/n + 1/m) times chi-squared.
+    """Return the probability of such a PSI without drift: (1/n + 1/m) times chi-squared.
 
-    Fixed limits such as 0.25 ignore the sample sizes: with 200 of each and 10 bins chance alone
-    passes 0.22 once in a hundred windows.
+    Fixed limits such as 0.25 ignore the sample sizes: with 200 values each and 10 bins, one window
+    in a hundred exceeds 0.22 by chance alone.
 
     >>> round(psi_p(21.666 * (1 / 200 + 1 / 200), 10, 200, 200), 3)
     0.01
@@ -123,7 +121,7 @@ def psi_p(value: float, bins: int, n: int, m: int) -> float:
 
 
 def psi_critical(alpha: float, bins: int, n: int, m: int) -> float:
-    """Give the PSI that chance passes with probability `alpha`.
+    """Return the PSI that is exceeded without drift with probability `alpha`.
 
     >>> round(psi_critical(0.01, 10, 200, 200), 3)
     0.217
@@ -136,7 +134,7 @@ def psi_critical(alpha: float, bins: int, n: int, m: int) -> float:
 
 
 def chi_squared_sf(value: float, degrees: int) -> float:
-    """Give P(X > value) of a chi-squared variable with whole degrees of freedom, in closed form.
+    """Return P(X > value) of a chi-squared variable with whole degrees of freedom, in closed form.
 
     >>> round(chi_squared_sf(3.841, 1), 3), round(chi_squared_sf(5.991, 2), 3)
     (0.05, 0.05)
@@ -159,29 +157,8 @@ def chi_squared_sf(value: float, degrees: int) -> float:
 
 
 def normal_sf(value: float) -> float:
-    """Give P(X > value) of a standard normal variable."""
+    """Return P(X > value) of a standard normal variable."""
     return 0.5 * math.erfc(value / math.sqrt(2.0))
-
-
-def rank_correlation(left: NDArray[np.float64], right: NDArray[np.float64]) -> float:
-    """Give Spearman's correlation in [-1, 1], ties sharing their mean rank; nan where undefined.
-
-    >>> round(rank_correlation(np.array([1.0, 2.0, 9.0]), np.array([3.0, 4.0, 5.0])), 6)
-    1.0
-    """
-    if left.size < 3:  # noqa: PLR2004 - of two points every correlation is perfect
-        return math.nan
-    a, b = _ranks(left), _ranks(right)
-    a -= a.mean()
-    b -= b.mean()
-    size = math.sqrt(float(a @ a) * float(b @ b))
-    return float(a @ b) / size if size > 0.0 else math.nan
-
-
-def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    _, place, count = np.unique(values, return_inverse=True, return_counts=True)
-    means: NDArray[np.float64] = (np.cumsum(count) - (count - 1) / 2.0)[place]
-    return means
 
 
 def _shares(values: NDArray[np.float64], inner: NDArray[np.float64]) -> NDArray[np.float64]:

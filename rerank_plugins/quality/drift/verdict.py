@@ -1,38 +1,37 @@
-"""The verdict on a window: ok, watch (it has moved), or harmful (it moved the way damage does)."""
+"""The verdict on a window of requests: ok, watch (features moved) or harmful (they show damage)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from . import two_sample_tests
+from . import two_sample_tests as statistics
 from .features import FEATURES, Feature, Observation
 from .snapshot import Snapshot
 
 Verdict: TypeAlias = Literal["ok", "watch", "harmful"]
-Test: TypeAlias = Literal["ks", "psi", "mean"]
-# Below these nothing is judged: the tests' laws hold for samples.
+DriftTest: TypeAlias = Literal["ks", "psi", "mean"]
+# Smaller samples are not tested: the distributions of the tests hold for large ones.
 MIN_REQUESTS = 20
-# Harm is read from the means of these, so that their means are tested besides: a difference of
-# means shows in fewer requests than one of distributions.
+# The means of these features show damage. They get a test of means as well, which needs fewer
+# requests than tests of distributions.
 _SIGNS: frozenset[Feature] = frozenset({"agreement", "separation", "length_bias"})
 
 
 @dataclass(frozen=True, slots=True)
-class Watch:
-    """How windows are judged.
+class DriftThresholds:
+    """The thresholds of a verdict.
 
-    `alpha` is the chance that a window without drift is called anything but ok, over all tests
-    together (holm1979). A feature counts as moved only from `least` on, a KS distance: with large
-    samples everything is significant. `agreement` and `separation` are the shares of the snapshot's
-    means that still have to be there. Any sound model agrees with the first stage to a degree,
-    whatever the domain; it tells what was retrieved from random passages less well in other
-    domains, which take up to two thirds of that, and still ranks well.
-    `length` is the mean rank correlation with the passages' lengths, either way, from which on
-    scores are length and little else: at 0.7 it is half of their ranks' variance. It counts where
-    the snapshot's is less than half of it.
+    alpha: probability that a window without drift is not ok, over all tests together (holm1979)
+    least: KS distance from which a feature has moved; in large samples everything is significant
+    agreement: share of the snapshot's mean below which it shows damage: any sound model agrees with
+        the first stage to a degree, in any domain
+    separation: likewise; other domains take up to two thirds of it from models that rank well
+    length: mean rank correlation with the passages' lengths, of either sign, that shows damage: at
+        0.7 lengths explain half of the variance of the ranks. It counts where the snapshot's is
+        less than half of it
     """
 
     alpha: float = 0.005
@@ -44,14 +43,16 @@ class Watch:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One test of one feature: its value, what chance seldom passes, and how often it passes this.
+    """The outcome of a test of a feature.
 
-    `before` and `now` are the means of snapshot and window, `shift` is their difference in
-    deviations of the snapshot.
+    critical: the value that is exceeded without drift with the probability of the level
+    p: probability of such a value without drift
+    before, now: the means of snapshot and window
+    shift: their difference, in standard deviations of the snapshot
     """
 
     feature: Feature
-    test: Test
+    test: DriftTest
     value: float
     critical: float
     p: float
@@ -62,13 +63,13 @@ class Finding:
 
     @property
     def left(self) -> float:
-        """Give the share of the snapshot's mean that is left; 1 where there was none to lose."""
+        """Return the share of the snapshot's mean that is left; 1 if that mean was not positive."""
         return self.now / self.before if self.before > 0.0 else 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
-    """What a window of `requests` is like; `reasons` name what moved, the most certain first."""
+class DriftReport:
+    """The verdict on a window; `reasons` are features, the most certain first."""
 
     verdict: Verdict
     requests: int
@@ -77,108 +78,97 @@ class Report:
 
     @property
     def moved(self) -> tuple[Feature, ...]:
-        """Name the features that moved."""
-        return tuple(dict.fromkeys(one.feature for one in self.findings if one.moved))
+        """Return the features that moved."""
+        return _features(found for found in self.findings if found.moved)
 
 
 @dataclass(slots=True)
-class Window:
-    """Collects observations until `size` of them can be judged."""
+class RequestWindow:
+    """Collects `size` observations to judge together."""
 
     size: int
     observations: list[Observation] = field(default_factory=list)
 
     @property
     def full(self) -> bool:
-        """Tell whether it is time to judge."""
+        """True if there are enough observations to judge."""
         return len(self.observations) >= self.size
 
-    def add(self, one: Observation) -> None:
-        """Add one request."""
-        self.observations.append(one)
+    def add(self, seen: Observation) -> None:
+        """Add a request."""
+        self.observations.append(seen)
 
     def sample(self, feature: Feature) -> NDArray[np.float64]:
-        """Give a feature's values, of the requests that tell it."""
-        column = np.array([one[feature] for one in self.observations], dtype=np.float64)
+        """Return a feature's values, of the requests that have it."""
+        column = np.array([seen[feature] for seen in self.observations], dtype=np.float64)
         return column[~np.isnan(column)]
 
 
-def judge(reference: Snapshot, window: Window, how: Watch | None = None) -> Report:
-    """Judge a window against a snapshot.
+def judge(
+    reference: Snapshot, window: RequestWindow, how: DriftThresholds | None = None
+) -> DriftReport:
+    """Return the verdict on a window, compared with a snapshot.
 
     >>> from .snapshot import snapshot
-    >>> judge(snapshot([], subject="", model=""), Window(1)).verdict
+    >>> judge(snapshot([], subject="", model=""), RequestWindow(1)).verdict
     'ok'
     """
-    how = how or Watch()
-    samples = {
-        feature: (old, new)
-        for feature in FEATURES
-        if min(
-            (old := reference.sample(feature)).size,
-            (new := window.sample(feature)).size,
-        )
-        >= MIN_REQUESTS
-    }
+    how = how or DriftThresholds()
+    samples = {name: (reference.sample(name), window.sample(name)) for name in FEATURES}
+    samples = {name: pair for name, pair in samples.items() if min(map(len, pair)) >= MIN_REQUESTS}
     level = how.alpha / max(1, 2 * len(samples) + len(_SIGNS & samples.keys()))
-    tests = [one for name, pair in samples.items() for one in _tests(name, *pair, level)]
-    return again(Report("ok", len(window.observations), tuple(tests)), how)
+    findings = [found for name, pair in samples.items() for found in _tests(name, *pair, level)]
+    return rejudge(DriftReport("ok", len(window.observations), tuple(findings)), how)
 
 
-def again(report: Report, how: Watch) -> Report:
-    """Judge the same tests by other thresholds; what chance seldom passes is not told anew.
+def rejudge(report: DriftReport, how: DriftThresholds) -> DriftReport:
+    """Return the verdict on the same tests by other thresholds; critical values stay as they are.
 
-    >>> again(Report("watch", 100, (), ("best",)), Watch()).verdict
+    >>> rejudge(DriftReport("watch", 100, (), ("best",)), DriftThresholds()).verdict
     'ok'
     """
-    tests = sorted(report.findings, key=lambda one: one.p)
-    certain = {one.feature for one in _certain(tests, how.alpha)}
-    far = {one.feature for one in tests if one.test == "ks" and one.value >= how.least}
-    moved = certain & far
-    findings = tuple(replace(one, moved=one.feature in moved) for one in tests)
-    reasons = tuple(dict.fromkeys(one.feature for one in findings if one.moved))
-    damaged = tuple(
-        dict.fromkeys(one.feature for one in findings if one.moved and _damaged(one, how))
-    )
-    verdict: Verdict = "harmful" if damaged else "watch" if reasons else "ok"
-    return Report(verdict, report.requests, findings, damaged or reasons)
+    tests = sorted(report.findings, key=lambda found: found.p)
+    certain = {found.feature for found in _certain(tests, how.alpha)}
+    far = {found.feature for found in tests if found.test == "ks" and found.value >= how.least}
+    findings = tuple(replace(found, moved=found.feature in certain & far) for found in tests)
+    moved = [found for found in findings if found.moved]
+    damaged = _features(found for found in moved if _shows_damage(found, how))
+    verdict: Verdict = "harmful" if damaged else "watch" if moved else "ok"
+    return DriftReport(verdict, report.requests, findings, damaged or _features(moved))
 
 
 def _tests(
     feature: Feature, old: NDArray[np.float64], new: NDArray[np.float64], level: float
 ) -> Iterator[Finding]:
     n, m = old.size, new.size
-    spread = float(old.std())
-    before, now = float(old.mean()), float(new.mean())
+    before, now, spread = float(old.mean()), float(new.mean()), float(old.std())
     means = (before, now, (now - before) / spread if spread > 0.0 else 0.0)
-    far = two_sample_tests.ks(old, new)
-    critical = two_sample_tests.ks_critical(level, n, m)
-    yield Finding(feature, "ks", far, critical, two_sample_tests.ks_p(far, n, m), *means)
-    inner = two_sample_tests.edges(old, m)
+    value, critical = statistics.ks(old, new), statistics.ks_critical(level, n, m)
+    yield Finding(feature, "ks", value, critical, statistics.ks_p(value, n, m), *means)
+    inner = statistics.edges(old, m)
     bins = inner.size + 1
-    index = two_sample_tests.psi(old, new, inner)
-    critical = two_sample_tests.psi_critical(level, bins, n, m)
-    yield Finding(
-        feature, "psi", index, critical, two_sample_tests.psi_p(index, bins, n, m), *means
-    )
+    value, critical = statistics.psi(old, new, inner), statistics.psi_critical(level, bins, n, m)
+    yield Finding(feature, "psi", value, critical, statistics.psi_p(value, bins, n, m), *means)
     if feature in _SIGNS:
-        apart, freedom = two_sample_tests.welch(old, new)
-        critical = two_sample_tests.welch_critical(level, freedom)
-        yield Finding(
-            feature, "mean", apart, critical, two_sample_tests.welch_p(apart, freedom), *means
-        )
+        value, freedom = statistics.welch(old, new)
+        critical = statistics.welch_critical(level, freedom)
+        yield Finding(feature, "mean", value, critical, statistics.welch_p(value, freedom), *means)
 
 
 def _certain(tests: Sequence[Finding], alpha: float) -> Iterator[Finding]:
-    """Give the tests that chance does not explain, the most certain first (Holm)."""
-    for rank, one in enumerate(tests):
-        if one.p > alpha / (len(tests) - rank):
+    """Yield the tests that chance does not explain, the most certain first (Holm)."""
+    for rank, found in enumerate(tests):
+        if found.p > alpha / (len(tests) - rank):
             return
-        yield one
+        yield found
 
 
-def _damaged(one: Finding, how: Watch) -> bool:
-    if one.feature == "length_bias":
-        return abs(one.now) >= how.length > 2.0 * abs(one.before)
-    least = {"agreement": how.agreement, "separation": how.separation}.get(one.feature)
-    return least is not None and one.shift < 0.0 and one.left <= least
+def _shows_damage(found: Finding, how: DriftThresholds) -> bool:
+    if found.feature == "length_bias":
+        return abs(found.now) >= how.length > 2.0 * abs(found.before)
+    least = {"agreement": how.agreement, "separation": how.separation}.get(found.feature)
+    return least is not None and found.shift < 0.0 and found.left <= least
+
+
+def _features(findings: Iterable[Finding]) -> tuple[Feature, ...]:
+    return tuple(dict.fromkeys(found.feature for found in findings))

@@ -1,31 +1,31 @@
-"""The guard: watches what requests look like, and changes how they are served where it hurts."""
+"""The guard: watches requests for drift, and changes how they are served where it hurts."""
 
-from ..drift.features import noted
+from ..drift.features import observe_hits
 from ..drift.snapshot import load, require, save
 from .guard import Guard, Note, State
-from .log import Entry
+from .log import LogEntry
 from .log import read as read_log
-from .log_replay import Judged, Reading, Review, review
-from .null_passages import Score
+from .log_replay import JudgedWindow, LogReview, ReplayOptions, replay_log
+from .null_passages import PairScorer
 from .stance import CONFIGURED, Action, GuardOptions, Stance
 
 __all__ = [
     "CONFIGURED",
     "Action",
-    "Entry",
     "Guard",
     "GuardOptions",
-    "Judged",
+    "JudgedWindow",
+    "LogEntry",
+    "LogReview",
     "Note",
-    "Reading",
-    "Review",
-    "Score",
+    "PairScorer",
+    "ReplayOptions",
     "Stance",
     "State",
     "load",
-    "noted",
+    "observe_hits",
     "read_log",
+    "replay_log",
     "require",
-    "review",
     "save",
 ]

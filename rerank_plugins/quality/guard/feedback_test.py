@@ -1,4 +1,4 @@
-"""What an evaluator downstream says about the answers, and whether reranking makes them worse."""
+"""The test of feedback: whether answers are worse with reranking than without it."""
 
 import math
 from dataclasses import dataclass, field
@@ -7,22 +7,22 @@ from typing import Literal, TypeAlias
 from ..drift.two_sample_tests import normal_sf
 
 Arm: TypeAlias = Literal["configured", "first_stage"]
-Outcome: TypeAlias = Literal["worse", "better", "open"]
-# Looks at one comparison before it starts afresh: what was true last month may no longer be.
+FeedbackEffect: TypeAlias = Literal["worse", "better", "open"]
+# Looks at a comparison before it starts again: what was true last month may no longer be.
 _LOOKS = 20
-_LEAST = 20
+_LEAST_SCORES = 20
 
 
 @dataclass(slots=True)
 class Moments:
-    """Count, mean and variance of numbers, without keeping them (Welford)."""
+    """The count, mean and variance of numbers that are not kept (Welford)."""
 
     count: int = 0
     mean: float = 0.0
     squares: float = 0.0
 
     def add(self, value: float) -> None:
-        """Add one number."""
+        """Add a number."""
         self.count += 1
         change = value - self.mean
         self.mean += change / self.count
@@ -30,16 +30,16 @@ class Moments:
 
     @property
     def variance(self) -> float:
-        """Give the variance of one number."""
+        """Return the variance of the numbers; 0 for fewer than two."""
         return self.squares / (self.count - 1) if self.count > 1 else 0.0
 
 
 @dataclass(slots=True)
-class Trial:
-    """Compares feedback on two arms; without a control arm, with what came first.
+class FeedbackTest:
+    """Compares the feedback on two arms; without a control arm, with the first scores.
 
-    The chance to blame reranking wrongly is `alpha` in all the looks of a comparison together: the
-    j-th look spends alpha / (j (j + 1)) of it.
+    It looks at the comparison after every `window` scores. The probability to blame reranking
+    wrongly is `alpha` over all looks: the j-th look spends alpha / (j (j + 1)) of it.
     """
 
     alpha: float
@@ -50,8 +50,8 @@ class Trial:
     since: int = 0
     looks: int = 0
 
-    def add(self, arm: Arm, score: float) -> Outcome:
-        """Add the score in [0, 1] of one answer; every `window` of them are looked at."""
+    def add(self, arm: Arm, score: float) -> FeedbackEffect:
+        """Add the score in [0, 1] of an answer; return the effect, "open" between looks."""
         if not self.controlled and arm == "configured" and self.first.count < self.window:
             self.first.add(score)
             return "open"
@@ -61,13 +61,13 @@ class Trial:
             return "open"
         self.since = 0
         self.looks += 1
-        outcome = self._look()
+        effect = self._look()
         if self.looks >= _LOOKS:
             self.looks = 0
             self.arms.clear()
-        return outcome
+        return effect
 
-    def _look(self) -> Outcome:
+    def _look(self) -> FeedbackEffect:
         served = self.arms.get("configured", Moments())
         other = self.arms.get("first_stage", Moments()) if self.controlled else self.first
         level = self.alpha / (self.looks * (self.looks + 1))
@@ -77,15 +77,15 @@ class Trial:
 
 
 def p_less(left: Moments, right: Moments) -> float:
-    """Give the one-sided p-value (Welch, normal) for the left mean being below the right one.
+    """Return the one-sided p-value (Welch, normal) of the left mean being below the right one.
 
-    1.0 with too few numbers to tell.
+    It is 1.0 for fewer than 20 numbers on either side.
 
     >>> low, high = Moments(100, 0.4, 4.0), Moments(100, 0.6, 4.0)
     >>> p_less(low, high) < 1e-6 < p_less(high, low)
     True
     """
-    if min(left.count, right.count) < _LEAST:
+    if min(left.count, right.count) < _LEAST_SCORES:
         return 1.0
     error = math.sqrt(left.variance / left.count + right.variance / right.count)
     gap = right.mean - left.mean

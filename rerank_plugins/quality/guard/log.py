@@ -1,4 +1,4 @@
-"""The guard's log: JSON lines of numbers, one for each request and each verdict; never text."""
+"""The guard's log: a JSON line of numbers for each request and each verdict; never text."""
 
 import json
 import math
@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import ConfigError, InvalidRequest
-from ..drift import FEATURES, Observation, Report
+from ..drift import FEATURES, DriftReport, Observation
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """One line: what was observed of a request, or what the guard found and did.
+class LogEntry:
+    """A line of the log.
 
-    `kind` is "request", "window", "canaries" or "feedback"; `at_s` counts from the epoch.
+    kind: "request", "window", "canaries" or "feedback"
+    at_s: seconds since the epoch
+    observation: of a request only
     """
 
     kind: str
@@ -27,7 +29,7 @@ class Entry:
 
 
 def open_log(path: Path) -> FileIO:
-    """Open a log to append to, a line at a time: no buffer that a fork would write once more.
+    """Open a log to append to, without a buffer, which a fork would write again.
 
     Raises `ConfigError`.
     """
@@ -39,16 +41,16 @@ def open_log(path: Path) -> FileIO:
         raise ConfigError(message) from error
 
 
-def request_line(request_id: str, one: Observation, at_s: float) -> str:
-    """Give the line of one request; what it does not tell is left out."""
+def request_line(request_id: str, seen: Observation, at_s: float) -> str:
+    """Return the line of a request; features that are nan are left out."""
     features: dict[str, object] = {
-        name: one[name] for name in FEATURES if not math.isnan(one[name])
+        name: seen[name] for name in FEATURES if not math.isnan(seen[name])
     }
     return _line({"kind": "request", "at_s": at_s, "request_id": request_id} | features)
 
 
-def window_line(report: Report, *, acting: bool, action: str, at_s: float) -> str:
-    """Give the line of one verdict."""
+def window_line(report: DriftReport, *, acting: bool, action: str, at_s: float) -> str:
+    """Return the line of a window."""
     return _line(
         {
             "kind": "window",
@@ -60,28 +62,27 @@ def window_line(report: Report, *, acting: bool, action: str, at_s: float) -> st
             "action": action,
             "findings": [
                 {
-                    "feature": one.feature,
-                    "test": one.test,
-                    "value": round(one.value, 4),
-                    "critical": round(one.critical, 4),
-                    "p": one.p,
-                    "shift": round(one.shift, 3),
-                    "moved": one.moved,
+                    "feature": found.feature,
+                    "test": found.test,
+                    "value": round(found.value, 4),
+                    "critical": round(found.critical, 4),
+                    "p": found.p,
+                    "shift": round(found.shift, 3),
+                    "moved": found.moved,
                 }
-                for one in report.findings
+                for found in report.findings
             ],
         }
     )
 
 
 def note_line(cause: str, value: float, *, harmful: bool, at_s: float) -> str:
-    """Give the line of what canaries or feedback showed."""
-    facts = {"kind": cause, "at_s": at_s, "value": round(value, 6), "harmful": harmful}
-    return _line(facts)
+    """Return the line of what canaries or feedback showed."""
+    return _line({"kind": cause, "at_s": at_s, "value": round(value, 6), "harmful": harmful})
 
 
-def read(path: Path) -> Iterator[Entry]:
-    """Read a log, line by line. Raises `InvalidRequest`."""
+def read(path: Path) -> Iterator[LogEntry]:
+    """Yield the lines of a log. Raises `InvalidRequest`."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -98,13 +99,13 @@ def read(path: Path) -> Iterator[Entry]:
             raise InvalidRequest(message) from error
 
 
-def _entry(facts: Mapping[str, Any]) -> Entry:
+def _entry(facts: Mapping[str, Any]) -> LogEntry:
     kind, at_s = str(facts["kind"]), float(facts["at_s"])
     if kind == "request":
         values = tuple(float(facts.get(name, math.nan)) for name in FEATURES)
-        return Entry(kind, at_s, Observation(values))
+        return LogEntry(kind, at_s, Observation(values))
     harmful = facts["verdict"] == "harmful" if kind == "window" else bool(facts["harmful"])
-    return Entry(kind, at_s, harmful=harmful, acting=bool(facts.get("acting", False)))
+    return LogEntry(kind, at_s, harmful=harmful, acting=bool(facts.get("acting", False)))
 
 
 def _line(facts: Mapping[str, object]) -> str:

@@ -1,63 +1,73 @@
-"""A log looked through afterwards: its windows against a snapshot, and what the guard did."""
+"""The replay of a guard's log: its windows compared with a snapshot, and what the guard did."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from ...errors import InvalidRequest
-from ..drift import Observation, Report, Snapshot, Verdict, Watch, Window, judge, snapshot
-from .log import Entry
+from ..drift import (
+    DriftReport,
+    DriftThresholds,
+    Observation,
+    RequestWindow,
+    Snapshot,
+    Verdict,
+    judge,
+    snapshot,
+)
+from .log import LogEntry
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
-    """The report on the requests from `start_s` to `end_s`, seconds since the epoch."""
+class JudgedWindow:
+    """The report on a window; `start_s` and `end_s` are seconds since the epoch."""
 
     start_s: float
     end_s: float
-    report: Report
+    report: DriftReport
 
 
 @dataclass(frozen=True, slots=True)
-class Review:
+class LogReview:
     """What a log shows.
 
-    `reference` counts the snapshot's requests and `requests` those that were judged or left over
-    for no whole window. `acted` is in how many of its own windows the guard served requests
-    otherwise; `alarms` name what else it found harmful, the canaries or feedback.
+    reference: number of requests in the snapshot
+    requests: number of requests after those it was learned from
+    acted: number of the guard's own windows in which it changed how requests were served
+    alarms: what else was harmful, canaries or feedback
     """
 
     reference: int
     requests: int
-    windows: tuple[Judged, ...]
+    windows: tuple[JudgedWindow, ...]
     acted: int
     alarms: tuple[str, ...]
 
     def count(self, verdict: Verdict) -> int:
-        """Count the windows with a verdict."""
-        return sum(one.report.verdict == verdict for one in self.windows)
+        """Return the number of windows with a verdict."""
+        return sum(window.report.verdict == verdict for window in self.windows)
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """How a log is read: the first `learn` requests are the snapshot where none is given."""
+class ReplayOptions:
+    """How a log is replayed; without a snapshot, the first `learn` requests become it."""
 
     window: int = 100
     learn: int = 300
-    watch: Watch = field(default_factory=Watch)
+    thresholds: DriftThresholds = field(default_factory=DriftThresholds)
 
 
-def review(
-    entries: Sequence[Entry],
+def replay_log(
+    entries: Sequence[LogEntry],
     reference: Snapshot | None,
-    how: Reading,
+    how: ReplayOptions,
     *,
     progress: Callable[[], None] = lambda: None,
-) -> Review:
-    """Judge a log's requests window by window; call `progress` after each request.
+) -> LogReview:
+    """Return the verdict on each window of a log; `progress` is called after each request.
 
-    Raises `InvalidRequest` where they fill no window.
+    Raises `InvalidRequest` where the requests do not fill a window.
     """
-    asked = [(one.at_s, one.observation) for one in entries if one.observation is not None]
+    asked = [(entry.at_s, entry.observation) for entry in entries if entry.observation is not None]
     learning = how.learn if reference is None else 0
     if len(asked) < learning + how.window:
         message = (
@@ -66,14 +76,14 @@ def review(
             "Give a snapshot or a smaller window, or wait for more"
         )
         raise InvalidRequest(message)
-    reference = reference or snapshot([one for _, one in asked[:learning]], subject="", model="")
+    reference = reference or snapshot([seen for _, seen in asked[:learning]], subject="", model="")
     windows = tuple(_judged(asked[learning:], reference, how, progress))
-    alarms = [one.kind for one in entries if one.harmful and one.kind != "window"]
-    return Review(
+    alarms = [entry.kind for entry in entries if entry.harmful and entry.kind != "window"]
+    return LogReview(
         reference.requests,
         len(asked) - learning,
         windows,
-        sum(one.acting for one in entries),
+        sum(entry.acting for entry in entries),
         tuple(dict.fromkeys(alarms)),
     )
 
@@ -81,15 +91,15 @@ def review(
 def _judged(
     asked: Sequence[tuple[float, Observation]],
     reference: Snapshot,
-    how: Reading,
+    how: ReplayOptions,
     progress: Callable[[], None],
-) -> Iterable[Judged]:
-    start_s, window = 0.0, Window(how.window)
-    for at_s, one in asked:
+) -> Iterable[JudgedWindow]:
+    start_s, window = 0.0, RequestWindow(how.window)
+    for at_s, seen in asked:
         if not window.observations:
             start_s = at_s
-        window.add(one)
+        window.add(seen)
         if window.full:
-            yield Judged(start_s, at_s, judge(reference, window, how.watch))
-            window = Window(how.window)
+            yield JudgedWindow(start_s, at_s, judge(reference, window, how.thresholds))
+            window = RequestWindow(how.window)
         progress()

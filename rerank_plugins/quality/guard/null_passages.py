@@ -1,4 +1,4 @@
-"""Random passages: what the model gives to text that has nothing to do with the query."""
+"""Null passages: the scores of passages that have nothing to do with the query."""
 
 import math
 import random
@@ -8,32 +8,36 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from ...records import Candidate
+from ...rules.texts import is_blank
 
-Score: TypeAlias = Callable[[str, str], float]
-"""Scores one passage against one query, at leisure; nan where it cannot."""
+PairScorer: TypeAlias = Callable[[str, str], float]
+"""Returns the score of a query and a passage outside of any request; nan where it cannot."""
 
 _KEPT = 32
-# Neighbours in time may be the same session, hence the same topic.
-_APART = 8
+# Requests close in time may belong to one session, hence to one topic.
+_GAP = 8
 
 
 @dataclass(slots=True)
-class Strangers:
-    """Keeps one passage each of the last few requests, in memory alone, for later ones."""
+class NullPassages:
+    """Keeps a passage of each of the last requests, in memory alone, to score with later queries.
+
+    One request in `every` is scored; 0: none.
+    """
 
     every: int
-    scorer: Score | None = None
+    scorer: PairScorer | None = None
     seen: int = 0
     kept: deque[str] = field(default_factory=lambda: deque(maxlen=_KEPT))
     source: random.Random = field(default_factory=lambda: random.Random(0))  # noqa: S311
 
     def score(self, query: str, candidates: Sequence[Candidate]) -> float:
-        """Score a passage of an earlier request for one request in `every`; nan for the others."""
+        """Return the score of an earlier request's passage; nan for most requests."""
         if self.scorer is None or not self.every:
             return math.nan
         self.seen += 1
-        known = list(self.kept)[: max(0, len(self.kept) - _APART)]
-        texts = [one.text for one in candidates if one.text and one.text.strip()]
+        known = list(self.kept)[: max(0, len(self.kept) - _GAP)]
+        texts = [item.text for item in candidates if item.text and not is_blank(item.text)]
         if texts:
             self.kept.append(texts[len(texts) // 2])
         if not known or self.seen % self.every:

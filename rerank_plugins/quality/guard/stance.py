@@ -1,11 +1,11 @@
-"""What the guard may do, and how one request is served because of it."""
+"""How the guard has a request served, the options of the guard, and when it starts and stops."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 from ...records import Code, Decision
-from ..drift import Report, Verdict, Watch
+from ..drift import DriftReport, DriftThresholds, Verdict
 
 Action: TypeAlias = Literal["first_stage", "raise_prior", "disable_exits", "fallback"]
 """What is done where reranking hurts."""
@@ -15,14 +15,17 @@ Action: TypeAlias = Literal["first_stage", "raise_prior", "disable_exits", "fall
 class GuardOptions:
     """How the guard watches and acts.
 
-    `window` requests are judged together; `learn` is how many make a snapshot where none is given.
-    It acts after `patience` harmful windows in a row, unless `do_no_harm` is False, and stops after
-    `relief` windows in a row that are not. Where it answers without the model, one request in
-    `probe_every` is still scored, unseen, to know when to stop. `control_share` in [0, 0.5] of all
-    requests is answered in first-stage order to compare feedback with. For one request in
-    `null_every` (0: none) a passage of an earlier one is scored too, off the path. After every
-    `canary_every` windows (0: never) the fixed pairs are scored again, in spare time. `log`
-    receives JSON lines.
+    do_no_harm: whether it acts at all
+    prior_weight: of "raise_prior", in [0, 1]
+    window: requests that are judged together
+    learn: requests that become the snapshot where none is given
+    patience: harmful windows in a row before it acts
+    relief: windows in a row that are not harmful before it stops
+    probe_every: while it answers without the model, one request in so many is still scored, unseen
+    control_share: of all requests, in [0, 0.5], answered in first-stage order to compare feedback
+    null_every: for one request in so many, a passage of an earlier request is scored; 0: never
+    canary_every: windows after which the fixed pairs are scored again, by idle workers; 0: never
+    log: a file of JSON lines
     """
 
     do_no_harm: bool = True
@@ -36,7 +39,7 @@ class GuardOptions:
     control_share: float = 0.0
     null_every: int = 4
     canary_every: int = 10
-    watch: Watch = field(default_factory=Watch)
+    thresholds: DriftThresholds = field(default_factory=DriftThresholds)
     log: Path | None = None
 
 
@@ -44,8 +47,12 @@ class GuardOptions:
 class Stance:
     """How one request is served.
 
-    `action` None is as configured. `scored` False spares the model; `control` marks the requests
-    that feedback is compared with. `reason` goes into the decision.
+    action: None: as configured
+    scored: whether the model scores it
+    control: whether it is in the control group of feedback
+    moved: whether requests drifted
+    reason: what the guard acts on, for the decision
+    prior_weight: of "raise_prior"
     """
 
     action: Action | None = None
@@ -57,11 +64,11 @@ class Stance:
 
     @property
     def in_first_order(self) -> bool:
-        """Tell whether the first stage's order is the answer."""
+        """True if the first stage's order is the answer."""
         return self.control or self.action == "first_stage"
 
     def decision(self, candidates: int) -> Decision | None:
-        """Say what the guard had a say in; None where it had none."""
+        """Return the decision to record; None: the request is served as configured."""
         if self.control:
             return Decision("guard", Code.CONTROL, candidates)
         if self.action is not None:
@@ -73,11 +80,11 @@ CONFIGURED = Stance()
 
 
 @dataclass(slots=True)
-class Resolve:
-    """Counts windows in a row.
+class Hysteresis:
+    """Decides when the guard starts and stops to act.
 
-    What drift did, clean windows undo; what the canaries or feedback showed stays until they show
-    otherwise.
+    `patience` harmful windows in a row start it, `relief` other windows in a row stop it. A cause
+    of another kind, canaries or feedback, holds until it is taken back.
     """
 
     patience: int
@@ -85,12 +92,12 @@ class Resolve:
     harmful: int = 0
     clean: int = 0
     acting: bool = False
-    lasting: list[str] = field(default_factory=list)
+    causes: list[str] = field(default_factory=list)
     reasons: tuple[str, ...] = ()
     moved: bool = False
 
-    def hear(self, report: Report) -> None:
-        """Take in the report on one more window."""
+    def add_report(self, report: DriftReport) -> None:
+        """Count another window."""
         self.moved = report.verdict != "ok"
         if report.verdict == "harmful":
             self.harmful, self.clean = self.harmful + 1, 0
@@ -102,24 +109,24 @@ class Resolve:
         elif self.clean >= self.relief:
             self.acting = False
 
-    def insist(self, cause: str, *, on: bool) -> None:
-        """Act for a cause of its own, or no longer."""
-        if on:
-            self.lasting += [] if cause in self.lasting else [cause]
-        else:
-            self.lasting = [one for one in self.lasting if one != cause]
+    def set_cause(self, cause: str, *, on: bool) -> None:
+        """Add a cause to act, or take it back."""
+        if on and cause not in self.causes:
+            self.causes.append(cause)
+        elif not on and cause in self.causes:
+            self.causes.remove(cause)
 
     @property
     def harm(self) -> bool:
-        """Tell whether there is reason to act."""
-        return self.acting or bool(self.lasting)
+        """True if there is a reason to act."""
+        return self.acting or bool(self.causes)
 
     @property
     def verdict(self) -> Verdict:
-        """Sum up: harmful once there is reason to act."""
+        """Return the verdict: harmful once there is a reason to act."""
         return "harmful" if self.harm else "watch" if self.moved else "ok"
 
     @property
     def reason(self) -> str:
-        """Name what there is to act on."""
-        return ", ".join([*self.lasting, *(self.reasons if self.acting else ())])
+        """Return what there is to act on."""
+        return ", ".join([*self.causes, *(self.reasons if self.acting else ())])

@@ -1,40 +1,40 @@
-"""Bedrock's Rerank operation: every text in three layers of objects."""
+"""Bedrock's Rerank operation: every text lies in three nested objects."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from .json_body import Answer, Ask, Json, Shape, encode
+from .json_body import ApiRequest, ApiResponse, Json, JsonDialect, dump_json
+
+_RESPONSE = JsonDialect(scores=("relevanceScore",), tokens=())
 
 
 @dataclass(frozen=True, slots=True)
-class BedrockRerank:
+class BedrockDialect:
     """The dialect of the agent runtime; `model` is the ARN of the model."""
 
-    answer: Shape = field(default_factory=lambda: Shape(scores=("relevanceScore",), tokens=()))
-
-    def ask(self, ask: Ask) -> tuple[bytes, Mapping[str, str]]:
-        """Lay out one query and its sources; extra fields go to the model."""
+    def encode(self, request: ApiRequest) -> tuple[bytes, Mapping[str, str]]:
+        """Return the body of a call; extra fields go to the model."""
         body: dict[str, Json] = {
-            "queries": [{"type": "TEXT", "textQuery": {"text": ask.query}}],
-            "sources": [_source(text) for text in ask.texts],
+            "queries": [{"type": "TEXT", "textQuery": {"text": request.query}}],
+            "sources": [_source(text) for text in request.texts],
             "rerankingConfiguration": {
                 "type": "BEDROCK_RERANKING_MODEL",
                 "bedrockRerankingConfiguration": {
-                    "numberOfResults": len(ask.texts),
+                    "numberOfResults": len(request.texts),
                     "modelConfiguration": {
-                        "modelArn": ask.model,
-                        "additionalModelRequestFields": dict(ask.extra),
+                        "modelArn": request.model,
+                        "additionalModelRequestFields": dict(request.extra),
                     },
                 },
             },
         }
-        if ask.page is not None:
-            body["nextToken"] = ask.page
-        return encode(body), {}
+        if request.page is not None:
+            body["nextToken"] = request.page
+        return dump_json(body), {}
 
-    def read(self, body: bytes, headers: Mapping[str, str]) -> Answer:
-        """Read the answer, which is an ordinary one."""
-        return self.answer.read(body, headers)
+    def decode(self, body: bytes, headers: Mapping[str, str]) -> ApiResponse:
+        """Return the response, which has the common form."""
+        return _RESPONSE.decode(body, headers)
 
 
 def _source(text: str) -> Json:

@@ -1,4 +1,4 @@
-"""The JSON of rerank APIs: how a question is laid out, and how an answer is read, as data."""
+"""The JSON of rerank APIs as data: how a request is laid out, and how a response is read."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -12,15 +12,18 @@ from ...errors import RemoteError
 
 Json: TypeAlias = "Mapping[str, Json] | Sequence[Json] | str | int | float | bool | None"
 Path: TypeAlias = tuple[str, ...]
+Row: TypeAlias = tuple[object, object]
+"""The index and the score of one result, not yet checked."""
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class ApiRequest:
     """What one call asks: n texts, all of them to be scored.
 
-    `tensors` are what was read off the texts, for destinations that take no text. `left_s` is the
-    time left for an answer, None without a deadline; `extra` holds the operator's own fields;
-    `page` is where an answer in pages goes on.
+    extra: the operator's own fields of the body
+    left_s: seconds left for a response, None without a deadline
+    page: token of the next page, for responses in pages
+    tensors: what the texts were tokenised to, for destinations that take no text
     """
 
     model: str
@@ -33,10 +36,17 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What a destination said, not yet believed: (index, score) in its own order."""
+class ApiResponse:
+    """What a destination answered, not yet checked.
 
-    rows: list[tuple[object, object]]
+    rows: the results in the destination's order
+    tokens: tokens it counted, 0 if it does not say
+    billed_units: what it charged, in its own unit
+    seconds: its own timings by step
+    next_page: token of the page that follows
+    """
+
+    rows: list[Row]
     model: str | None = None
     tokens: int = 0
     billed_units: float = 0.0
@@ -45,104 +55,111 @@ class Answer:
 
 
 class Dialect(Protocol):
-    """Lays out a question and reads its answer."""
+    """How an API is asked and how its response is read."""
 
-    def ask(self, ask: Ask) -> tuple[bytes, Mapping[str, str]]:
-        """Give the body of a call, and headers that belong to it."""
+    def encode(self, request: ApiRequest) -> tuple[bytes, Mapping[str, str]]:
+        """Return the body of a call and the headers that belong to it."""
 
-    def read(self, body: bytes, headers: Mapping[str, str]) -> Answer:
-        """Read the body of a 200. Raises `RemoteError` where it is not what was expected."""
+    def decode(self, body: bytes, headers: Mapping[str, str]) -> ApiResponse:
+        """Return the response of a 200. Raises `RemoteError` if it has another form."""
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
-    """The dialect of every API that asks and answers in one JSON object.
+class JsonDialect:
+    """The dialect of every API whose request and response are one JSON object; holds field names.
 
-    Names are those of the fields. `wrap_*` puts a text into an object under that name, `number`
-    gives each document its index under that name, `rows` lists where the answers may stand (none:
-    the whole body is the list). All n texts are always asked for: `cut` is the field that says so.
+    wrap_query, wrap_document: put the text into an object under this name
+    document_id: give each document its index under this name
+    top_n: the field that says how many results are wanted, which is always all n
+    fixed: fields of every body
+    with_deadline: fields of a body under a deadline
+    results: fields that may hold the results; none: the whole body is the list
+    scores: fields that may hold the score of a result
+    tokens, billed_units, seconds: paths to what the call cost
+    header_ms: response headers with the milliseconds of a step
     """
 
     query: str = "query"
     wrap_query: str | None = None
     documents: str = "documents"
     wrap_document: str | None = None
-    number: str | None = None
-    cut: str | None = "top_n"
+    document_id: str | None = None
+    top_n: str | None = "top_n"
     model: str | None = "model"
     fixed: Mapping[str, Json] = field(default_factory=dict)
-    hurried: Mapping[str, Json] = field(default_factory=dict)
-    rows: tuple[str, ...] = ("results",)
+    with_deadline: Mapping[str, Json] = field(default_factory=dict)
+    results: tuple[str, ...] = ("results",)
     index: str = "index"
     scores: tuple[str, ...] = ("relevance_score",)
     tokens: Path = ("usage", "total_tokens")
-    billed: Path = ()
+    billed_units: Path = ()
     seconds: Mapping[str, Path] = field(default_factory=dict)
     header_ms: Mapping[str, str] = field(default_factory=dict)
 
-    def ask(self, ask: Ask) -> tuple[bytes, Mapping[str, str]]:
-        """Lay out the fields; what the operator adds comes last, and wins."""
-        body: dict[str, Json] = {self.query: _wrapped(ask.query, self.wrap_query)}
-        body[self.documents] = [self._document(i, text) for i, text in enumerate(ask.texts)]
-        if self.model is not None and ask.model:
-            body[self.model] = ask.model
-        if self.cut is not None:
-            body[self.cut] = len(ask.texts)
+    def encode(self, request: ApiRequest) -> tuple[bytes, Mapping[str, str]]:
+        """Return the body; the operator's own fields replace ours."""
+        body: dict[str, Json] = {self.query: _wrapped(request.query, self.wrap_query)}
+        body[self.documents] = [self._document(i, text) for i, text in enumerate(request.texts)]
+        if self.model is not None and request.model:
+            body[self.model] = request.model
+        if self.top_n is not None:
+            body[self.top_n] = len(request.texts)
         body |= self.fixed
-        if ask.left_s is not None:
-            body |= self.hurried
-        body |= ask.extra
-        return encode(body), {}
+        if request.left_s is not None:
+            body |= self.with_deadline
+        body |= request.extra
+        return dump_json(body), {}
 
-    def read(self, body: bytes, headers: Mapping[str, str]) -> Answer:
-        """Find the rows, and what the call cost."""
-        answer = decode(body, headers)
+    def decode(self, body: bytes, headers: Mapping[str, str]) -> ApiResponse:
+        """Return the results and what the call cost."""
+        answer = parse_json(body, headers)
         rows: object = answer
-        if self.rows:
+        if self.results:
             table = expect_object(answer)
-            name = next((name for name in self.rows if name in table), None)
+            name = next((name for name in self.results if name in table), None)
             if name is None:
-                expected = " or ".join(map(repr, self.rows))
-                message = f"the answer has no {expected}; its keys are {_keys(table)}"
+                expected = " or ".join(map(repr, self.results))
+                keys = ", ".join(sorted(table))[:120] or "none"
+                message = f"the answer has no {expected}; its keys are {keys}"
                 raise RemoteError(message)
             rows = table[name]
         if not isinstance(rows, list):
             message = f"the answer's rows are {_kind(rows)}; expected a list"
             raise RemoteError(message)
-        seconds = {step: number(answer, path) for step, path in self.seconds.items()}
+        seconds = {step: _number(answer, path) for step, path in self.seconds.items()}
         for step, header in self.header_ms.items():
             seconds[step] = _milliseconds(headers.get(header)) / 1e3
-        return Answer(
+        return ApiResponse(
             [self._row(row) for row in rows],
             model=_text(answer, "model"),
-            tokens=int(number(answer, self.tokens)),
-            billed_units=number(answer, self.billed),
+            tokens=int(_number(answer, self.tokens)),
+            billed_units=_number(answer, self.billed_units),
             seconds={step: value for step, value in seconds.items() if value > 0.0},
             next_page=_text(answer, "nextToken"),
         )
 
     def _document(self, index: int, text: str) -> Json:
         document = _wrapped(text, self.wrap_document)
-        if self.number is not None and isinstance(document, dict):
-            return {self.number: str(index), **document}
+        if self.document_id is not None and isinstance(document, dict):
+            return {self.document_id: str(index), **document}
         return document
 
-    def _row(self, row: object) -> tuple[object, object]:
+    def _row(self, row: object) -> Row:
         table = expect_object(row)
         index = table.get(self.index)
-        # Only APIs that number documents themselves answer with text.
-        if self.number is not None and isinstance(index, str) and index.isdecimal():
+        # Only APIs that take an id for each document answer with an index as text.
+        if self.document_id is not None and isinstance(index, str) and index.isdecimal():
             index = int(index)
         return index, next((table[name] for name in self.scores if name in table), None)
 
 
-def encode(body: Json) -> bytes:
-    """Give JSON as UTF-8; lone surrogates, which no server takes, become question marks."""
+def dump_json(body: Json) -> bytes:
+    """Return JSON as UTF-8; lone surrogates, which no server takes, become question marks."""
     return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
-def decode(body: bytes, headers: Mapping[str, str]) -> object:
-    """Read a JSON body. Raises `RemoteError` where it is something else."""
+def parse_json(body: bytes, headers: Mapping[str, str]) -> object:
+    """Return the value of a JSON body. Raises `RemoteError` where it is something else."""
     kind = headers.get("content-type", "application/json").partition(";")[0].strip()
     if not (kind.endswith("json") or kind == "application/octet-stream"):
         message = (
@@ -158,15 +175,15 @@ def decode(body: bytes, headers: Mapping[str, str]) -> object:
 
 
 def expect_object(value: object) -> dict[str, object]:
-    """Give a JSON object as such. Raises `RemoteError` where it is something else."""
+    """Return a JSON object as such. Raises `RemoteError` where it is something else."""
     if not isinstance(value, dict):
         message = f"the answer holds {_kind(value)} where an object was expected"
         raise RemoteError(message)
     return value
 
 
-def number(value: object, path: Path) -> float:
-    """Read a number at `path`; 0 where there is none: no price is better than no answer."""
+def _number(value: object, path: Path) -> float:
+    """Return the number at `path`, 0 where there is none: its absence must not fail the call."""
     for name in path:
         value = value.get(name) if isinstance(value, dict) else None
     return float(value) if path and isinstance(value, int | float) else 0.0
@@ -183,10 +200,6 @@ def _wrapped(text: str, name: str | None) -> Json:
 
 def _kind(value: object) -> str:
     return "null" if value is None else type(value).__name__
-
-
-def _keys(table: Mapping[str, object]) -> str:
-    return ", ".join(sorted(table))[:120] or "none"
 
 
 def _milliseconds(value: str | None) -> float:

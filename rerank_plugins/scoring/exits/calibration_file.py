@@ -1,4 +1,4 @@
-"""Calibrated exits on disk: heads, margins, and the losses that every promise is drawn from."""
+"""Calibrated exits on disk: heads, margins, and the losses that a promise is computed from."""
 
 import json
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ _FACTS, _ARRAYS = "exits.json", "exits.npz"
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What was calibrated: another model, tokenizer or limit makes the promise void."""
+    """What was calibrated: with another model, tokenizer or limit the promise does not hold."""
 
     graph_sha256: str
     tokenizer_sha256: str
@@ -31,27 +31,31 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The margin behind each exit, and how many of the first stage's best enter (None: all)."""
+    """How far candidates go.
+
+    margins: the margin behind each exit, in scores
+    depth: how many of the first stage's best candidates enter; None: all
+    """
 
     margins: tuple[float, ...]
     depth: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
-    """What one number, the level, stands for: the bolder, the lower.
+class LimitScale:
+    """How one number, the level, becomes limits: the lower the level, the more is left out.
 
-    The margin behind exit l is level * `scales[l]`; beside the best `top_k`, level * `depth_scale`
-    candidates enter (None: all).
+    scales: the margin behind exit i is level * scales[i]
+    depth_scale: top_k + level * depth_scale candidates enter; None: all
     """
 
     scales: tuple[float, ...]
     depth_scale: float | None = None
 
     def at(self, level: float, top_k: int) -> Limits:
-        """Give the limits of a level.
+        """Return the limits of a level.
 
-        >>> Shape((1.0, 0.5), 40.0).at(2.0, 10)
+        >>> LimitScale((1.0, 0.5), 40.0).at(2.0, 10)
         Limits(margins=(2.0, 1.0), depth=90)
         """
         margins = tuple(level * scale for scale in self.scales)
@@ -64,18 +68,20 @@ class Shape:
 class Exits:
     """Exit heads, and limits for any promise.
 
-    `losses` [queries, levels] were measured on queries that chose neither heads nor `shape`, at
-    `levels` from careful to bold, for the best `top_k`. `nulls` are scores of random query-passage
-    pairs, ascending; `plans` maps candidates per stage to quality, `short_plans` does for lengths,
-    in tokens, that pairs may be cut to.
-    `mass_losses` [queries, masses] is what scoring in full only the head with such a share of the
-    softmax of the priors loses, `masses` from careful to bold. `probability` turned scores into the
-    gains that a regret is reckoned in.
+    levels: from careful to bold, see `LimitScale`
+    losses: [queries, levels] for the best `top_k`, on queries that chose neither heads nor scale
+    loss: the name of what is lost
+    nulls: scores of random query-passage pairs, ascending
+    plans: quality by the number of candidates per stage
+    masses: shares of the softmax of the priors, from careful to bold
+    mass_losses: [queries, masses] lost if only the candidates with that share are scored in full
+    probability: turned scores into the gains that a regret is measured in
+    short_plans: `plans` for each length, in tokens, that pairs may be cut to
     """
 
     subject: Subject
     heads: tuple[Head, ...]
-    shape: Shape
+    scale: LimitScale
     levels: NDArray[np.float64]
     losses: NDArray[np.float64]
     top_k: int
@@ -91,34 +97,32 @@ class Exits:
     def choose(
         self, alpha: float, *, method: Method = "ucb", delta: float = 0.1
     ) -> tuple[Limits, Choice]:
-        """Give the limits that hold a loss of `alpha`, and what that stands on.
+        """Return the limits that hold a loss of `alpha`, and the evidence.
 
         Raises `ConfigError` where no level does; it names the least that can be promised.
         """
         choice = risk_control.choose(self.losses, alpha, method=method, delta=delta)
-        level = float(self.levels[_held(choice, "margin", self.loss)])
-        return self.shape.at(level, self.top_k), choice
+        level = float(self.levels[self._index(choice, "margin")])
+        return self.scale.at(level, self.top_k), choice
 
     def choose_mass(
         self, alpha: float, *, method: Method = "ucb", delta: float = 0.1
     ) -> tuple[float, Choice]:
-        """Give the least mass of a depth that holds a loss of `alpha`. Raises `ConfigError`."""
+        """Return the least mass of a depth that holds a loss of `alpha`. Raises `ConfigError`."""
         if not self.mass_losses.size:
             raise ConfigError("these exits hold no certified depth; calibrate again")
         choice = risk_control.choose(self.mass_losses, alpha, method=method, delta=delta)
-        return float(self.masses[_held(choice, "depth", self.loss)]), choice
+        return float(self.masses[self._index(choice, "depth")]), choice
 
-
-def _held(choice: Choice, what: str, loss: str) -> int:
-    """Give the place of the chosen setting. Raises `ConfigError` where there is none."""
-    if choice.place is None:
-        message = (
-            f"no {what} holds a {loss} of {choice.alpha:g} ({choice.method}, {choice.queries} "
-            f"queries): the least that can be promised is {choice.bound:.4f}; allow that much, or "
-            "calibrate on more queries"
-        )
-        raise ConfigError(message)
-    return choice.place
+    def _index(self, choice: Choice, what: str) -> int:
+        if choice.place is None:
+            message = (
+                f"no {what} holds a {self.loss} of {choice.alpha:g} ({choice.method}, "
+                f"{choice.queries} queries): the least that can be promised is "
+                f"{choice.bound:.4f}; allow that much, or calibrate on more queries"
+            )
+            raise ConfigError(message)
+        return choice.place
 
 
 def subject(files: ModelFiles, max_tokens: int, prior_weight: float = 0.0) -> Subject:
@@ -139,7 +143,7 @@ def save(exits: Exits, folder: Path) -> None:
     listed: list[dict[str, object]] = []
     for place, head in enumerate(exits.heads):
         facts: dict[str, object] = {
-            key: value for key, value in _public(head).items() if key != "probe"
+            name: getattr(head, name) for name in head.__slots__ if name != "probe"
         }
         if head.probe is not None:
             arrays[f"weights_{place}"] = head.probe.weights
@@ -149,13 +153,13 @@ def save(exits: Exits, folder: Path) -> None:
         "format": FORMAT,
         "subject": asdict(exits.subject),
         "heads": listed,
-        "scales": list(exits.shape.scales),
-        "depth_scale": exits.shape.depth_scale,
+        "scales": list(exits.scale.scales),
+        "depth_scale": exits.scale.depth_scale,
         "top_k": exits.top_k,
         "loss": exits.loss,
         "probability": [exits.probability.a, exits.probability.b],
         "plans": _listed(exits.plans),
-        "short_plans": [[tokens, _listed(one)] for tokens, one in exits.short_plans.items()],
+        "short_plans": [[tokens, _listed(plans)] for tokens, plans in exits.short_plans.items()],
         "facts": dict(exits.facts),
     }
     (folder / _FACTS).write_text(json.dumps(text, indent=1) + "\n", encoding="utf-8")
@@ -163,7 +167,7 @@ def save(exits: Exits, folder: Path) -> None:
 
 
 def load(folder: Path) -> Exits:
-    """Read calibrated exits. Raises `ModelError`; see `require` for whose they are."""
+    """Read calibrated exits. Raises `ModelError`; `require` checks which model they are for."""
     try:
         text = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
         with np.load(folder / _ARRAYS, allow_pickle=False) as file:
@@ -178,7 +182,7 @@ def load(folder: Path) -> Exits:
 
 
 def require(found: Exits, current: Subject, folder: Path) -> None:
-    """Refuse exits of another subject than the current one. Raises `ModelError`."""
+    """Raise `ModelError` for exits of another subject than the current one."""
     if found.subject != current:
         old, new = asdict(found.subject), asdict(current)
         changed = ", ".join(
@@ -210,8 +214,8 @@ def _parse(text: Mapping[str, object], arrays: Mapping[str, NDArray[np.generic]]
     return Exits(
         subject=Subject(**text["subject"]),  # type: ignore[arg-type]
         heads=tuple(heads),
-        shape=Shape(
-            tuple(float(one) for one in text["scales"]),  # type: ignore[attr-defined]
+        scale=LimitScale(
+            tuple(float(scale) for scale in text["scales"]),  # type: ignore[attr-defined]
             None if text["depth_scale"] is None else float(text["depth_scale"]),  # type: ignore[arg-type]
         ),
         levels=np.asarray(arrays["levels"], dtype=np.float64),
@@ -224,7 +228,7 @@ def _parse(text: Mapping[str, object], arrays: Mapping[str, NDArray[np.generic]]
         masses=np.asarray(arrays["masses"], dtype=np.float64),
         mass_losses=np.asarray(arrays["mass_losses"], dtype=np.float64),
         probability=Calibration(*text["probability"]),  # type: ignore[misc]
-        short_plans={int(tokens): _mapped(one) for tokens, one in short},  # type: ignore[attr-defined]
+        short_plans={int(tokens): _mapped(plans) for tokens, plans in short},  # type: ignore[attr-defined]
     )
 
 
@@ -234,7 +238,3 @@ def _listed(plans: Mapping[tuple[int, ...], float]) -> list[list[object]]:
 
 def _mapped(plans: object) -> dict[tuple[int, ...], float]:
     return {tuple(counts): float(q) for counts, q in plans}  # type: ignore[attr-defined]
-
-
-def _public(head: Head) -> dict[str, object]:
-    return {name: getattr(head, name) for name in head.__slots__}

@@ -1,27 +1,26 @@
-"""Exit heads: how the hidden state after a layer becomes a score, in units of the last one."""
+"""Exit heads: how the hidden state after a layer becomes a score, on the scale of the model's."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ...errors import ModelError
+from .. import Floats
 from ..text.pairs import Pairs
 from ..text.tokenizer import Template
 
 Kind: TypeAlias = Literal["output", "probe", "similarity"]
-Floats: TypeAlias = NDArray[np.float32]
 _EPSILON = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """A linear map of a pair's first row, of the exit before, and of the candidate's rank.
+    """A linear map of a pair's first hidden row, the score s before, and the candidate's rank.
 
     score = weights . LN(first row) + previous s + log_rank ln(1 + rank) + bias. LN normalises to
-    mean 0 and variance 1, without parameters; ranks count from 0.
+    mean 0 and variance 1, without parameters; s is the exit's before; ranks count from 0.
     """
 
     weights: Floats
@@ -34,8 +33,12 @@ class Probe:
 class Head:
     """What scores at an exit.
 
-    An "output" is a head of the model's own, its values times `gain` plus `offset`; a "probe" was
-    fitted; "similarity" compares query and passage tokens after `layer` (0: the embeddings).
+    layer: the layer that it comes after; 0: the embeddings
+    hidden: the name of the hidden state there
+    kind: "output" is a head of the model's own, "probe" was fitted, "similarity" compares the
+        tokens of query and passage
+    output: the name of the model's own head
+    gain, offset: an output's or a similarity's value times `gain` plus `offset` is the score
     """
 
     layer: int
@@ -48,11 +51,11 @@ class Head:
 
 
 def from_card(card: Mapping[str, object], layers: Sequence[int] | None = None) -> tuple[Head, ...]:
-    """Read a model's exits off its card; `layers` picks some of them.
+    """Return the exits on a model's card; `layers` picks some of them.
 
     Raises `ModelError` where the card does not name them.
     """
-    found = {head.layer: head for head in listed(card)}
+    found = {head.layer: head for head in card_heads(card)}
     wanted = sorted(found if layers is None else layers)
     missing = [layer for layer in wanted if layer not in found]
     if missing or not wanted:
@@ -65,22 +68,20 @@ def from_card(card: Mapping[str, object], layers: Sequence[int] | None = None) -
     return tuple(found[layer] for layer in wanted)
 
 
-def listed(card: Mapping[str, object]) -> tuple[Head, ...]:
-    """List the exits on a card; those without an output of the model's own compare tokens."""
+def card_heads(card: Mapping[str, object]) -> tuple[Head, ...]:
+    """Return all exits on a card; those without an output of the model's own compare tokens."""
     exits = card.get("exits")
     found: list[Head] = []
-    for one in exits if isinstance(exits, Sequence) else ():
-        if isinstance(one, Mapping) and one.get("hidden"):
-            layer, hidden, output = int(one["layer"]), str(one["hidden"]), one.get("output")
-            if output:
-                found.append(Head(layer, hidden, "output", output=str(output)))
-            else:
-                found.append(Head(layer, hidden, "similarity"))
+    for row in exits if isinstance(exits, Sequence) else ():
+        if isinstance(row, Mapping) and row.get("hidden"):
+            output = str(row.get("output") or "")
+            kind: Kind = "output" if output else "similarity"
+            found.append(Head(int(row["layer"]), str(row["hidden"]), kind, output=output))
     return tuple(found)
 
 
-def apply(head: Head, first: Floats, previous: Floats, ranks: Floats) -> Floats:
-    """Score pairs by a probe from their first rows [pairs, hidden]; the rest is per pair."""
+def probe_scores(head: Head, first: Floats, previous: Floats, ranks: Floats) -> Floats:
+    """Score pairs by a probe from their first rows [pairs, width], scores before, and ranks."""
     probe = head.probe
     if probe is None:
         message = f"the head after layer {head.layer} has no probe; calibrate the exits again"
@@ -90,19 +91,23 @@ def apply(head: Head, first: Floats, previous: Floats, ranks: Floats) -> Floats:
     return scores.astype(np.float32)
 
 
-def alike(
-    head: Head, hidden: Floats, laid: Pairs, chosen: Sequence[int], template: Template
+def similarity_scores(
+    head: Head, hidden: Floats, pairs: Pairs, chosen: Sequence[int], template: Template
 ) -> Floats:
-    """Score the pairs of a batch by a similarity head, from their hidden states."""
+    """Score the `chosen` pairs by the mean over query tokens of the best cosine in the passage.
+
+    The idea is SEE's (Busolin et al. 2025); how it aggregates is not published, this is MaxSim.
+    `hidden` [chosen, length, width].
+    """
     start = len(template.before)
-    stop = start + len(laid.query)
-    scores = similarity(
-        hidden,
-        slice(start, stop),
-        stop + len(template.between),
-        [int(laid.lengths[i]) for i in chosen],
-        len(template.after),
-    )
+    stop = start + len(pairs.query)
+    unit = hidden / (np.linalg.norm(hidden, axis=2, keepdims=True) + _EPSILON)
+    scores = np.zeros(len(hidden), dtype=np.float32)
+    for row, length in enumerate(pairs.lengths[list(chosen)].tolist()):
+        query = unit[row, start:stop]
+        passage = unit[row, stop + len(template.between) : length - len(template.after)]
+        if len(query) and len(passage):
+            scores[row] = (query @ passage.T).max(axis=1).mean()
     return np.asarray(head.gain * scores + head.offset, dtype=np.float32)
 
 
@@ -114,22 +119,3 @@ def normalised(rows: Floats) -> Floats:
     """
     centred = rows - rows.mean(axis=1, keepdims=True)
     return np.asarray(centred / np.sqrt((centred**2).mean(axis=1, keepdims=True) + _EPSILON))
-
-
-def similarity(
-    hidden: Floats, query_tokens: slice, passage_starts: int, lengths: Sequence[int], after: int
-) -> Floats:
-    """Score pairs by their tokens' likeness: the mean over query tokens of the best cosine.
-
-    The idea is SEE's (Busolin et al. 2025); how it aggregates is not published, this is MaxSim.
-    `hidden` [pairs, length, width]; passages run from `passage_starts` up to `after` special tokens
-    before the end.
-    """
-    unit = hidden / (np.linalg.norm(hidden, axis=2, keepdims=True) + _EPSILON)
-    scores = np.zeros(len(hidden), dtype=np.float32)
-    for row, length in enumerate(lengths):
-        query = unit[row, query_tokens]
-        passage = unit[row, passage_starts : length - after]
-        if len(query) and len(passage):
-            scores[row] = (query @ passage.T).max(axis=1).mean()
-    return scores

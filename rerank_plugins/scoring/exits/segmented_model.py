@@ -3,37 +3,48 @@
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ...errors import ConfigError, ModelError
+from .. import Floats
 from ..models.files import ModelFiles
 from ..onnx.decoder import prompt_of
-from ..onnx.graph.verify import TOLERANCE, probes
+from ..onnx.graph import verify
 from ..onnx.options import OnnxOptions, checked, identity, score_column, usable_tokens
-from ..onnx.session import Graph, open_graph, open_session, score_output, single_column
+from ..onnx.session import (
+    KNOWN_INPUTS,
+    Graph,
+    open_graph,
+    open_session,
+    score_columns,
+    score_output,
+    single_column,
+)
 from ..text.pairs import MIN_WINDOW_TOKENS
 from ..text.tokenizer import Ids, PairArrays, PairTokenizer
-from .heads import Head, listed
-
-Floats: TypeAlias = NDArray[np.float32]
+from .heads import Head, card_heads
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """What a segment gives for a batch: scores [pairs] where it has any, hidden [pairs, L, H]."""
+class SegmentOutput:
+    """What a segment gives for a batch.
+
+    scores: [pairs], None where a head has yet to be applied
+    hidden: hidden states [pairs, length, width], None after the last segment
+    """
 
     scores: Floats | None
     hidden: Floats | None
 
 
-class Trunk:
+class SegmentedModel:
     """The segments of a model, cut after the layers of `heads`; loaded and checked when made.
 
-    Segments are cut from the rewritten graph where that gives the model's scores, else from the
-    graph as it was exported. Raises `ModelError` where neither does.
+    Segments are cut from the rewritten graph if their scores are the model's, else from the graph
+    as it was exported. Raises `ModelError` where neither gives the model's scores.
+
+    origin: identifies the model, its weights and options included
     """
 
     def __init__(
@@ -54,29 +65,28 @@ class Trunk:
         provider, threads = self.options.provider, self.options.intra_threads
         original = open_graph(files.graph, provider=provider, intra_threads=threads, literal=True)
         self._output = original.output
-        tries = (True, False) if self.options.rewrite else (False,)
-        apart = 0.0
-        for rewritten in tries:
+        difference = 0.0
+        for rewritten in (True, False) if self.options.rewrite else (False,):
             self._sessions = [
-                open_session(one, provider=provider, intra_threads=threads)
-                for one in _cut(files, self.heads, original.output, rewritten=rewritten)
+                open_session(graph, provider=provider, intra_threads=threads)
+                for graph in _cut(files, self.heads, original.output, rewritten=rewritten)
             ]
-            apart = self._difference(original)
-            if apart <= TOLERANCE:
+            difference = self._difference(original)
+            if difference <= verify.TOLERANCE:
                 return
         message = (
             f"model {files.name!r}: its segments' scores differ from the whole graph's by "
-            f"{apart:.1e} of their spread; use it without exits"
+            f"{difference:.1e} of their spread; use it without exits"
         )
         raise ModelError(message)
 
     @property
-    def short(self) -> bool:
-        """Tell whether pairs are cut shorter than the options say."""
+    def shorter(self) -> bool:
+        """True if pairs are cut shorter than the options say."""
         return self.max_tokens < self._most_tokens
 
-    def shortened(self, max_tokens: int) -> "Trunk":
-        """Give the same trunk, sessions shared, for pairs of fewer tokens: passages are cut."""
+    def shortened(self, max_tokens: int) -> "SegmentedModel":
+        """Return the same model, sessions shared, for pairs of fewer tokens: passages are cut."""
         made = copy.copy(self)
         made.max_tokens = min(max_tokens, self.max_tokens)
         made.options = replace(self.options, long="truncate")
@@ -88,7 +98,7 @@ class Trunk:
         Where pairs are shortened a long query still leaves room for a few.
         """
         room = self.tokenizer.room(query, self._most_tokens)
-        if not self.short:
+        if not self.shorter:
             return room
         left = self.max_tokens - self.tokenizer.template.special_tokens - len(query)
         return min(room, max(MIN_WINDOW_TOKENS, left))
@@ -96,88 +106,82 @@ class Trunk:
     def __len__(self) -> int:
         return len(self._sessions)
 
-    def run(self, place: int, arrays: PairArrays, hidden: Floats | None) -> Step:
-        """Run segment `place` on a batch; `hidden` is what the segment before gave."""
-        session = self._sessions[place]
-        feeds: dict[str, object] = {}
-        for name in (one.name for one in session.get_inputs()):
-            known = name in {"input_ids", "attention_mask", "token_type_ids"}
-            value = getattr(arrays, name) if known else hidden
-            feeds[name] = value
-        names = [one.name for one in session.get_outputs()]
+    def run(self, segment: int, arrays: PairArrays, hidden: Floats | None) -> SegmentOutput:
+        """Run a segment on a batch; `hidden` is what the segment before gave."""
+        session = self._sessions[segment]
+        feeds = {
+            value.name: getattr(arrays, value.name) if value.name in KNOWN_INPUTS else hidden
+            for value in session.get_inputs()
+        }
+        names = [value.name for value in session.get_outputs()]
         try:
             values = dict(zip(names, session.run(names, feeds), strict=True))
         except Exception as error:
             message = (
-                f"model {self.files.name!r} failed in segment {place} on "
+                f"model {self.files.name!r} failed in segment {segment} on "
                 f"{arrays.input_ids.shape}: {error}"
             )
             raise ModelError(message) from error
-        if place == len(self.heads):
-            columns = np.asarray(values[self._output], dtype=np.float32)
-            columns = columns[:, None] if columns.ndim == 1 else columns
-            return Step(single_column(columns, self._column, self.files.name), None)
-        head = self.heads[place]
+        if segment == len(self.heads):
+            columns = score_columns(values[self._output])
+            return SegmentOutput(single_column(columns, self._column, self.files.name), None)
+        head = self.heads[segment]
         scores = None
         if head.kind == "output":
-            own = np.asarray(values[head.output], dtype=np.float32).reshape(
-                len(arrays.input_ids), -1
-            )
-            scores = head.gain * own[:, -1] + np.float32(head.offset)
-        return Step(scores, values[head.hidden])
+            columns = np.asarray(values[head.output], np.float32).reshape(len(arrays.input_ids), -1)
+            scores = head.gain * columns[:, -1] + np.float32(head.offset)
+        return SegmentOutput(scores, values[head.hidden])
 
     def scores(self, arrays: PairArrays) -> Floats:
-        """Score a batch [pairs] by all segments, each going on from the one before."""
-        step = Step(None, None)
-        for place in range(len(self._sessions)):
-            step = self.run(place, arrays, step.hidden)
-        return np.zeros(0, np.float32) if step.scores is None else step.scores
+        """Score a batch [pairs] by all segments, each continuing from the one before."""
+        output = SegmentOutput(None, None)
+        for segment in range(len(self)):
+            output = self.run(segment, arrays, output.hidden)
+        return np.zeros(0, np.float32) if output.scores is None else output.scores
 
     def _difference(self, original: Graph) -> float:
-        """Give the largest score difference to the whole graph, as a share of the spread."""
-        expected: list[float] = []
-        found: list[float] = []
-        for batch in probes(self.tokenizer, self.max_tokens):
-            expected += single_column(original.run(batch), self._column, "").tolist()
-            found += self.scores(batch).tolist()
-        if not np.isfinite(found).all():
-            return float("inf")
-        spread = max(float(np.std(expected)), 1e-3 * float(np.abs(expected).max()), 1e-30)
-        return float(np.abs(np.subtract(expected, found)).max()) / spread
+        """Return the largest score difference to the whole graph, as a share of the spread."""
+        batches = verify.probes(self.tokenizer, self.max_tokens)
+        expected = [single_column(original.run(batch), self._column, "") for batch in batches]
+        found = [self.scores(batch) for batch in batches]
+        return verify.difference(
+            np.concatenate(expected, dtype=np.float64), np.concatenate(found, dtype=np.float64)
+        )
 
 
 def layers(files: ModelFiles) -> Mapping[int, str]:
-    """Say after which layers a model can be cut, and name the hidden state there."""
+    """Return the layers after which a model can be cut, with the name of the hidden state."""
     import onnx
 
-    from ..onnx.graph.segments import narrows
+    from ..onnx.graph.segments import cut_points
 
     model = onnx.load(str(files.graph))
-    found = narrows(model, score_output([one.name for one in model.graph.output]))
+    found = cut_points(model, score_output([value.name for value in model.graph.output]))
     return {layer: found.after(layer) for layer in sorted(set(found.layers))}
 
 
 def heads_at(files: ModelFiles, wanted: Sequence[int] | None = None) -> tuple[Head, ...]:
-    """Name heads after the layers `wanted`: the model's own where it has them, probes elsewhere.
+    """Return heads after the layers `wanted`: the model's own if it has them, else probes.
 
-    None takes the layers on the model's card or, without any, after one and two thirds. Probes are
-    still to be fitted; after layer 0 tokens are compared. Raises `ConfigError`.
+    None takes the layers on the model's card or, without any, a third and two thirds of all.
+    Probes are still to be fitted; after layer 0 tokens are compared. Raises `ConfigError`.
     """
-    own = {head.layer: head for head in listed(files.card) if head.kind == "output"}
-    known = {head.layer: head.hidden for head in listed(files.card)}
+    listed = card_heads(files.card)
+    own = {head.layer: head for head in listed if head.kind == "output"}
+    known = {head.layer: head.hidden for head in listed}
     if wanted is None and known:
         wanted = sorted(known)
     cuts = layers(files) if wanted is None or not set(wanted) <= known.keys() else {}
     if wanted is None:
         last = max(cuts)
         wanted = sorted({max(1, round(last / 3)), max(1, round(2 * last / 3))})
-    places = {**cuts, **known}
-    missing = [layer for layer in wanted if layer not in places]
+    cuts = {**cuts, **known}
+    missing = [layer for layer in wanted if layer not in cuts]
     if missing:
-        message = f"no exit after layers {missing}; this model can be cut after {sorted(places)}"
+        message = f"no exit after layers {missing}; this model can be cut after {sorted(cuts)}"
         raise ConfigError(message)
     return tuple(
-        own.get(layer) or Head(layer, places[layer], "probe" if layer else "similarity")
+        own.get(layer) or Head(layer, cuts[layer], "probe" if layer else "similarity")
         for layer in wanted
     )
 
@@ -193,4 +197,4 @@ def _cut(files: ModelFiles, heads: Sequence[Head], output: str, *, rewritten: bo
     outputs = [[head.output] if head.kind == "output" else [] for head in heads] + [[output]]
     if rewritten:
         rewrite(model, [*hidden, *(name for names in outputs for name in names)])
-    return [one.SerializeToString() for one in segments(model, hidden, outputs)]
+    return [part.SerializeToString() for part in segments(model, hidden, outputs)]

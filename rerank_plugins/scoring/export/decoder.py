@@ -1,4 +1,4 @@
-"""A decoder checkpoint as a graph that gives two answers' logits, and no others."""
+"""Export a decoder checkpoint as a graph that returns the logits of the prompt's two answers."""
 
 import json
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def template_of(source: str, template: str | None) -> str:
-    """Choose the prompt of a decoder: the caller's, else the known model's. Raises `ModelError`."""
+    """Return the prompt of a decoder: the caller's, else the known model's; or `ModelError`."""
     known = KNOWN.get(source)
     name = template or (known.template if known is not None else None)
     if name is None or name not in PROMPTS:
@@ -31,7 +31,7 @@ def template_of(source: str, template: str | None) -> str:
 
 
 def write_card(folder: Path, source: str, template: str) -> None:
-    """Say beside the graph how the model is asked, and what is known of it."""
+    """Write card.json: the prompt's name, and the limits of a known model."""
     card: dict[str, object] = {"prompt": template}
     known = KNOWN.get(source)
     if known is not None:
@@ -40,9 +40,9 @@ def write_card(folder: Path, source: str, template: str) -> None:
 
 
 def write_graph(model: "PreTrainedModel", tokenizer: PairTokenizer, path: Path) -> None:
-    """Write a graph [pairs, length] -> [pairs, 2]: only the last token meets the vocabulary.
+    """Write a graph [pairs, length] -> [pairs, 2], for the last token and the two answers alone.
 
-    Of that the two answers' rows are left: a whole vocabulary for every token would take gigabytes.
+    Logits of the whole vocabulary for every token would take gigabytes.
     """
     import torch
 
@@ -53,7 +53,7 @@ def write_graph(model: "PreTrainedModel", tokenizer: PairTokenizer, path: Path) 
         def __init__(self) -> None:
             super().__init__()
             self.model = model.base_model
-            # With a bias it is a Gemm, which int8 kernels leave alone, like the heads of encoders.
+            # A bias makes it a Gemm, which int8 kernels do not replace: heads stay fp32.
             self.head = torch.nn.Linear(vocabulary.shape[1], len(answers))
             self.head.weight.data = vocabulary[answers].detach().clone()
             self.head.bias.data.zero_()
@@ -85,10 +85,7 @@ def write_graph(model: "PreTrainedModel", tokenizer: PairTokenizer, path: Path) 
 def torch_logits(
     model: "PreTrainedModel", answers: tuple[int, int], batches: Sequence[PairArrays]
 ) -> list[NDArray[np.float32]]:
-    """Score batches as the publisher's code does: every logit of the last token, then two of them.
-
-    The checkpoint itself runs, padded at the front as its publisher pads.
-    """
+    """Score batches with the checkpoint, padded at the front as the publisher's code does."""
     import torch
 
     found: list[NDArray[np.float32]] = []

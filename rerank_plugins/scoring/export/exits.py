@@ -1,4 +1,4 @@
-"""Give a model exits: name on its card where its graph is cut, and prove that nothing changes."""
+"""Add exits to a model: its card names where its graph is cut; scores are proved unchanged."""
 
 import json
 import shutil
@@ -6,21 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...errors import ModelError
-from ..exits.segmented_model import Trunk, heads_at
-from ..models.files import EMBEDDED, SIDE_FILES, find
+from ..exits.segmented_model import SegmentedModel, heads_at
+from ..models.files import EMBEDDED, SIDE_FILES, ModelFiles, find
 from .parity import Parity, of_segments
 
 _CHECKPOINTS = ("*.safetensors", "pytorch_model*.bin")
-# These are written anew.
-_OURS = frozenset({"manifest.json", "card.json"})
 
 
 def is_onnx(source: str) -> bool:
-    """Tell whether a source is an ONNX model already, and no checkpoint."""
+    """True if a source is an ONNX model and not a checkpoint."""
     path = Path(source).expanduser()
     if source == EMBEDDED or path.suffix == ".onnx":
         return True
-    if not path.is_dir() or any(one for name in _CHECKPOINTS for one in path.glob(name)):
+    if not path.is_dir() or any(file for name in _CHECKPOINTS for file in path.glob(name)):
         return False
     return any(path.rglob("*.onnx"))
 
@@ -41,30 +39,31 @@ def copy(source: str, folder: Path) -> None:
         if Path(name).name != name:
             message = f"{files.graph} keeps weights in {name[:80]!r}; expected a file beside it"
             raise ModelError(message)
-    home = files.tokenizer.parent
-    sides = [home / name for name in SIDE_FILES if name not in _OURS]
-    for path in (files.graph, *(files.graph.parent / name for name in sorted(beside)), *sides):
-        if path.is_file():
-            shutil.copyfile(path, folder / path.name)
-    if files.card:
-        (folder / "card.json").write_text(json.dumps(files.card, indent=1) + "\n", encoding="utf-8")
+    for path in (files.graph, *(files.graph.parent / name for name in beside)):
+        shutil.copyfile(path, folder / path.name)
+    copy_sides(files, folder)
+
+
+def copy_sides(files: ModelFiles, folder: Path) -> None:
+    """Copy a model's tokenizer, configuration and card."""
+    for name in SIDE_FILES:
+        source = files.tokenizer.parent / name
+        if name != "manifest.json" and source.is_file():
+            shutil.copyfile(source, folder / name)
 
 
 def add_exits(folder: Path, layers: Sequence[int]) -> Parity:
-    """Name exits after `layers` on the card of a model; compare its segments with the whole.
+    """Write exits after `layers` to a model's card; compare its segments with the whole graph.
 
-    Heads of the model's own stay its heads; the others compare tokens until they are calibrated.
+    Exits use the model's own heads; those without one compare tokens until they are calibrated.
     Raises `ConfigError` for layers it cannot be cut after, `ModelError` where scores would change.
     """
     files = find(folder)
     heads = heads_at(files, layers)
-    parity = of_segments(Trunk(files, heads))
+    parity = of_segments(SegmentedModel(files, heads))
     exits = [
-        {
-            "layer": head.layer,
-            "hidden": head.hidden,
-            **({"output": head.output} if head.output else {}),
-        }
+        {"layer": head.layer, "hidden": head.hidden}
+        | ({"output": head.output} if head.output else {})
         for head in heads
     ]
     text = json.dumps({**files.card, "exits": exits}, indent=1) + "\n"

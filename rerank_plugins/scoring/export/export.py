@@ -1,4 +1,4 @@
-"""Turn a checkpoint into a folder that `Reranker` opens: graph, tokenizer, parity, manifest."""
+"""Export a checkpoint to a folder that `Reranker` opens: graph, tokenizer, parity, manifest."""
 
 import contextlib
 import io
@@ -6,7 +6,7 @@ import json
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import ModelError
-from ..models.files import sha256
+from ..models.files import find, sha256
 from ..models.registry import PROMPTS
 from ..onnx.graph.verify import probes
 from ..onnx.options import usable_tokens
@@ -23,7 +23,7 @@ from ..onnx.session import open_graph
 from ..text.tokenizer import PairArrays, PairTokenizer
 from . import decoder
 from .exits import add_exits, copy, is_onnx
-from .parity import TOLERANCE, Parity, between
+from .parity import ROUNDING, Parity, between
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -31,15 +31,16 @@ if TYPE_CHECKING:
 
 Exporter: TypeAlias = Literal["transformers", "optimum"]
 STEPS = ("load the checkpoint", "export the graph", "compare with torch", "write the manifest")
-_DECODER = "ForCausalLM"
 
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What was written, by which exporter, and how close it is.
+    """What was written, and how close its scores are.
 
-    `exporter` is None, and there is no `parity` with torch, where an ONNX model was copied;
-    `exits_parity` compares the model cut at its exits with the whole.
+    exporter: None where an ONNX model was copied.
+    files: sizes in bytes by name.
+    parity, int8_parity: the graphs compared with torch, None where there is none.
+    exits_parity: the model cut at its exits compared with the whole, None without exits.
     """
 
     folder: Path
@@ -48,6 +49,16 @@ class Exported:
     parity: Parity | None
     int8_parity: Parity | None = None
     exits_parity: Parity | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Checkpoint:
+    """A loaded checkpoint; `template` names a decoder's prompt, None for a cross-encoder."""
+
+    source: str
+    model: "PreTrainedModel"
+    tokenizer: "PreTrainedTokenizerBase"
+    template: str | None
 
 
 def export(
@@ -61,76 +72,50 @@ def export(
     exits: Sequence[int] = (),
     progress: Callable[[str], None] = lambda _: None,
 ) -> Exported:
-    """Export a checkpoint, a hub id or a folder, to ONNX: a cross-encoder, or a decoder.
+    """Export a checkpoint, a hub id or a folder, to ONNX: a cross-encoder or a decoder.
 
-    Decoders that are asked about a pair need the `template` they were trained with, unless the
-    registry knows the model; their graph gives the logits of the two answers. After the layers
-    `exits` the model can be left early: they are named on its card. With them the source may also
-    be an ONNX model, which is copied. `progress` hears each of `STEPS` as it begins. Runs no code
-    of the checkpoint's. Raises `ConfigError` for layers it cannot be cut after, `ModelError`
-    where it is no reranker, or its graph gives other scores than torch; then nothing is left in
-    `folder`. Needs the extra `export`.
+    Runs no code of the checkpoint. Needs the extra `export`. Raises `ConfigError` for layers that
+    the model cannot be cut after, `ModelError` where it is no reranker or its graph's scores differ
+    from torch's; then nothing is left in `folder`.
+
+    template: a decoder's prompt, as it was trained; None where `registry.KNOWN` has it. The graph
+        returns the logits of the prompt's two answers.
+    exits: layers after which the model can be left early, written to its card. With them `source`
+        may also be an ONNX model, which is copied.
+    progress: called with each of `STEPS` as it begins.
     """
     _refuse_used(folder)
-    if exits and is_onnx(source):
-        return _split(source, folder, exits, progress)
     progress(STEPS[0])
-    model, tokenizer = _load(source, revision)
-    name = decoder.template_of(source, template) if _is_decoder(model) else None
-    with tempfile.TemporaryDirectory(dir=_made(folder.parent)) as scratch:
-        work = Path(scratch) / "model"
-        work.mkdir()
-        tokenizer.save_pretrained(str(work))
-        model.config.save_pretrained(str(work))
-        if name is not None:
-            decoder.write_card(work, source, name)
-        pairs = PairTokenizer(work / "tokenizer.json", prompt=PROMPTS[name] if name else None)
-        progress(STEPS[1])
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            # Exporters warn about themselves and print; what counts is the comparison below.
-            warnings.simplefilter("ignore")
-            if name is None:
-                _graph(model, work, exporter)
-            else:
-                decoder.write_graph(model, pairs, work / "model.onnx")
-        progress(STEPS[2])
-        batches = _batches(work, pairs)
-        expected = _torch_scores(model, batches, pairs.answers() if name else None)
-        parity = _compare(expected, work / "model.onnx", batches)
-        if parity.difference > TOLERANCE:
-            message = (
-                f"the graph of {source!r} gives other scores than torch: they differ by "
-                f"{parity.difference:.1e} of their spread, at most {TOLERANCE:g} is rounding. "
-                "Try exporter='optimum', or report the model"
-            )
-            raise ModelError(message)
-        int8_parity = None
-        if int8:
-            _quantise(work / "model.onnx", work / "model_int8.onnx")
-            int8_parity = _compare(expected, work / "model_int8.onnx", batches)
-        exits_parity = add_exits(work, exits) if exits else None
+    checkpoint = None if exits and is_onnx(source) else _load(source, revision, template)
+    with written_whole(folder) as work:
+        reports: dict[str, Parity] = {}
+        if checkpoint is None:
+            copy(source, work)
+            progress(STEPS[2])
+        else:
+            pairs = _write_sides(checkpoint, work)
+            progress(STEPS[1])
+            _write_graph(checkpoint, pairs, work, exporter)
+            progress(STEPS[2])
+            reports = _compare_with_torch(checkpoint, pairs, work, int8=int8)
+        if exits:
+            reports["exits"] = add_exits(work, exits)
         progress(STEPS[3])
-        reports = {"fp32": parity, "int8": int8_parity, "exits": exits_parity}
-        files = _manifest(work, source, exporter, reports)
-        shutil.move(str(work), folder)
-    return Exported(folder, exporter, files, parity, int8_parity, exits_parity)
+        by = None if checkpoint is None else exporter
+        files = _manifest(work, source, by, reports)
+    fp32, int8_report, exits_report = (reports.get(name) for name in ("fp32", "int8", "exits"))
+    return Exported(folder, by, files, fp32, int8_report, exits_report)
 
 
-def _split(
-    source: str, folder: Path, exits: Sequence[int], progress: Callable[[str], None]
-) -> Exported:
-    """Copy an ONNX model and give it exits."""
-    with tempfile.TemporaryDirectory(dir=_made(folder.parent)) as scratch:
-        work = Path(scratch) / "model"
+@contextlib.contextmanager
+def written_whole(folder: Path) -> Iterator[Path]:
+    """Yield a folder to write to, which becomes `folder` at the end, or is deleted on an error."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as scratch:
+        work = Path(scratch) / folder.name
         work.mkdir()
-        progress(STEPS[0])
-        copy(source, work)
-        progress(STEPS[2])
-        parity = add_exits(work, exits)
-        progress(STEPS[3])
-        files = _manifest(work, source, None, {"exits": parity})
+        yield work
         shutil.move(str(work), folder)
-    return Exported(folder, None, files, None, exits_parity=parity)
 
 
 def _refuse_used(folder: Path) -> None:
@@ -141,16 +126,7 @@ def _refuse_used(folder: Path) -> None:
         folder.rmdir()
 
 
-def _is_decoder(model: "PreTrainedModel") -> bool:
-    return type(model).__name__.endswith(_DECODER)
-
-
-def _made(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-def _load(source: str, revision: str | None) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
+def _load(source: str, revision: str | None, template: str | None) -> _Checkpoint:
     try:
         from transformers import (
             AutoConfig,
@@ -163,11 +139,8 @@ def _load(source: str, revision: str | None) -> "tuple[PreTrainedModel, PreTrain
         raise ModelError(message) from error
     try:
         built = AutoConfig.from_pretrained(source, revision=revision).architectures or [""]
-        kind = (
-            AutoModelForCausalLM
-            if built[0].endswith(_DECODER)
-            else AutoModelForSequenceClassification
-        )
+        decodes = built[0].endswith("ForCausalLM")
+        kind = AutoModelForCausalLM if decodes else AutoModelForSequenceClassification
         model = kind.from_pretrained(source, revision=revision)
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
     except (OSError, ValueError) as error:
@@ -179,10 +152,33 @@ def _load(source: str, revision: str | None) -> "tuple[PreTrainedModel, PreTrain
     if not tokenizer.is_fast:
         message = f"the tokenizer of {source!r} has no tokenizer.json; only fast ones can be used"
         raise ModelError(message)
-    return model.float().eval(), tokenizer
+    name = decoder.template_of(source, template) if decodes else None
+    return _Checkpoint(source, model.float().eval(), tokenizer, name)
 
 
-def _graph(model: "PreTrainedModel", folder: Path, exporter: Exporter) -> None:
+def _write_sides(checkpoint: _Checkpoint, folder: Path) -> PairTokenizer:
+    """Write tokenizer, configuration and a decoder's card; return what makes pairs."""
+    name = checkpoint.template
+    checkpoint.tokenizer.save_pretrained(str(folder))
+    checkpoint.model.config.save_pretrained(str(folder))
+    if name is not None:
+        decoder.write_card(folder, checkpoint.source, name)
+    return PairTokenizer(folder / "tokenizer.json", prompt=PROMPTS[name] if name else None)
+
+
+def _write_graph(
+    checkpoint: _Checkpoint, pairs: PairTokenizer, folder: Path, exporter: Exporter
+) -> None:
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        # Exporters print, and warn about themselves; the comparison with torch is what counts.
+        warnings.simplefilter("ignore")
+        if checkpoint.template is not None:
+            decoder.write_graph(checkpoint.model, pairs, folder / "model.onnx")
+        else:
+            _write_encoder(checkpoint.model, folder, exporter)
+
+
+def _write_encoder(model: "PreTrainedModel", folder: Path, exporter: Exporter) -> None:
     if exporter == "optimum":
         try:
             from optimum.exporters.onnx import onnx_export_from_model
@@ -209,19 +205,35 @@ def _graph(model: "PreTrainedModel", folder: Path, exporter: Exporter) -> None:
     (folder / "export.json").unlink(missing_ok=True)
 
 
-def _batches(folder: Path, tokenizer: PairTokenizer) -> tuple[PairArrays, ...]:
-    from ..models.files import find
-
-    return probes(tokenizer, min(usable_tokens(find(folder)), 256))
+def _compare_with_torch(
+    checkpoint: _Checkpoint, pairs: PairTokenizer, folder: Path, *, int8: bool
+) -> dict[str, Parity]:
+    """Compare the fp32 graph with torch, and int8 kernels, which are made here, if asked for."""
+    graph, int8_graph = folder / "model.onnx", folder / "model_int8.onnx"
+    batches = probes(pairs, min(usable_tokens(find(folder)), 256))
+    expected = _torch_scores(checkpoint, batches, pairs)
+    reports = {"fp32": _compare(expected, graph, batches)}
+    if (difference := reports["fp32"].difference) > ROUNDING:
+        message = (
+            f"the graph of {checkpoint.source!r} gives other scores than torch: they differ by "
+            f"{difference:.1e} of their spread, at most {ROUNDING:g} is rounding. "
+            "Try exporter='optimum', or report the model"
+        )
+        raise ModelError(message)
+    if int8:
+        _quantise(graph, int8_graph)
+        reports["int8"] = _compare(expected, int8_graph, batches)
+    return reports
 
 
 def _torch_scores(
-    model: "PreTrainedModel", batches: tuple[PairArrays, ...], answers: tuple[int, int] | None
+    checkpoint: _Checkpoint, batches: Sequence[PairArrays], pairs: PairTokenizer
 ) -> list[NDArray[np.float32]]:
     import torch
 
-    if answers is not None:
-        return decoder.torch_logits(model, answers, batches)
+    model = checkpoint.model
+    if checkpoint.template is not None:
+        return decoder.torch_logits(model, pairs.answers(), batches)
     typed = getattr(model.config, "type_vocab_size", 0) > 1
     names = ("input_ids", "attention_mask", *(("token_type_ids",) if typed else ()))
     with torch.no_grad():
@@ -232,7 +244,7 @@ def _torch_scores(
 
 
 def _compare(
-    expected: list[NDArray[np.float32]], graph: Path, batches: tuple[PairArrays, ...]
+    expected: Sequence[NDArray[np.float32]], graph: Path, batches: Sequence[PairArrays]
 ) -> Parity:
     session = open_graph(graph)
     return between(expected, [session.run(batch) for batch in batches])
@@ -241,13 +253,13 @@ def _compare(
 def _quantise(source: Path, target: Path) -> None:
     """Write dynamic int8 kernels for the products of all layers, a scale per output channel.
 
-    The head stays fp32: it is small, and scores near each other decide the order.
+    The head stays fp32: it is small, and close scores decide the order.
     """
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     model = onnx.load(source)
-    # The exporter's shape notes name axes in ways that the quantiser takes for contradictions.
+    # The quantiser takes the exporter's names of axes in declared shapes for contradictions.
     del model.graph.value_info[:]
     quantize_dynamic(
         model,
@@ -260,21 +272,18 @@ def _quantise(source: Path, target: Path) -> None:
 
 
 def _manifest(
-    folder: Path,
-    source: str,
-    exporter: Exporter | None,
-    reports: Mapping[str, Parity | None],
+    folder: Path, source: str, exporter: Exporter | None, reports: Mapping[str, Parity]
 ) -> dict[str, int]:
-    files = {path.name: path for path in sorted(folder.iterdir()) if path.is_file()}
+    """Write manifest.json and return the other files' sizes."""
+    sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir()) if path.is_file()}
     manifest = {
         "source": source,
         "exporter": exporter,
-        "parity": {name: asdict(one) for name, one in reports.items() if one is not None},
+        "parity": {name: asdict(report) for name, report in reports.items()},
         "files": {
-            name: {"sha256": sha256(path), "bytes": path.stat().st_size}
-            for name, path in files.items()
+            name: {"sha256": sha256(folder / name), "bytes": size} for name, size in sizes.items()
         },
     }
     text = json.dumps(manifest, indent=1) + "\n"
     (folder / "manifest.json").write_text(text, encoding="utf-8")
-    return {name: path.stat().st_size for name, path in files.items()}
+    return sizes

@@ -1,8 +1,6 @@
-"""Write a model repository for Triton, which our own `triton` stage then asks."""
+"""Write a model repository for Triton, and the settings of the `triton` stage that asks it."""
 
 import re
-import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,31 +10,34 @@ from ...errors import ModelError
 from ..models.files import EMBEDDED, ModelFiles, Precision, find
 from ..models.hub import Hub
 from ..onnx.decoder import prompt_of
-from ..onnx.graph.verify import compare, probes
+from ..onnx.graph.verify import TOLERANCE, compare, probes
 from ..onnx.options import usable_tokens
 from ..onnx.session import open_graph, score_output
 from ..text.tokenizer import PairTokenizer
+from .exits import copy_sides
+from .export import written_whole
 
 if TYPE_CHECKING:
     import onnx
 
-
 MOST_PAIRS = 64
-# Waiting this long for company costs little beside a batch, and fills one under load.
+# Short beside the time of a batch, and long enough to fill one under load.
 _QUEUE_DELAY_US = 500
 _MOST_QUEUED = 1024
 _WARM_UP_TOKENS = (32, 128, 512)
-# A graph must be smaller than 2 GB; beyond that its weights lie beside it.
+# A graph's file must be smaller than 2 GB; beyond that its weights lie in a second file.
 _MOST_BYTES = 1536 * 2**20
-_SIDES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "config.json")
 _TYPES = {1: "TYPE_FP32", 7: "TYPE_INT64", 10: "TYPE_FP16", 11: "TYPE_FP64"}
 
 
 @dataclass(frozen=True, slots=True)
 class Repository:
-    """A written repository: the model's name in it, and the stage that asks it.
+    """A written repository.
 
-    `difference` is how far its graph's scores are from the model's own, as a share of their spread.
+    model: the model's name in it.
+    files: sizes in bytes by path.
+    difference: of its graph's scores to the model's own, as a share of their spread.
+    stage: settings of a stage that asks it.
     """
 
     folder: Path
@@ -48,7 +49,7 @@ class Repository:
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """One input or output of a graph: its type as Triton names it, its axes behind the batch."""
+    """One input or output of a graph: its type in Triton's words, its axes after the batch."""
 
     name: str
     type: str
@@ -69,56 +70,42 @@ def repository(
     if target.exists():
         message = f"{target} is there already; give a folder without a model of that name"
         raise ModelError(message)
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".") as scratch:
-        work = Path(scratch) / name
-        (work / "1").mkdir(parents=True)
-        graph = _graph(files, work / "1" / "model.onnx")
-        inputs = [_tensor(one) for one in graph.input]
-        (output,) = [_tensor(one) for one in graph.output]
-        max_tokens = usable_tokens(files)
-        batches = probes(
-            PairTokenizer(files.tokenizer, prompt=prompt_of(files)), min(max_tokens, 256)
-        )
-        parity = compare(
-            open_graph(files.graph, literal=True), open_graph(work / "1" / "model.onnx"), batches
-        )
-        if not parity.equal:
-            message = (
-                f"the graph for Triton gives other scores than {model!r}: they differ by "
-                f"{parity.difference:.1e} of their spread; report the model"
-            )
-            raise ModelError(message)
-        text = config(name, inputs, output, max_tokens=max_tokens)
+    with written_whole(target) as work:
+        (work / "1").mkdir()
+        graph = _write_graph(files, work / "1" / "model.onnx")
+        inputs = [_tensor(value) for value in graph.input]
+        (output,) = map(_tensor, graph.output)
+        difference = _checked(files, model, work / "1" / "model.onnx")
+        text = config(name, inputs, output, max_tokens=usable_tokens(files))
         (work / "config.pbtxt").write_text(text, encoding="utf-8")
-        _copy_sides(files, work / "tokenizer")
+        (work / "tokenizer").mkdir()
+        copy_sides(files, work / "tokenizer")
         written = {
-            path.relative_to(scratch).as_posix(): path.stat().st_size
+            path.relative_to(work.parent).as_posix(): path.stat().st_size
             for path in sorted(work.rglob("*"))
             if path.is_file()
         }
-        shutil.move(str(work), target)
     stage: dict[str, str | bool] = {
         "provider": "triton",
         "base_url": "http://localhost:8000",
         "model": name,
         "tokenizer": str(target / "tokenizer"),
-        "token_types": "token_type_ids" in {one.name for one in inputs},
+        "token_types": "token_type_ids" in {tensor.name for tensor in inputs},
     }
-    return Repository(folder, name, written, parity.difference, stage)
+    return Repository(folder, name, written, difference, stage)
 
 
 def config(name: str, inputs: Sequence[Tensor], output: Tensor, *, max_tokens: int) -> str:
-    """Write a model's config.pbtxt: batches made by the server, deadlines heard, warm from start.
+    """Return a model's config.pbtxt: dynamic batches, deadlines of requests, warm-up at start.
 
-    Warm-up runs a pair and a full batch of zeros: token ids drawn at random could lie outside the
+    Warm-up runs one pair and a full batch, of zeros: random token ids could lie outside the
     vocabulary.
     """
     lines = [
         f'name: "{name}"',
         'backend: "onnxruntime"',
         f"max_batch_size: {MOST_PAIRS}",
-        *(f"input {{ {_described(one)} }}" for one in inputs),
+        *(f"input {{ {_described(tensor)} }}" for tensor in inputs),
         f"output {{ {_described(output)} }}",
         "dynamic_batching {",
         f"  max_queue_delay_microseconds: {_QUEUE_DELAY_US}",
@@ -128,24 +115,24 @@ def config(name: str, inputs: Sequence[Tensor], output: Tensor, *, max_tokens: i
         "  }",
         "}",
     ]
-    for length in sorted({min(one, max_tokens) for one in _WARM_UP_TOKENS}):
+    for length in sorted({min(tokens, max_tokens) for tokens in _WARM_UP_TOKENS}):
         for pairs in (1, MOST_PAIRS):
             lines += ["model_warmup {", f'  name: "{pairs} x {length}"', f"  batch_size: {pairs}"]
-            for one in inputs:
-                value = f"data_type: {one.type} dims: [ {length} ] zero_data: true"
-                lines.append(f'  inputs {{ key: "{one.name}" value {{ {value} }} }}')
+            for tensor in inputs:
+                value = f"data_type: {tensor.type} dims: [ {length} ] zero_data: true"
+                lines.append(f'  inputs {{ key: "{tensor.name}" value {{ {value} }} }}')
             lines.append("}")
     return "\n".join(lines) + "\n"
 
 
 def _described(tensor: Tensor) -> str:
     dims = ", ".join(map(str, tensor.dims)) or "1"
-    # Triton wants an axis; where the graph has none behind the batch, it is taken away again.
+    # Triton needs an axis after the batch; `reshape` removes it where the graph has none.
     shaped = "" if tensor.dims else " reshape { shape: [ ] }"
     return f'name: "{tensor.name}" data_type: {tensor.type} dims: [ {dims} ]{shaped}'
 
 
-def _graph(files: ModelFiles, path: Path) -> "onnx.GraphProto":
+def _write_graph(files: ModelFiles, path: Path) -> "onnx.GraphProto":
     """Write the graph with its scores as its only output and its weights as fp32."""
     import onnx
 
@@ -155,16 +142,30 @@ def _graph(files: ModelFiles, path: Path) -> "onnx.GraphProto":
 
     model = load(files.graph)
     dequantise(model)
-    prune(model, [score_output([one.name for one in model.graph.output])])
-    size = sum(len(one.raw_data) for one in model.graph.initializer)
+    prune(model, [score_output([value.name for value in model.graph.output])])
+    size = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
     sidecar = "model.onnx.data" if size > _MOST_BYTES else None
     onnx.save(model, path, save_as_external_data=sidecar is not None, location=sidecar)
     return onnx.load(path, load_external_data=False).graph
 
 
+def _checked(files: ModelFiles, model: str, graph: Path) -> float:
+    """Return the difference of the written graph's scores. Raises `ModelError` if it is too big."""
+    tokenizer = PairTokenizer(files.tokenizer, prompt=prompt_of(files))
+    batches = probes(tokenizer, min(usable_tokens(files), 256))
+    difference = compare(open_graph(files.graph, literal=True), open_graph(graph), batches)
+    if difference > TOLERANCE:
+        message = (
+            f"the graph for Triton gives other scores than {model!r}: they differ by "
+            f"{difference:.1e} of their spread; report the model"
+        )
+        raise ModelError(message)
+    return difference
+
+
 def _tensor(info: "onnx.ValueInfoProto") -> Tensor:
     kind = info.type.tensor_type
-    batch, *dims = (one.dim_value for one in kind.shape.dim)
+    batch, *dims = (axis.dim_value for axis in kind.shape.dim)
     if batch:
         message = f"the graph takes batches of {batch} only; export it again with dynamic axes"
         raise ModelError(message)
@@ -172,14 +173,6 @@ def _tensor(info: "onnx.ValueInfoProto") -> Tensor:
         message = f"{info.name} is of ONNX type {kind.elem_type}; expected {[*_TYPES.values()]}"
         raise ModelError(message)
     return Tensor(info.name, _TYPES[kind.elem_type], tuple(dim or -1 for dim in dims))
-
-
-def _copy_sides(files: ModelFiles, folder: Path) -> None:
-    folder.mkdir()
-    for name in (*_SIDES, "card.json"):
-        source = files.tokenizer.parent / name
-        if source.is_file():
-            shutil.copyfile(source, folder / name)
 
 
 def _slug(model: str) -> str:

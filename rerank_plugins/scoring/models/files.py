@@ -13,13 +13,13 @@ from ...errors import ModelError
 from .hub import Hub, snapshot
 
 Precision: TypeAlias = Literal["auto", "fp32", "int8"]
-"""Which of a model's graphs to prefer; "auto" finds what "fp32" does, for `kernels.choose`."""
+"""Which of a model's graphs to prefer; "auto" finds what "fp32" does, for `precision.choose`."""
 
 EMBEDDED = "embedded"
 _EMBEDDED_FOLDER = Path(__file__).parents[2] / "models" / "embedded"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
-# Everything a tokenizer and the limits need, and never a torch weight or a line of remote code.
+# What the tokenizer and the limits need; never torch weights or remote code.
 SIDE_FILES = (
     "config.json",
     "tokenizer.json",
@@ -45,12 +45,11 @@ _INT8_NAMES = frozenset({*_INT8_ANYWHERE, *(name for _, name in _INT8_BY_FEATURE
 
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
-    """A model's files, found and, where a manifest came along, verified.
+    """A model's files, found and, where there is a manifest, verified.
 
-    `config` and `tokenizer_config` are the parsed Hugging Face files, `card` the parsed card.json;
-    each is empty where there is none. `choice` says why this graph was taken, where its card left a
-    choice of kernels. `int8` asks for int8 kernels to be made at load: int8 is wanted, and there is
-    no file of them.
+    config, tokenizer_config, card: the parsed JSON files, {} where there is none.
+    kernels_reason: why this graph was chosen, where its card allows several kinds of kernels.
+    int8: True to make int8 kernels at load: int8 is wanted, and there is no file with them.
     """
 
     name: str
@@ -60,16 +59,11 @@ class ModelFiles:
     tokenizer_config: Mapping[str, object]
     card: Mapping[str, object]
     revision: str | None = None
-    choice: str = ""
+    kernels_reason: str = ""
     int8: bool = False
 
 
-def find(
-    model: str | Path,
-    *,
-    precision: Precision = "fp32",
-    hub: Hub | None = None,
-) -> ModelFiles:
+def find(model: str | Path, *, precision: Precision = "fp32", hub: Hub | None = None) -> ModelFiles:
     """Resolve `model`: "embedded", an .onnx file, a folder, or a hub id such as "org/name".
 
     `hub` only matters for hub ids. Raises `ModelError`.
@@ -80,8 +74,7 @@ def find(
 
 def _found(model: str | Path, precision: Precision, hub: Hub | None) -> ModelFiles:
     if model == EMBEDDED:
-        folder = _EMBEDDED_FOLDER
-        return _in_folder(folder, EMBEDDED, precision, must_verify=True)
+        return _in_folder(_EMBEDDED_FOLDER, EMBEDDED, precision, must_verify=True)
     path = Path(model).expanduser()
     name = str(model)
     try:
@@ -102,13 +95,12 @@ def _found(model: str | Path, precision: Precision, hub: Hub | None) -> ModelFil
     return _from_hub(name, precision, hub or Hub())
 
 
-def sides(model: str | Path, *, hub: Hub | None = None) -> ModelFiles:
-    """Resolve a model that runs elsewhere: its tokenizer and configuration, no graph.
+def find_without_graph(model: str | Path, *, hub: Hub | None = None) -> ModelFiles:
+    """Resolve a model that runs elsewhere: its tokenizer and configuration, without a graph.
 
-    `graph` is where one would lie. Raises `ModelError`.
+    `graph` is a path without a file. Raises `ModelError`.
     """
-    folder = _EMBEDDED_FOLDER if model == EMBEDDED else None
-    folder = folder or Path(model).expanduser()
+    folder = _EMBEDDED_FOLDER if model == EMBEDDED else Path(model).expanduser()
     if not folder.is_dir() and _HUB_ID.fullmatch(str(model)):
         folder = snapshot(str(model), hub or Hub(), lambda _: list(SIDE_FILES))
     if not (folder / "tokenizer.json").is_file():
@@ -121,7 +113,7 @@ def sides(model: str | Path, *, hub: Hub | None = None) -> ModelFiles:
 
 
 def padding(files: ModelFiles) -> int | str | None:
-    """Read what pads a batch: the model's padding id, or else its tokenizer's padding token."""
+    """Return what pads a batch: the model's padding id, else its tokenizer's padding token."""
     number = files.config.get("pad_token_id")
     if isinstance(number, int):
         return number
@@ -132,7 +124,7 @@ def padding(files: ModelFiles) -> int | str | None:
 
 
 def cpu_features() -> frozenset[str]:
-    """Name the vector extensions of this machine, as Linux spells them; "arm64" on 64-bit Arm."""
+    """Return the CPU's vector extensions, named as in Linux; "arm64" on 64-bit Arm."""
     machine = platform.machine().lower()
     if machine in {"arm64", "aarch64"}:
         return frozenset({"arm64"})
@@ -147,9 +139,9 @@ def cpu_features() -> frozenset[str]:
 def choose_graph(
     names: Iterable[str], precision: Precision, features: frozenset[str]
 ) -> str | None:
-    """Choose the graph among a model's file names for a precision and a CPU; None if there is none.
+    """Choose among a model's files the graph for a precision and a CPU, None if there is none.
 
-    Falls back to the other precision rather than to nothing.
+    Without a graph of that precision, one of the other is chosen.
 
     >>> names = ["onnx/model.onnx", "onnx/model_quint8_avx2.onnx"]
     >>> choose_graph(names, "int8", frozenset({"avx2"}))
@@ -176,10 +168,15 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def fingerprint(facts: Iterable[str]) -> str:
+    """Return one sha256 of several facts, such as the hashes of files and the options used."""
+    return hashlib.sha256("\n".join(facts).encode()).hexdigest()
+
+
 def verify(folder: Path, *, partial: bool = False) -> int:
     """Check every file that manifest.json lists; return how many. Raises `ModelError`.
 
-    `partial` passes over files that are not there: the hub's cache holds only what is needed.
+    `partial` skips absent files: the hub's cache holds only those that were needed.
     """
     listed = read_json(folder / "manifest.json").get("files")
     if not isinstance(listed, Mapping) or not listed:
@@ -204,7 +201,7 @@ def verify(folder: Path, *, partial: bool = False) -> int:
 
 
 def read_json(path: Path) -> Mapping[str, object]:
-    """Parse a JSON object, {} where there is no file. Raises `ModelError` for anything else."""
+    """Return a JSON object, {} where there is no file. Raises `ModelError` for anything else."""
     if not path.is_file():
         return {}
     try:
@@ -226,8 +223,8 @@ def _from_file(path: Path) -> ModelFiles:
         )
         raise ModelError(message)
     # In the layout onnx/model.onnx the tokenizer lies one folder up.
-    sides = [path.parent, path.parent.parent]
-    home = next((side for side in sides if (side / "tokenizer.json").is_file()), None)
+    folders = (path.parent, path.parent.parent)
+    home = next((folder for folder in folders if (folder / "tokenizer.json").is_file()), None)
     if home is None:
         message = f"{path} has no tokenizer.json beside it; copy the model's tokenizer.json there"
         raise ModelError(message)
@@ -256,13 +253,13 @@ def _in_folder(
             f"and tokenizer.json. {remedy}"
         )
         raise ModelError(message)
-    # Other programs, too, call a file manifest.json; ours lists files.
+    # Other programs also write a manifest.json; only ours has "files".
     if must_verify or "files" in read_json(folder / "manifest.json"):
         verify(folder, partial=cached)
     return _describe(folder, name, folder / chosen)
 
 
-def _describe(folder: Path, name: str, graph: Path, revision: str | None = None) -> ModelFiles:
+def _describe(folder: Path, name: str, graph: Path) -> ModelFiles:
     return ModelFiles(
         name=name,
         graph=graph,
@@ -270,18 +267,16 @@ def _describe(folder: Path, name: str, graph: Path, revision: str | None = None)
         config=read_json(folder / "config.json"),
         tokenizer_config=read_json(folder / "tokenizer_config.json"),
         card=read_json(folder / "card.json"),
-        revision=revision,
     )
 
 
 def _from_hub(name: str, precision: Precision, hub: Hub) -> ModelFiles:
     folder = snapshot(name, hub, lambda names: _needed(name, names, precision))
-    found = _in_folder(folder, name, precision, cached=True)
-    return _describe(folder, name, found.graph, revision=folder.name)
+    return replace(_in_folder(folder, name, precision, cached=True), revision=folder.name)
 
 
 def _needed(name: str, names: Sequence[str], precision: Precision) -> list[str]:
-    """Choose what to fetch among a repository's files."""
+    """Return which of a repository's files to fetch."""
     graph = choose_graph(names, precision, cpu_features())
     if graph is None:
         folder = name.rsplit("/", maxsplit=1)[-1]

@@ -1,4 +1,4 @@
-"""A model's snapshot from the Hugging Face hub, or from what is cached of it."""
+"""A model's snapshot from the Hugging Face hub or its local cache."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,9 +9,9 @@ from ...errors import ModelError
 
 @dataclass(frozen=True, slots=True)
 class Hub:
-    """How the Hugging Face hub is asked: huggingface-hub's own options.
+    """Options of huggingface-hub; the environment's HF_HUB_OFFLINE counts as `local_files_only`.
 
-    Pin a commit with `revision`. HF_HUB_OFFLINE counts as `local_files_only`.
+    revision: a branch, a tag, or the commit to pin.
     """
 
     revision: str | None = None
@@ -21,9 +21,9 @@ class Hub:
 
 
 def snapshot(name: str, hub: Hub, choose: Callable[[Sequence[str]], list[str]]) -> Path:
-    """Fetch the files that `choose` picks from a repository's; give the snapshot's folder.
+    """Fetch the files that `choose` picks from a repository's; return the snapshot's folder.
 
-    What is cached serves when the hub is switched off or cannot be reached. Raises `ModelError`.
+    The local cache serves where the hub is switched off or out of reach. Raises `ModelError`.
     """
     from huggingface_hub import constants
 
@@ -63,7 +63,7 @@ def _fetched(name: str, hub: Hub, choose: Callable[[Sequence[str]], list[str]]) 
 
 
 def _cached(name: str, hub: Hub) -> Path | None:
-    """Find the snapshot of a model in the hub's cache, whole or in part, without asking anyone."""
+    """Return a model's snapshot in the local cache, whole or in part."""
     from huggingface_hub import try_to_load_from_cache
 
     path = try_to_load_from_cache(

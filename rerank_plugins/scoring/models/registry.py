@@ -1,32 +1,41 @@
-"""Known models as data: what their files do not say, or say wrongly."""
+"""Known models as data: facts that their files lack, and how decoders are asked.
+
+`KNOWN` fills the documentation and the doctor, and gives a decoder its prompt and its limit.
+`PROMPTS` is read at run time: a decoder's chat template is part of its scores.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, TypeAlias
 
 Family: TypeAlias = Literal["encoder", "decoder", "listwise"]
-"""Reads a pair and scores it; is asked about a pair; or reads all candidates at once."""
+"""A cross-encoder; a language model asked about each pair; or one that reads all candidates."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """How a decoder is asked about a pair: what stands around it, and the two answers it weighs.
+    """How a decoder is asked about a pair: its chat template, in parts.
 
-    Each part is tokenised on its own, as the publisher's code does. `asked` and `told` (with an
-    instruction) go in front of the passage, and name {query} and {instruction}; `answers` are the
-    irrelevant and the relevant one. `instruction` is the publisher's, "" where there is none.
+    Each part is tokenised alone, as the publisher's code does.
+
+    before, after: what surrounds query and passage.
+    query_parts: what precedes the passage, with {query}.
+    instruction_parts: the same for an instruction, with {query} and {instruction}.
+    answers: the token for "irrelevant" and the token for "relevant".
+    instruction: the publisher's default, "" where there is none.
     """
 
     before: tuple[str, ...]
-    asked: tuple[str, ...]
-    told: tuple[str, ...]
+    query_parts: tuple[str, ...]
+    instruction_parts: tuple[str, ...]
     after: tuple[str, ...]
     answers: tuple[str, str]
     instruction: str = ""
 
     def ask(self, query: str) -> list[str]:
-        """Lay out what stands between `before` and the passage, which follows a space."""
-        parts = self.told if self.instruction else self.asked
+        """Return what stands between `before` and the passage, which follows a space."""
+        parts = self.instruction_parts if self.instruction else self.query_parts
         return [part.format(query=query, instruction=self.instruction) for part in parts]
 
 
@@ -34,12 +43,14 @@ class Prompt:
 class KnownModel:
     """Facts about a published reranker.
 
-    `licence` is its SPDX identifier or the name the publisher gives it; `commercial` is False where
-    that licence forbids commercial use. `millions` counts the parameters of its checkpoint,
-    `layer_millions` those that every token passes through, which decide its time; the rest is
-    looked up (the tables of embeddings) or unused (a decoder's other words). Both are counted from
-    the published configurations and agree with the sizes of the published files.
-    `template` names the prompt of a decoder.
+    licence: its SPDX identifier or the publisher's name for it.
+    commercial: False where the licence forbids commercial use.
+    millions: parameters of the checkpoint.
+    layer_millions: parameters that every token passes through, which decide the time; embedding
+        tables and a decoder's unused vocabulary are not among them.
+    template: the decoder's prompt in `PROMPTS`.
+
+    Parameters are counted from the published configurations and agree with the file sizes.
     """
 
     max_tokens: int
@@ -62,8 +73,8 @@ PROMPTS: Mapping[str, Prompt] = {
                 '"yes" or "no".<|im_end|>\n<|im_start|>user\n'
             ),
         ),
-        asked=("<Query>: {query}\n<Document>:",),
-        told=("<Instruct>: {instruction}\n<Query>: {query}\n<Document>:",),
+        query_parts=("<Query>: {query}\n<Document>:",),
+        instruction_parts=("<Instruct>: {instruction}\n<Query>: {query}\n<Document>:",),
         after=("<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n",),
         answers=("no", "yes"),
         instruction="Given a web search query, retrieve relevant passages that answer the query",
@@ -75,8 +86,8 @@ PROMPTS: Mapping[str, Prompt] = {
                 "assistant.<|im_end|>\n<|im_start|>user\n"
             ),
         ),
-        asked=("query: {query}", "\n", "document:"),
-        told=("instruction: {instruction}\nquery: {query}", "\n", "document:"),
+        query_parts=("query: {query}", "\n", "document:"),
+        instruction_parts=("instruction: {instruction}\nquery: {query}", "\n", "document:"),
         after=(
             "\n",
             (
@@ -92,31 +103,17 @@ PROMPTS: Mapping[str, Prompt] = {
 }
 
 
-def _qwen3(millions: int, layer_millions: float) -> KnownModel:
-    return KnownModel(
-        32768,
-        "Apache-2.0",
-        millions,
-        layer_millions,
-        "over 100",
-        note="takes an instruction; the publisher's own code cuts at 8192",
-        family="decoder",
-        template="qwen3-reranker",
-    )
-
-
-def _mxbai2(millions: int, layer_millions: float) -> KnownModel:
-    return KnownModel(
-        32768,
-        "Apache-2.0",
-        millions,
-        layer_millions,
-        "over 100",
-        note="takes an instruction; the publisher recommends up to 8192 and cuts there",
-        family="decoder",
-        template="mxbai-rerank-v2",
-    )
-
+_DECODER = partial(KnownModel, 32768, "Apache-2.0", languages="over 100", family="decoder")
+_QWEN3 = partial(
+    _DECODER,
+    note="takes an instruction; the publisher's own code cuts at 8192",
+    template="qwen3-reranker",
+)
+_MXBAI2 = partial(
+    _DECODER,
+    note="takes an instruction; the publisher recommends up to 8192 and cuts there",
+    template="mxbai-rerank-v2",
+)
 
 KNOWN: Mapping[str, KnownModel] = {
     "cross-encoder/ms-marco-TinyBERT-L2-v2": KnownModel(512, "Apache-2.0", 4, 0.4),
@@ -143,11 +140,11 @@ KNOWN: Mapping[str, KnownModel] = {
     "jinaai/jina-reranker-v2-base-multilingual": KnownModel(
         1024, "CC-BY-NC-4.0", 278, 85, "multilingual", commercial=False
     ),
-    "Qwen/Qwen3-Reranker-0.6B": _qwen3(596, 440),
-    "Qwen/Qwen3-Reranker-4B": _qwen3(4022, 3633),
-    "Qwen/Qwen3-Reranker-8B": _qwen3(8190, 6946),
-    "mixedbread-ai/mxbai-rerank-base-v2": _mxbai2(494, 358),
-    "mixedbread-ai/mxbai-rerank-large-v2": _mxbai2(1544, 1310),
+    "Qwen/Qwen3-Reranker-0.6B": _QWEN3(596, 440),
+    "Qwen/Qwen3-Reranker-4B": _QWEN3(4022, 3633),
+    "Qwen/Qwen3-Reranker-8B": _QWEN3(8190, 6946),
+    "mixedbread-ai/mxbai-rerank-base-v2": _MXBAI2(494, 358),
+    "mixedbread-ai/mxbai-rerank-large-v2": _MXBAI2(1544, 1310),
     "jinaai/jina-reranker-v3": KnownModel(
         131072,
         "CC-BY-NC-4.0",

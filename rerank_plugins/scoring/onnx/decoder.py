@@ -1,4 +1,4 @@
-"""A decoder that is asked about a pair: its two answers' logits, behind the pair's last token."""
+"""A decoder that is asked about a pair: the logits of two answers, after the pair's last token."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -9,20 +9,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import ConfigError, ModelError
+from .. import Floats
 from ..models.files import ModelFiles
 from ..models.registry import KNOWN, PROMPTS, Prompt
 from ..text.tokenizer import PairArrays
-from .session import Provider, open_session, score_output
+from .session import Provider, open_session, score_columns, score_output
 
 if TYPE_CHECKING:
     import onnxruntime as ort
 
 
-_FED = frozenset({"input_ids", "attention_mask", "position_ids", "token_type_ids"})
+_KNOWN_INPUTS = frozenset({"input_ids", "attention_mask", "position_ids", "token_type_ids"})
 _PAST = "past_key_values."
 # Logits of the whole vocabulary for every token: [pairs, length, vocabulary].
 _EVERY_TOKEN = 3
-# Where a graph gives those, a micro-batch must stay small: 512 tokens of 150,000 logits are 300 MB.
+# With such an output a micro-batch must stay small: 512 tokens of 150,000 logits are 300 MB.
 MOST_BATCH_TOKENS = 512
 
 _DTYPES: Mapping[str, type[np.floating]] = {
@@ -33,11 +34,14 @@ _DTYPES: Mapping[str, type[np.floating]] = {
 
 @dataclass(frozen=True, slots=True)
 class Decoder:
-    """A session that gives the two answers' logits for each pair.
+    """A session that gives the logits of two answers for each pair.
 
     Pairs are padded at the end: tokens see only what comes before them, so that padding changes
-    nothing. `past` are the shapes and types of the empty key-value caches that a graph may ask for;
-    `answers` the token ids of "irrelevant" and "relevant".
+    nothing.
+
+    past: heads, their size and type of the empty key-value caches that the graph asks for
+    answers: the token ids of "irrelevant" and "relevant"
+    every_token: the output has logits of the whole vocabulary after each token
     """
 
     session: "ort.InferenceSession"
@@ -48,8 +52,8 @@ class Decoder:
     every_token: bool
     provider: str
 
-    def run(self, pairs: PairArrays) -> NDArray[np.float32]:
-        """Run a batch; give float32 [pairs, 2], or the columns of a scoring head."""
+    def run(self, pairs: PairArrays) -> Floats:
+        """Run a batch and return float32 [pairs, 2], or the columns of a scoring head."""
         count, length = pairs.input_ids.shape
         feeds: dict[str, NDArray[np.generic]] = {
             "input_ids": pairs.input_ids,
@@ -64,21 +68,20 @@ class Decoder:
         if self.every_token:
             last = pairs.attention_mask.sum(axis=1) - 1
             logits = np.asarray(logits)[np.arange(count), last][:, list(self.answers)]
-        columns = np.asarray(logits, dtype=np.float32)
-        return columns[:, None] if columns.ndim == 1 else columns
+        return score_columns(logits)
 
 
 def prompt_of(
     files: ModelFiles, template: str | None = None, instruction: str | None = None
 ) -> Prompt | None:
-    """Find how a model is asked: as `template` says, its card, or what is known of its name.
+    """Return a model's prompt: by `template`, else by its card, else by its name.
 
-    None for encoders, which are not asked. Raises `ConfigError` for an unknown template and for an
-    instruction to a model that takes none, `ModelError` for a decoder of which nothing is known.
+    None for encoders, which take none. Raises `ConfigError` for an unknown template and for an
+    instruction to a model that takes none, `ModelError` for a decoder whose prompt is unknown.
     """
     known = KNOWN.get(files.name)
-    told = files.card.get("prompt")
-    name = template or (told if isinstance(told, str) else None)
+    on_card = files.card.get("prompt")
+    name = template or (on_card if isinstance(on_card, str) else None)
     if name is None and known is not None:
         name = known.template
     if name is None:
@@ -102,22 +105,22 @@ def open_decoder(
 ) -> Decoder:
     """Load a decoder's graph, with or without inputs for a cache. Raises `ModelError`."""
     session = open_session(graph, provider=provider, intra_threads=intra_threads)
-    taken = {one.name: one for one in session.get_inputs()}
-    past = {name: one for name, one in taken.items() if name.startswith(_PAST)}
-    foreign = sorted(set(taken) - set(past) - _FED)
-    if "input_ids" not in taken or foreign:
+    inputs = {value.name: value for value in session.get_inputs()}
+    past = {name: value for name, value in inputs.items() if name.startswith(_PAST)}
+    foreign = sorted(set(inputs) - set(past) - _KNOWN_INPUTS)
+    if "input_ids" not in inputs or foreign:
         message = (
-            f"{graph} takes {sorted(taken)}; expected input_ids, and at most attention_mask, "
+            f"{graph} takes {sorted(inputs)}; expected input_ids, and at most attention_mask, "
             "position_ids and past_key_values.* beside it. Export the model again with: "
             "rerank-plugins export MODEL OUT_DIR"
         )
         raise ModelError(message)
-    axes = {one.name: len(one.shape) for one in session.get_outputs()}
+    axes = {value.name: len(value.shape) for value in session.get_outputs()}
     output = score_output(list(axes))
     return Decoder(
         session,
-        frozenset(taken) & _FED,
-        {name: _cache(name, one.shape, one.type) for name, one in past.items()},
+        frozenset(inputs) & _KNOWN_INPUTS,
+        {name: _cache(name, value.shape, value.type) for name, value in past.items()},
         output,
         answers,
         axes[output] == _EVERY_TOKEN,
@@ -126,9 +129,9 @@ def open_decoder(
 
 
 def _cache(name: str, shape: list[object], dtype: str) -> tuple[tuple[int, int], type[np.floating]]:
-    """Read the heads and their size off an input [pairs, heads, tokens, size]."""
+    """Return number, size and type of the heads of an input [pairs, heads, tokens, size]."""
     sizes = [shape[1], shape[3]] if len(shape) == 4 else []  # noqa: PLR2004 - as said above
-    heads, size = [one for one in sizes if isinstance(one, int)] or (0, 0)
+    heads, size = [number for number in sizes if isinstance(number, int)] or (0, 0)
     if not heads or dtype not in _DTYPES:
         message = (
             f"input {name} is {dtype} {shape}; expected floats [pairs, heads, tokens, size] with "

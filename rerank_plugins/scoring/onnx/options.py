@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 from ...errors import ConfigError
 from ...rules.windows import Fold
 from ..models.files import ModelFiles, sha256
-from ..text.pairs import MIN_WINDOW_TOKENS, Long, Windowing
+from ..text.pairs import MIN_WINDOW_TOKENS, LongPassages, Windowing
 from .decoder import prompt_of
 from .session import Provider
 
-# Position tables that start behind the padding index (RoBERTa and its kin) lose those rows.
+# RoBERTa and its relatives do not use the position table's rows up to the padding index.
 _OFFSET_FAMILIES = frozenset(
     {
         "roberta",
@@ -30,20 +30,23 @@ _FALLBACK_MAX_TOKENS = 512
 class OnnxOptions:
     """How a model is run.
 
-    `max_tokens` caps a pair (None: what the model can take). `long` says what happens to passages
-    over the cap, `fold` how windows become one score. Each window behind the first, which has all
-    that fit, has `window_tokens` of the passage (None: as the model's card says, else all that
-    fit), and there are `max_windows` at most (None: as many as reach as far as 8 of all that fit).
-    Batches hold up to `max_batch_tokens` padded tokens (None: measured at warm-up). `score_column`
-    picks the relevant output column of a head with more than two. `rewrite` allows rewrites of the
-    graph that are proved to change no score, `graph_cache` keeps their result, and what was
-    measured, on disk for the next process. `template` says how a decoder is asked (None: as its
-    card or the registry says), `instruction` what it is to look for. `score_cache_bytes` bounds the
-    memory for scores of pairs seen before; 0 switches that off.
+    max_tokens: the most tokens of a pair; None: what the model can take
+    long: what happens to passages that do not fit
+    fold: how the scores of windows become one
+    window_tokens: tokens of the passage in each window after the first, which has all that fit;
+        None: as the model's card says, else all that fit
+    max_windows: of a passage; None: as many as reach as far as 8 of all that fit
+    max_batch_tokens: padded tokens of a batch; None: measured at warm-up
+    score_cache_bytes: memory for scores of pairs seen before; 0: none
+    score_column: the output column that counts, of a head with more than two
+    rewrite: allow rewrites of the graph that are proved to change no score
+    graph_cache: keep rewritten graphs and what was measured on disk for the next process
+    template: how a decoder is asked; None: as its card or the registry says
+    instruction: what a decoder is to look for
     """
 
     max_tokens: int | None = None
-    long: Long = "window"
+    long: LongPassages = "window"
     fold: Fold = "max"
     window_tokens: int | None = None
     window_overlap: float = 0.5
@@ -62,15 +65,15 @@ class OnnxOptions:
     @property
     def windowing(self) -> Windowing:
         """What happens to passages that do not fit."""
-        # FirstP reads the first window alone; what lies behind it is cut, and reported as cut.
+        # FirstP reads the first window alone; the rest is cut, and reported as cut.
         limit = 1 if self.fold == "first" else self.max_windows
         return Windowing(self.long, self.window_overlap, limit, self.window_tokens)
 
 
 def usable_tokens(files: ModelFiles) -> int:
-    """Read how many tokens a pair may have: the position table less its offset, and the card.
+    """Return the most tokens of a pair: the least of position table, tokenizer limit and card.
 
-    The tokenizer's own limit counts too, where it is one (absurd values mean "none").
+    A tokenizer limit beyond 10^6 means "none".
     """
     limits: list[int] = []
     positions = files.config.get("max_position_embeddings")
@@ -88,9 +91,9 @@ def usable_tokens(files: ModelFiles) -> int:
 
 
 def checked(options: OnnxOptions, files: ModelFiles) -> OnnxOptions:
-    """Refuse options that the model cannot follow, and take its card's window where none is given.
+    """Return options with the card's window if none is given.
 
-    Raises `ConfigError`.
+    Raises `ConfigError` for options that the model cannot follow.
     """
     limit = usable_tokens(files)
     if options.max_tokens is not None and not MIN_WINDOW_TOKENS <= options.max_tokens <= limit:
@@ -113,13 +116,13 @@ def checked(options: OnnxOptions, files: ModelFiles) -> OnnxOptions:
 
 
 def _card_window(files: ModelFiles) -> int | None:
-    """Read the best size of windows off a model's card: how many tokens of a passage."""
+    """Return the best size of windows by a model's card, in tokens of the passage."""
     value = files.card.get("window_tokens")
     return value if isinstance(value, int) and value >= MIN_WINDOW_TOKENS else None
 
 
 def score_column(options: OnnxOptions, files: ModelFiles) -> int | None:
-    """Choose the output column that counts: the caller's, else the card's."""
+    """Return the output column that counts: the caller's, else the card's."""
     if options.score_column is not None:
         return options.score_column
     column = files.card.get("score_column")

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ...errors import ConfigError, ModelError
+from .. import Floats
 from ..text.tokenizer import PairArrays
 
 if TYPE_CHECKING:
@@ -32,13 +32,14 @@ _SETTINGS: Mapping[str, Mapping[str, str]] = {
 }
 
 UNHELPFUL: Mapping[str, Sequence[str]] = {"CPUExecutionProvider": ("BiasGeluFusion",)}
-"""The runtime's optimisations that are left out: on CPUs this one makes what it fuses slower."""
+"""The runtime's optimisations that are switched off: on CPUs this one is slower than none."""
 
 # What "auto" tries, in order. Not TensorRT: it builds an engine per shape at first use.
 _AUTO = ("cuda", "coreml", "directml", "openvino", "cpu")
 # Scores are [pairs] or [pairs, columns].
 _MAX_AXES = 2
-_KNOWN_INPUTS = frozenset({"input_ids", "attention_mask", "token_type_ids"})
+KNOWN_INPUTS = frozenset({"input_ids", "attention_mask", "token_type_ids"})
+"""The inputs that an encoder of pairs may have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +51,11 @@ class Graph:
     output: str
     provider: str
 
-    def run(self, pairs: PairArrays) -> NDArray[np.float32]:
-        """Run a batch; give the output's columns, float32 [pairs, columns]."""
-        feeds = {
-            name: getattr(pairs, name)
-            for name in ("input_ids", "attention_mask", "token_type_ids")
-            if name in self.inputs
-        }
+    def run(self, pairs: PairArrays) -> Floats:
+        """Run a batch and return the output's columns, float32 [pairs, columns]."""
+        feeds = {name: getattr(pairs, name) for name in self.inputs}
         (logits,) = self.session.run([self.output], feeds)
-        array = np.asarray(logits, dtype=np.float32)
-        return array[:, None] if array.ndim == 1 else array
+        return score_columns(logits)
 
 
 def open_graph(
@@ -75,10 +71,10 @@ def open_graph(
     absent provider.
     """
     session = open_session(graph, provider=provider, intra_threads=intra_threads, literal=literal)
-    inputs = frozenset(one.name for one in session.get_inputs())
-    axes = {one.name: len(one.shape) for one in session.get_outputs()}
+    inputs = frozenset(value.name for value in session.get_inputs())
+    axes = {value.name: len(value.shape) for value in session.get_outputs()}
     where = str(graph) if isinstance(graph, Path) else "the rewritten graph"
-    if "input_ids" not in inputs or inputs - _KNOWN_INPUTS:
+    if "input_ids" not in inputs or inputs - KNOWN_INPUTS:
         message = (
             f"{where} takes {sorted(inputs)}; expected input_ids, and at most attention_mask and "
             "token_type_ids beside it. This is not a text-pair cross-encoder"
@@ -104,10 +100,9 @@ def open_session(
     """Load a graph, given as a file or as bytes.
 
     One thread inside an operator and one caller per core beats the reverse on CPUs (1.1-1.25x).
-    `literal` runs operator by operator what the file says: ONNX Runtime's own optimisations are not
-    always exact (they quantise activations where weights are stored as int8).
-    Raises `ModelError` for a broken graph or a provider that does not start, and `ConfigError` for
-    an absent one.
+    `literal` runs the file operator by operator: ONNX Runtime's own optimisations are not always
+    exact (they quantise activations where weights are stored as int8). Raises `ModelError` for a
+    broken graph or a provider that does not start, and `ConfigError` for an absent provider.
     """
     import onnxruntime as ort
 
@@ -141,10 +136,9 @@ def open_session(
 
 
 def check_provider(wanted: Provider, found: str) -> None:
-    """Refuse a session that fell back to another provider than the one asked for.
+    """Raise `ModelError` for a session that fell back to another provider than `wanted`.
 
-    ONNX Runtime does so without an error where a provider's libraries do not load. Raises
-    `ModelError`.
+    ONNX Runtime falls back without an error where a provider's libraries do not load.
     """
     if wanted == "auto" or found == _PROVIDERS[wanted]:
         return
@@ -156,9 +150,13 @@ def check_provider(wanted: Provider, found: str) -> None:
     raise ModelError(message)
 
 
-def single_column(
-    columns: NDArray[np.float32], column: int | None, model: str
-) -> NDArray[np.float32]:
+def score_columns(output: object) -> Floats:
+    """Return a head's output [pairs] or [pairs, columns] as float32 [pairs, columns]."""
+    columns = np.asarray(output, dtype=np.float32)
+    return columns[:, None] if columns.ndim == 1 else columns
+
+
+def single_column(columns: Floats, column: int | None, model: str) -> Floats:
     """Reduce a head's columns [pairs, columns] to one logit per pair. Raises `ModelError`."""
     count = columns.shape[1]
     if column is not None and -count <= column < count:
@@ -175,17 +173,17 @@ def single_column(
 
 
 def score_output(outputs: Sequence[str]) -> str:
-    """Choose the output that carries the scores among a graph's outputs."""
+    """Return which of a graph's outputs carries the scores."""
     return next((name for name in ("logits", "scores") if name in outputs), outputs[0])
 
 
 def providers(provider: Provider, available: Collection[str]) -> list[tuple[str, dict[str, str]]]:
-    """Translate a provider into ONNX Runtime's names and settings, CPU last.
+    """Return a provider's names and settings in ONNX Runtime, CPU last.
 
-    `available` are the names of those that this onnxruntime has. Raises `ConfigError` for others.
+    `available` names the providers of this onnxruntime. Raises `ConfigError` for others.
     """
     if provider == "auto":
-        names = [_PROVIDERS[one] for one in _AUTO if _PROVIDERS[one] in available]
+        names = [_PROVIDERS[name] for name in _AUTO if _PROVIDERS[name] in available]
     elif provider not in _PROVIDERS:
         message = f"provider {provider!r} is unknown; expected one of {[*_PROVIDERS, 'auto']}"
         raise ConfigError(message)

@@ -1,8 +1,9 @@
-"""What a request may wait for: micro-batches on the workers, or a future from elsewhere."""
+"""What a request may await: micro-batches on the workers, or a future from elsewhere."""
 
-from collections.abc import Awaitable, Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from types import coroutine
 from typing import Generic, TypeVar
 
 R = TypeVar("R")
@@ -10,9 +11,10 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class Job(Generic[R]):
-    """One micro-batch: what to run and its size, the unit the queue reckons in.
+    """One micro-batch.
 
-    `length_tokens` is that of its longest pair, 0 where it has none.
+    tokens: its size with padding, by which the queue estimates its time.
+    length_tokens: the length of its longest pair, 0 where it has no pairs.
     """
 
     run: Callable[[], R]
@@ -21,41 +23,37 @@ class Job(Generic[R]):
 
 
 @dataclass(frozen=True, slots=True)
-class Jobs(Generic[R]):
-    """Micro-batches that a request waits for; `admit` is asked before each."""
+class PendingJobs(Generic[R]):
+    """What `run_jobs` hands to the scheduler."""
 
     jobs: Sequence[Job[R]]
     admit: Callable[[Job[R]], bool] | None
 
-    def __await__(self) -> Generator["Jobs[R]", list[R | None], list[R | None]]:
-        return (yield self)
-
 
 @dataclass(frozen=True, slots=True)
-class Wait(Generic[R]):
-    """A future that a request waits for; an `owned` one is cancelled with it."""
+class PendingFuture(Generic[R]):
+    """What `wait` hands to the scheduler."""
 
     future: Future[R]
     owned: bool
 
-    def __await__(self) -> Generator["Wait[R]", R, R]:
-        return (yield self)
 
-
+@coroutine
 def run_jobs(
     jobs: Sequence[Job[R]], *, admit: Callable[[Job[R]], bool] | None = None
-) -> Awaitable[list[R | None]]:
-    """Compute `jobs` on the workers and give their results in order.
+) -> Generator[PendingJobs[R], list[R | None], list[R | None]]:
+    """Compute `jobs` on the workers and return their results in order.
 
-    `admit` is asked right before each job starts; a refused job gives None. The first exception
-    ends the rest and is raised here.
+    `admit` is asked right before each job starts; the result of a refused job is None. The first
+    exception ends the rest and is raised here.
     """
-    return Jobs(jobs, admit)
+    return (yield PendingJobs(jobs, admit))
 
 
-def wait(future: Future[R], *, owned: bool = False) -> Awaitable[R]:
-    """Give the result of a future that something outside the scheduler completes.
+@coroutine
+def wait(future: Future[R], *, owned: bool = False) -> Generator[PendingFuture[R], R, R]:
+    """Return the result of a future that something outside the scheduler completes.
 
     An `owned` future serves this request alone, and is cancelled with it.
     """
-    return Wait(future, owned)
+    return (yield PendingFuture(future, owned))

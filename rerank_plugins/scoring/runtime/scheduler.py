@@ -2,13 +2,15 @@
 
 A request is a coroutine. It awaits two things only: `run_jobs` (micro-batches to compute) and
 `wait` (a future from elsewhere, such as a remote call). The scheduler resumes it on a worker when
-what it waits for is done, so that no request holds a thread, threads and asyncio share one core,
-and a sync caller merely waits for the same future that an async caller awaits.
+the result is there. So no request holds a thread, and sync and async callers wait for the same
+future of the same engine.
 
-Order of service: earliest virtual deadline first. The virtual deadline is the request's own one or,
-without one, its arrival plus its work stretched by a constant: equal requests are served first come
-first served (which halves the median latency against sharing), a small one overtakes a big one that
-still has much to do, and nothing starves, because keys never move.
+Order of service: earliest virtual deadline first. That is the request's own deadline; without one,
+its arrival plus a multiple of its work. Equal requests are then served first come first served
+(which halves the median latency against time slices), a small request overtakes a big one that
+still has much to do, and no request starves, because virtual deadlines never move.
+
+No executor of the standard library has a priority queue with admission at the start of each job.
 """
 
 import contextlib
@@ -20,26 +22,31 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import CancelledError, Future, InvalidStateError
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeAlias, TypeVar
 
 from ...errors import ClosedError, Overloaded
 from .fair_share import Claim, Share, share
-from .jobs import Job, Jobs, Wait
-from .process import Home
+from .jobs import Job, PendingFuture, PendingJobs
+from .process import OwnerProcess
 
-# How much longer than its bare work a request without a deadline may take before it goes first.
+# A request without a deadline goes first once it has taken this many times its bare work.
 _STRETCH = 2.0
 # Seconds per padded token until the first batch has been timed.
 _FIRST_GUESS_S = 1e-4
 _SMOOTHING = 0.1
-# A change in the number of concurrent callers is noticed within about five requests.
+# Follows a change in the number of concurrent callers within about five requests.
 _SMOOTHING_LOAD = 0.2
 R = TypeVar("R")
 
 
 @dataclass(slots=True, eq=False)
 class _Task:
-    """One request under way. Only the worker that holds its step, or the lock, touches it."""
+    """One request under way. Only the worker that runs its step, or holds the lock, touches it.
+
+    results, left: of the jobs that it awaits, the results and how many are not done.
+    failure: the first exception of those jobs.
+    """
 
     coroutine: Coroutine[object, object, object]
     future: Future[object]
@@ -66,7 +73,7 @@ class Scheduler:
         max_requests: int = 1024,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.home = Home("the reranker")
+        self.owner = OwnerProcess("the reranker")
         self.workers = workers
         self.max_requests = max_requests
         self._clock = clock
@@ -76,7 +83,7 @@ class Scheduler:
         self._active: set[_Task] = set()
         self._closed = False
         self._token_s = _FIRST_GUESS_S
-        self._usual = 1.0
+        self._usual_requests = 1.0
         self._threads = [
             threading.Thread(target=self._work, name=f"rerank-worker-{i}", daemon=True)
             for i in range(workers)
@@ -84,32 +91,25 @@ class Scheduler:
         for thread in self._threads:
             thread.start()
 
-    @property
-    def queued(self) -> int:
-        """Micro-batches and steps that wait for a worker."""
-        return len(self._queue)
-
-    @property
-    def active(self) -> int:
-        """Requests under way."""
-        return len(self._active)
-
     def claim(self, deadline_s: float | None) -> Claim:
-        """Make the claim of a request that arrives now; without a deadline it is not in a hurry."""
+        """Make the claim of a request that arrives now; without a deadline it can wait."""
         now = self._clock()
         return Claim(now if deadline_s is None else deadline_s, now, deadline_s)
 
     def share(self, own: Claim) -> Share:
-        """Say what a request with a deadline may count on, those under way considered.
+        """Return what a request with a deadline may count on beside those under way.
 
-        How many usually are under way when one arrives is learnt: a request that comes first does
-        not take what the next ones, about to come, will need.
+        The scheduler learns how many requests are usually under way: the first of several does not
+        take the time that the next ones, about to arrive, will need.
         """
         with self._changed:
             claims = [task.claim for task in self._active]
-            others = [one for one in claims if one is not own and not one.spare]
             return share(
-                own, others, workers=self.workers, now_s=self._clock(), expected=self._usual
+                own,
+                [claim for claim in claims if claim is not own and not claim.background],
+                workers=self.workers,
+                now_s=self._clock(),
+                usual_requests=self._usual_requests,
             )
 
     def submit(
@@ -118,33 +118,31 @@ class Scheduler:
         *,
         deadline_s: float | None = None,
         claim: Claim | None = None,
-        spare: bool = False,
+        remote: bool = False,
     ) -> Future[R]:
         """Start a request; its contextvars are the caller's. Cancelling the future drops its jobs.
 
-        `claim` replaces `deadline_s` where the request tells what it means to compute.
-
-        A `spare` request computes next to nothing itself, as one that a remote scorer answers:
-        there is room for `max_requests` of them besides. Raises `Overloaded` when too many requests
-        are under way and `ClosedError` after `close`.
+        `claim` replaces `deadline_s` where the caller plans with it. A `remote` request computes
+        next to nothing here: there is room for `max_requests` of them in addition. Raises
+        `Overloaded` when too many requests are under way and `ClosedError` after `close`.
         """
         future: Future[object] = Future()
         task = _Task(coroutine, future, copy_context(), claim or self.claim(deadline_s))
         with self._changed:
-            refusal = self._refusal(self.max_requests * (2 if spare else 1))
+            refusal = self._refusal(self.max_requests * (2 if remote else 1))
             if refusal is None:
                 self._active.add(task)
-                known = sum(not one.claim.spare for one in self._active)
-                self._usual += _SMOOTHING_LOAD * (known - self._usual)
-                self._push(task, lambda: self._step(task, None))
+                under_way = sum(not other.claim.background for other in self._active)
+                self._usual_requests += _SMOOTHING_LOAD * (under_way - self._usual_requests)
+                self._push(task, partial(self._step, task, None))
         if refusal is not None:
             coroutine.close()
             raise refusal
         return future  # type: ignore[return-value]
 
     def close(self) -> None:
-        """Fail what has not finished with `ClosedError` and end the workers; nothing in a fork."""
-        if self.home.left:
+        """Fail unfinished requests with `ClosedError` and end the workers; do nothing in a fork."""
+        if self.owner.forked:
             return
         with self._changed:
             self._closed = True
@@ -183,7 +181,7 @@ class Scheduler:
                 self._finish(task, error=CancelledError())
             else:
                 action()
-            # The loop's names outlive the request otherwise, and with them its passages.
+            # These names would keep the request's passages in memory until the next one arrives.
             del task, action
 
     def _step(self, task: _Task, value: object, error: BaseException | None = None) -> None:
@@ -201,12 +199,11 @@ class Scheduler:
             self._await(task, effect)
 
     def _await(self, task: _Task, effect: object) -> None:
-        if isinstance(effect, Wait):
-            waited = effect.future
-            waited.add_done_callback(lambda done: self._resume(task, done))
+        if isinstance(effect, PendingFuture):
+            effect.future.add_done_callback(partial(self._resume, task))
             if effect.owned:
-                task.future.add_done_callback(lambda done: done.cancelled() and waited.cancel())
-        elif isinstance(effect, Jobs):
+                task.future.add_done_callback(partial(_cancel_with, effect.future))
+        elif isinstance(effect, PendingJobs):
             self._enqueue(task, effect)
         else:
             found = type(effect).__name__
@@ -222,32 +219,27 @@ class Scheduler:
         value = None if error is not None else done.result()
         with self._changed:
             if not self._closed:
-                self._push(task, lambda: self._step(task, value, error))
+                self._push(task, partial(self._step, task, value, error))
 
-    def _enqueue(self, task: _Task, effect: Jobs[object]) -> None:
+    def _enqueue(self, task: _Task, effect: PendingJobs[object]) -> None:
         if not effect.jobs:
             self._step(task, [])
             return
         task.results = [None] * len(effect.jobs)
         task.left = len(effect.jobs)
         with self._changed:
-            if task.claim.deadline_s is None and not task.claim.spare:
+            if task.claim.deadline_s is None and not task.claim.background:
                 work_s = self._token_s * sum(job.tokens for job in effect.jobs)
                 task.claim.key_s = task.claim.arrival_s + _STRETCH * work_s / self.workers
                 task.claim.plan(work_s)
             for place, job in enumerate(effect.jobs):
-                self._push(task, self._bind(task, effect, place, job))
+                self._push(task, partial(self._run, task, effect, place, job))
 
-    def _bind(
-        self, task: _Task, effect: Jobs[object], place: int, job: Job[object]
-    ) -> Callable[[], None]:
-        return lambda: self._run(task, effect, place, job)
-
-    def _run(self, task: _Task, effect: Jobs[object], place: int, job: Job[object]) -> None:
+    def _run(self, task: _Task, effect: PendingJobs[object], place: int, job: Job[object]) -> None:
         started = self._clock()
         computed = False
         try:
-            # After a failure, and for refused jobs, only the count goes down.
+            # After a failure jobs are only counted down, and so are refused ones.
             if task.failure is None and (effect.admit is None or effect.admit(job)):
                 task.results[place] = task.context.copy().run(job.run)
                 computed = True
@@ -286,3 +278,8 @@ class Scheduler:
         except InvalidStateError:
             # The caller cancelled at the last moment; others may still wait for the future.
             task.future.set_running_or_notify_cancel()
+
+
+def _cancel_with(owned: Future[object], done: Future[object]) -> None:
+    if done.cancelled():
+        owned.cancel()

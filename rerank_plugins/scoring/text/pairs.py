@@ -1,4 +1,4 @@
-"""The pairs of a request: laid out from token ids, and their logits brought back to candidates."""
+"""The pairs of a request: made from token ids; their logits become scores of candidates."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,10 +12,10 @@ from ...rules.batching import Batch
 from ...rules.windows import Fold, fold, led, reaching, windows
 from .tokenizer import Ids, PairTokenizer
 
-Long: TypeAlias = Literal["window", "truncate", "error"]
+LongPassages: TypeAlias = Literal["window", "truncate", "error"]
 # A window must hold enough of the passage to be worth a model run.
 MIN_WINDOW_TOKENS = 16
-# How far into a passage windows reach unless told otherwise, counted in windows of all the room.
+# How far into a passage windows reach by default, counted in windows that fill the room.
 _FULL_WINDOWS = 8
 
 
@@ -23,12 +23,15 @@ _FULL_WINDOWS = 8
 class Windowing:
     """What happens to passages that do not fit beside the query.
 
-    The first window is all there is room for, so that a passage a little too long is read like one
-    that just fits; what lies behind is read in windows of `size_tokens` (None: as large). At most
-    `limit` in all (None: enough to reach as far as eight of those that fill the room would).
+    The first window fills the room that the query leaves, so that a passage a little too long is
+    read like one that just fits.
+
+    overlap: share of a window that the next one reads again.
+    limit: the most windows of a passage; None reaches as far as eight that fill the room.
+    size_tokens: size of the windows after the first, None for the same size.
     """
 
-    long: Long
+    long: LongPassages
     overlap: float
     limit: int | None
     size_tokens: int | None = None
@@ -36,7 +39,7 @@ class Windowing:
     def spans(
         self, passage: Ids, room_tokens: int, ends: Sequence[int]
     ) -> tuple[tuple[int, int], ...]:
-        """Name the windows of a passage; `ends` are the tokens that sentences end with."""
+        """Return where windows start and stop; `ends` are the tokens that sentences end with."""
         split = self.long == "window" and room_tokens >= MIN_WINDOW_TOKENS and self.limit != 1
         if not split or len(passage) <= room_tokens:
             return windows(len(passage), room_tokens, limit=1)
@@ -57,9 +60,14 @@ class Windowing:
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """Which candidate owns each pair, its passage ids and full length; per candidate what was cut.
+    """The pairs of one query: one per candidate, or one per window of it.
 
-    `truncated` and `refused` are per candidate, the rest per pair.
+    ids: per pair, the tokens of the passage or window.
+    owners: per pair, the position of its candidate.
+    lengths: per pair, tokens with query and special tokens.
+    truncated: per candidate, tokens that no window reads.
+    refused: per candidate, True if it is too long and the settings say "error".
+    windowed: how many candidates have several windows.
     """
 
     query: Ids
@@ -84,25 +92,25 @@ def read(
     room: Callable[[Ids], int],
     windowing: Windowing,
 ) -> tuple[Pairs, int]:
-    """Tokenise and lay out a request; also tell how many passages the token cache knew.
+    """Tokenise a request and make its pairs; also count the passages found in the token cache.
 
     `room` counts the passage tokens that fit beside a query. Raises `InvalidRequest` for a query
     that leaves none.
     """
     ids, hits = tokenizer.passages(passages)
-    asked = tokenizer.query(query)
-    laid = lay_out(
-        asked,
+    query_ids = tokenizer.query(query)
+    made = make_pairs(
+        query_ids,
         ids,
-        room_tokens=room(asked),
+        room_tokens=room(query_ids),
         special_tokens=tokenizer.template.special_tokens,
         windowing=windowing,
-        ends=tokenizer.ends,
+        ends=tokenizer.sentence_ends,
     )
-    return laid, hits
+    return made, hits
 
 
-def lay_out(
+def make_pairs(
     query: Ids,
     passages: Sequence[Ids],
     *,
@@ -112,7 +120,7 @@ def lay_out(
     ends: Sequence[int] = (),
 ) -> Pairs:
     """Make one pair per passage, or one per window where a passage takes more than the room."""
-    sizes = np.array([len(one) for one in passages], dtype=np.int64)
+    sizes = np.array(list(map(len, passages)), dtype=np.int64)
     truncated = np.zeros(len(passages), dtype=np.int64)
     refused = np.zeros(len(passages), dtype=np.bool_)
     ids, owners = list(passages), list(range(len(passages)))
@@ -128,21 +136,21 @@ def lay_out(
             windowed += len(spans) > 1
             ids += [passage[start:stop] for start, stop in spans]
             owners += [i] * len(spans)
-        sizes = np.array([len(one) for one in ids], dtype=np.int64)
+        sizes = np.array(list(map(len, ids)), dtype=np.int64)
     lengths = sizes + len(query) + special_tokens
     return Pairs(query, ids, np.array(owners, dtype=np.intp), lengths, truncated, refused, windowed)
 
 
-def bring_back(
+def candidate_scores(
     pairs: Pairs,
     batches: Sequence[Batch],
     logits: Sequence[NDArray[np.float32] | None],
     how: Fold,
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Fold logits into candidate scores; a candidate is done with its last window.
+    """Return candidates' scores from the logits of batches, and which of them are done.
 
-    Scores of candidates that are not done mean nothing; a score of a pair that ran may be not
-    finite, which is the caller's to check.
+    A candidate is done with its last window; the scores of others mean nothing. The caller checks
+    that scores are finite.
     """
     flat = np.zeros(len(pairs.ids), dtype=np.float32)
     ran = np.zeros(len(pairs.ids), dtype=np.bool_)
@@ -157,13 +165,13 @@ def bring_back(
         scores[pairs.owners] = flat
     elif len(flat):
         whole = ~pairs.refused
-        names = np.cumsum(whole) - 1
-        scores[whole] = fold(flat, names[pairs.owners], int(whole.sum()), how)
+        numbers = np.cumsum(whole) - 1
+        scores[whole] = fold(flat, numbers[pairs.owners], int(whole.sum()), how)
     return scores, done
 
 
 def subset(pairs: Pairs, places: Sequence[int]) -> tuple[Pairs, list[int]]:
-    """Leave only the candidates at `places`, in that order; also name their pairs."""
+    """Return the pairs of the candidates at `places`, in that order, and their old positions."""
     owned: list[list[int]] = [[] for _ in pairs.refused]
     for pair, owner in enumerate(pairs.owners.tolist()):
         owned[owner].append(pair)
@@ -182,7 +190,7 @@ def subset(pairs: Pairs, places: Sequence[int]) -> tuple[Pairs, list[int]]:
 
 
 def join(parts: Sequence[Pairs]) -> Pairs:
-    """Put the candidates of several layouts of one query behind each other."""
+    """Return the candidates of several parts behind each other; all have the same query."""
     starts = np.cumsum([0, *(len(part.refused) for part in parts[:-1])])
     return Pairs(
         parts[0].query,
@@ -198,9 +206,9 @@ def join(parts: Sequence[Pairs]) -> Pairs:
 def decisions(
     pairs: Pairs, done: NDArray[np.bool_], *, again: bool = False
 ) -> tuple[Decision, ...]:
-    """Say what was windowed, cut, refused, or left out for lack of time.
+    """Return what was windowed, cut, refused, or not scored for lack of time.
 
-    `again`: an earlier stage read the same pairs and has said all but the last.
+    `again`: an earlier stage read the same pairs and has recorded all but the last.
     """
     truncated = int(((pairs.truncated > 0) & ~pairs.refused).sum())
     missed = int((~done & ~pairs.refused).sum())
@@ -216,7 +224,7 @@ def decisions(
 
 
 def usage(pairs: Pairs, ran: Sequence[Batch]) -> Usage:
-    """Count what the batches that ran cost."""
+    """Return what the batches that ran cost."""
     real = sum(int(pairs.lengths[i]) for batch in ran for i in batch.pairs)
     return Usage(
         pairs=sum(len(batch.pairs) for batch in ran),

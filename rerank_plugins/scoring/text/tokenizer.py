@@ -1,8 +1,6 @@
 """Pairs as token ids: one tokenizer that is never changed after loading, and a bounded cache."""
 
 import hashlib
-import threading
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,23 +11,24 @@ from numpy.typing import NDArray
 
 from ...errors import InvalidRequest, ModelError
 from ..models.registry import Prompt
+from ..runtime.lru import LruCache
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
-
 
 Ids: TypeAlias = NDArray[np.int32]
 # Longer texts are tokenised piece by piece, so that memory stays bounded by the ids alone.
 _PIECE_CHARS = 50_000
 _SENTENCE_ENDS = (".", "!", "?", "\u3002", "\uff01", "\uff1f", "\u0964", "\u061f", "\n")
-# What is tokenised at once.
+# At most so much is tokenised at once: an encoding takes far more memory than its ids.
 _GROUP_CHARS = 400_000
+# What a cache entry takes in addition to its ids.
 _ENTRY_OVERHEAD_BYTES = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """The special tokens around a pair, and the token type of each of its two texts."""
+    """The special tokens around a pair's query and passage, and the token type of each."""
 
     before: tuple[int, ...]
     between: tuple[int, ...]
@@ -39,13 +38,13 @@ class Template:
 
     @property
     def special_tokens(self) -> int:
-        """How many tokens of each pair are special ones."""
+        """Count the special tokens of each pair."""
         return len(self.before) + len(self.between) + len(self.after)
 
 
 @dataclass(frozen=True, slots=True)
 class PairArrays:
-    """A batch as the model takes it: int64 arrays [pairs, length]."""
+    """A batch as the model reads it: int64 arrays [pairs, length]."""
 
     input_ids: NDArray[np.int64]
     attention_mask: NDArray[np.int64]
@@ -57,11 +56,12 @@ class PairTokenizer:
 
     Thread-safe: truncation and padding are switched off once, at loading, and never touched again
     (a shared tokenizer whose state changes per call corrupts concurrent requests). Text that spells
-    a special token, such as "[SEP]", is text: a passage cannot forge the end of itself.
-    `cache_bytes` bounds the memory of cached passage ids; 0 switches the cache off. `pad` is the
-    padding id or token of the model (None: the tokenizer's own). `prompt` is how a decoder is
-    asked; without one, the tokenizer's own pair template is read. `ends` are the tokens that
-    sentences end with.
+    a special token, such as "[SEP]", is text: a passage cannot forge its own end.
+
+    cache_bytes: bounds the memory of cached passage ids; 0 switches the cache off.
+    pad: the padding id or token of the model, None for the tokenizer's own.
+    prompt: a decoder's chat template, None to read the tokenizer's own pair template.
+    sentence_ends: the tokens that sentences end with.
     """
 
     def __init__(
@@ -87,35 +87,36 @@ class PairTokenizer:
             _template(self._tokenizer) if prompt is None else _prompted(self._tokenizer, prompt)
         )
         self._tokenizer.encode_special_tokens = True
-        self.ends = _ends(self._tokenizer)
-        self._cache = TokenCache(cache_bytes)
+        self.sentence_ends = _sentence_ends(self._tokenizer)
+        # One long text must not push out all others.
+        self._cache: LruCache[Ids] = LruCache(cache_bytes, max_entry_bytes=cache_bytes // 8)
 
     def query(self, text: str) -> Ids:
-        """Encode a query, without special tokens, and where there is a prompt what it adds."""
+        """Encode a query without special tokens, with what a prompt puts around it."""
         if self._prompt is None:
             return self._encode([text])[0]
         return np.concatenate(self._encode(self._prompt.ask(text)))
 
     def answers(self) -> tuple[int, int]:
-        """Name the tokens of the prompt's two answers. Raises `ModelError` if there is none."""
+        """Return the tokens of the prompt's two answers. Raises `ModelError` without a prompt."""
         texts = () if self._prompt is None else self._prompt.answers
-        ids = [int(one[0]) for one in self._encode(texts) if len(one) == 1]
+        ids = [int(answer[0]) for answer in self._encode(texts) if len(answer) == 1]
         if len(ids) != 2:  # noqa: PLR2004 - irrelevant, relevant
             message = f"the answers {texts} are not one token each; this is another model's prompt"
             raise ModelError(message)
         return ids[0], ids[1]
 
     def passages(self, texts: Sequence[str]) -> tuple[list[Ids], int]:
-        """Encode passages, without special tokens; also tell how many came from the cache."""
+        """Encode passages without special tokens; also count those found in the cache."""
         keys = [_key(text) for text in texts]
-        found = [self._cache.get(key) for key in keys]
+        found = self._cache.get(keys)
         missing = [i for i, ids in enumerate(found) if ids is None]
         if missing:
             lead = "" if self._prompt is None else " "
             fresh = self._encode([lead + texts[i] for i in missing])
             for i, ids in zip(missing, fresh, strict=True):
                 found[i] = ids
-                self._cache.put(keys[i], ids)
+                self._cache.put(keys[i], ids, ids.nbytes + _ENTRY_OVERHEAD_BYTES)
         return [ids for ids in found if ids is not None], len(texts) - len(missing)
 
     def room(self, query: Ids, max_tokens: int) -> int:
@@ -131,7 +132,7 @@ class PairTokenizer:
         return left
 
     def assemble(self, query: Ids, passages: Sequence[Ids], length_tokens: int) -> PairArrays:
-        """Lay out pairs of one query and passage ids, padded at the end to `length_tokens`."""
+        """Make pairs of one query and each passage, padded at the end to `length_tokens`."""
         template = self.template
         shape = (len(passages), length_tokens)
         ids = np.full(shape, self.pad_id, dtype=np.int64)
@@ -159,7 +160,7 @@ class PairTokenizer:
             except Exception as error:
                 message = f"the tokenizer fails on a text: {error}; export the model again"
                 raise ModelError(message) from error
-            encoded += [np.array(one.ids, dtype=np.int32) for one in done]
+            encoded += [np.array(piece.ids, dtype=np.int32) for piece in done]
         out: list[Ids] = []
         place = 0
         for parts in pieces:
@@ -167,38 +168,6 @@ class PairTokenizer:
             out.append(chunk[0] if len(chunk) == 1 else np.concatenate(chunk))
             place += len(parts)
         return out
-
-
-class TokenCache:
-    """Least recently used passage ids, bounded by bytes. Thread-safe."""
-
-    def __init__(self, max_bytes: int) -> None:
-        self.max_bytes = max_bytes
-        self._bytes = 0
-        self._entries: OrderedDict[bytes, Ids] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, key: bytes) -> Ids | None:
-        """Give the ids under `key` and mark them as used."""
-        with self._lock:
-            ids = self._entries.get(key)
-            if ids is not None:
-                self._entries.move_to_end(key)
-            return ids
-
-    def put(self, key: bytes, ids: Ids) -> None:
-        """Keep ids, pushing out the least recently used; ids over an eighth of the room are not."""
-        size = ids.nbytes + _ENTRY_OVERHEAD_BYTES
-        if size * 8 > self.max_bytes:
-            return
-        with self._lock:
-            if key in self._entries:
-                return
-            self._entries[key] = ids
-            self._bytes += size
-            while self._bytes > self.max_bytes:
-                _, gone = self._entries.popitem(last=False)
-                self._bytes -= gone.nbytes + _ENTRY_OVERHEAD_BYTES
 
 
 def _key(text: str) -> bytes:
@@ -221,7 +190,7 @@ def _pieces(text: str) -> list[str]:
 
 
 def _groups(pieces: Sequence[str]) -> Iterator[list[str]]:
-    """Group pieces by their characters: an encoding costs far more memory than the ids of it."""
+    """Group pieces of together at most `_GROUP_CHARS`."""
     group: list[str] = []
     chars = 0
     for piece in pieces:
@@ -235,7 +204,7 @@ def _groups(pieces: Sequence[str]) -> Iterator[list[str]]:
 
 
 def _template(tokenizer: "Tokenizer") -> Template:
-    """Read the pair template off an encoded probe, whatever post-processor made it."""
+    """Read the pair template from an encoded example: this works with every post-processor."""
     probe = tokenizer.encode("a", "b", add_special_tokens=True)
     owners = [
         None if special else sequence
@@ -260,11 +229,11 @@ def _template(tokenizer: "Tokenizer") -> Template:
     )
 
 
-def _ends(tokenizer: "Tokenizer") -> tuple[int, ...]:
-    """Name the tokens that sentences and lines end with, as they stand behind a word.
+def _sentence_ends(tokenizer: "Tokenizer") -> tuple[int, ...]:
+    """Return the tokens that sentences and lines end with, as they follow a word.
 
-    Marks that a vocabulary lacks or writes in pieces are left out, and so are line ends where the
-    tokenizer drops white space.
+    Marks that are not one token are left out, and so are line ends where the tokenizer drops white
+    space.
     """
     found: set[int] = set()
     for mark in _SENTENCE_ENDS:
@@ -275,7 +244,7 @@ def _ends(tokenizer: "Tokenizer") -> tuple[int, ...]:
 
 
 def _prompted(tokenizer: "Tokenizer", prompt: Prompt) -> Template:
-    """Encode what a prompt puts around every pair, special tokens as such."""
+    """Encode what a prompt puts around every pair; special tokens stay special."""
 
     def ids(parts: Sequence[str]) -> tuple[int, ...]:
         encoded = (tokenizer.encode(part, add_special_tokens=False).ids for part in parts)
@@ -285,9 +254,9 @@ def _prompted(tokenizer: "Tokenizer", prompt: Prompt) -> Template:
 
 
 def _pad_id(tokenizer: "Tokenizer", pad: int | str | None) -> int:
-    """Find the padding id: as the model says, as the tokenizer says, or by its usual names.
+    """Find the padding id: the model's, the tokenizer's, or one of the usual names.
 
-    A wrong one is masked out and harmless but for models that count positions by it (RoBERTa).
+    A wrong id matters only to models that count positions by it (RoBERTa): padding is masked.
     """
     if isinstance(pad, int) and 0 <= pad < tokenizer.get_vocab_size(with_added_tokens=True):
         return pad

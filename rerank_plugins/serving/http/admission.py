@@ -1,4 +1,4 @@
-"""What the server refuses before it reads text: strangers, floods and endless bodies."""
+"""What the server refuses before it parses a body: wrong tokens, large and slow bodies."""
 
 import asyncio
 import hmac
@@ -13,9 +13,9 @@ _MAX_BUDGET_MS = 1e8
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds on what one client may ask of the server.
+    """Bounds on a single request.
 
-    `body_timeout_s` bounds how long a body may take to arrive, which ends slow senders.
+    body_timeout_s: seconds until the whole body must have arrived
     """
 
     max_body_bytes: int = 16 * 2**20
@@ -24,7 +24,7 @@ class Limits:
 
 
 class Refused(Exception):
-    """A request that is answered with an error status and a sentence for the client."""
+    """Raised to answer a request with an error status and a message for the client."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -32,20 +32,20 @@ class Refused(Exception):
         self.message = message
 
 
-def authorise(request: Request, tokens: Sequence[str]) -> None:
-    """Check the bearer token against every allowed one, in constant time; none allowed: open."""
+def check_token(request: Request, tokens: Sequence[str]) -> None:
+    """Raise `Refused` unless the bearer token is allowed; without tokens everybody is."""
     if not tokens:
         return
     scheme, _, given = request.headers.get("authorization", "").partition(" ")
     presented = given.strip().encode() if scheme.lower() == "bearer" else b""
-    # Every token is compared, so that time tells nothing about which one came near.
+    # In constant time, and with every token: the time must not show which token came near.
     matches = [hmac.compare_digest(presented, token.encode()) for token in tokens]
     if not any(matches):
         raise Refused(401, "invalid api token: expected 'Authorization: Bearer TOKEN'")
 
 
 async def read_body(request: Request, limits: Limits) -> bytes:
-    """Read a body within its bounds. Raises `Refused` with 408, 411 or 413."""
+    """Return the body. Raises `Refused` for a body that is too large (413) or slow (408)."""
     declared = request.headers.get("content-length")
     if declared is not None and declared.isdecimal() and int(declared) > limits.max_body_bytes:
         raise Refused(413, _too_large(limits))
@@ -64,8 +64,8 @@ async def read_body(request: Request, limits: Limits) -> bytes:
     return bytes(body)
 
 
-def budget_ms(request: Request) -> float | None:
-    """Read the caller's deadline, milliseconds from now. Raises `Refused` for nonsense."""
+def read_budget_ms(request: Request) -> float | None:
+    """Return the milliseconds that the caller allows, None for no limit. Raises `Refused`."""
     value = request.headers.get(BUDGET_HEADER)
     if value is None:
         return None

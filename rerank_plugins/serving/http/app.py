@@ -1,4 +1,4 @@
-"""The ASGI application: routes, answers, and a reranker that is warm before the first of them."""
+"""The ASGI application: its routes over one reranker, which is warm before the first request."""
 
 import asyncio
 import logging
@@ -21,15 +21,15 @@ from ...errors import ClosedError, InvalidRequest, RerankError
 from ...records import Code, Result
 from ...reranker import Reranker
 from . import openapi
-from .admission import Limits, Refused, authorise, budget_ms, read_body
+from .admission import Limits, Refused, check_token, read_body, read_budget_ms
 from .dialects import Dialect, RerankBody, TeiBody, documents_answer, tei_answer
-from .exporters import exposition
+from .exporters import prometheus_text
 
 _LOG = logging.getLogger(__name__)
 _PARSE_IN_THREAD_BYTES = 256 * 2**10
 Body = TypeVar("Body")
-_DOCUMENTS: TypeAdapter[RerankBody] = TypeAdapter(RerankBody)
-_EITHER: TypeAdapter[RerankBody | TeiBody] = TypeAdapter(RerankBody | TeiBody)
+_RERANK_BODY: TypeAdapter[RerankBody] = TypeAdapter(RerankBody)
+_RERANK_OR_TEI_BODY: TypeAdapter[RerankBody | TeiBody] = TypeAdapter(RerankBody | TeiBody)
 Handler = Callable[[Request], Awaitable[Response]]
 
 
@@ -37,8 +37,9 @@ Handler = Callable[[Request], Awaitable[Response]]
 class Serving:
     """What the application is made of.
 
-    `open_reranker` is called once, in the worker process, before the first request. `tokens` are
-    the bearer tokens that may call; none means open.
+    open_reranker: called once, in the worker process, before the first request
+    limits: bounds on a single request
+    tokens: bearer tokens that are allowed; empty: no token is needed
     """
 
     open_reranker: Callable[[], Reranker]
@@ -47,7 +48,7 @@ class Serving:
 
 
 def build(serving: Serving) -> Starlette:
-    """Lay out the routes over one reranker, loaded and warmed at start-up."""
+    """Return the application; its start-up loads and warms the reranker."""
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -68,9 +69,9 @@ def build(serving: Serving) -> Starlette:
 
     return Starlette(
         routes=[
-            post("/v2/rerank", _documents(serving, "cohere_v2")),
-            post("/v1/rerank", _documents(serving, "jina")),
-            post("/rerank", _either(serving)),
+            post("/v2/rerank", _rerank_route(serving, "cohere_v2")),
+            post("/v1/rerank", _rerank_route(serving, "jina")),
+            post("/rerank", _rerank_or_tei_route(serving)),
             get("/healthz", _healthz),
             get("/readyz", _readyz),
             get("/metrics", _metrics),
@@ -86,19 +87,19 @@ def build(serving: Serving) -> Starlette:
     )
 
 
-def _documents(serving: Serving, dialect: Dialect) -> Handler:
+def _rerank_route(serving: Serving, dialect: Dialect) -> Handler:
     async def answer(request: Request) -> Response:
-        body = await _parse(request, serving, _DOCUMENTS)
+        body = await _parse(request, serving, _RERANK_BODY)
         return await _answer_documents(request, serving, dialect, body)
 
     return answer
 
 
-def _either(serving: Serving) -> Handler:
-    """Answer `/rerank`, where TEI clients send `texts` and all others `documents`."""
+def _rerank_or_tei_route(serving: Serving) -> Handler:
+    """Return the handler of `/rerank`: TEI clients send `texts`, all others `documents`."""
 
     async def answer(request: Request) -> Response:
-        body = await _parse(request, serving, _EITHER)
+        body = await _parse(request, serving, _RERANK_OR_TEI_BODY)
         if isinstance(body, RerankBody):
             return await _answer_documents(request, serving, "jina", body)
         result = await _rerank(request, serving, body.query, body.texts, None)
@@ -123,17 +124,17 @@ async def _rerank(
         limit = serving.limits.max_candidates
         raise Refused(422, f"{len(texts)} documents; at most {limit} are allowed")
     reranker: Reranker = request.app.state.reranker
-    budget = budget_ms(request)
+    budget_ms = read_budget_ms(request)
     started = time.monotonic()
     token = otel_context.attach(propagate.extract(dict(request.headers)))
     try:
-        result = await reranker.arerank(query, texts, top_k=top_n, budget_ms=budget)
+        result = await reranker.arerank(query, texts, top_k=top_n, budget_ms=budget_ms)
     except asyncio.CancelledError as error:
-        # The time to drain is over; a client that hears so asks elsewhere.
+        # The time to finish requests is over; a client that is told so can ask another server.
         raise Refused(503, "the server is ending; retry elsewhere") from error
     finally:
         otel_context.detach(token)
-    if any(one.code is Code.OVERLOADED for one in result.decisions):
+    if any(decision.code is Code.OVERLOADED for decision in result.decisions):
         raise Refused(429, "the queue is full; retry later")
     _LOG.debug(
         "rerank %s: %d candidates, %.1f ms%s",
@@ -146,8 +147,8 @@ async def _rerank(
 
 
 async def _parse(request: Request, serving: Serving, kind: TypeAdapter[Body]) -> Body:
-    """Read and check a body. Raises `Refused`."""
-    authorise(request, serving.tokens)
+    """Return the body as a model of `kind`. Raises `Refused`."""
+    check_token(request, serving.tokens)
     data = await read_body(request, serving.limits)
     if len(data) > _PARSE_IN_THREAD_BYTES:
         return await asyncio.to_thread(_validated, data, kind)
@@ -160,17 +161,17 @@ def _validated(data: bytes, kind: TypeAdapter[Body]) -> Body:
     except ValidationError as error:
         # Locations and reasons only: the input may be somebody's document.
         problems = [
-            f"{'.'.join(map(str, one['loc'])) or 'body'}: {one['msg']}"
-            for one in error.errors(include_input=False, include_url=False)[:5]
+            f"{'.'.join(map(str, problem['loc'])) or 'body'}: {problem['msg']}"
+            for problem in error.errors(include_input=False, include_url=False)[:5]
         ]
         raise Refused(422, "invalid request: " + "; ".join(problems)) from error
 
 
 def _headers(result: Result) -> dict[str, str]:
-    """Report timings the way text-embeddings-inference does (whole ms), and as Server-Timing."""
+    """Return timings as text-embeddings-inference names them (whole ms), and as Server-Timing."""
     seconds: dict[str, float] = {}
-    for one in result.timings:
-        seconds[one.step] = seconds.get(one.step, 0.0) + one.seconds
+    for timing in result.timings:
+        seconds[timing.step] = seconds.get(timing.step, 0.0) + timing.seconds
     names = {"total": "total", "tokenise": "tokenization", "queue": "queue", "score": "inference"}
     headers = {
         f"x-{name}-time": str(round(seconds.get(step, 0.0) * 1e3)) for step, name in names.items()
@@ -194,15 +195,15 @@ async def _readyz(request: Request) -> Response:
 
 
 async def _metrics(_: Request) -> Response:
-    return Response(exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
+    return Response(prometheus_text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 async def _openapi(_: Request) -> Response:
-    return JSONResponse(openapi.openapi())
+    return JSONResponse(openapi.description())
 
 
 async def _page(_: Request) -> Response:
-    return HTMLResponse(openapi.page())
+    return HTMLResponse(openapi.html_page())
 
 
 async def _on_refused(_: Request, error: Exception) -> Response:
@@ -228,7 +229,7 @@ async def _on_rerank_error(_: Request, error: Exception) -> Response:
 
 
 def _error(status: int, message: str, headers: dict[str, str] | None) -> JSONResponse:
-    """Answer in the union of the dialects' error shapes: every client finds its own key."""
+    """Return an error with the keys of all dialects, so that every client finds its own."""
     kinds = {429: "Overloaded", 503: "Unhealthy", 401: "Unauthorized"}
     content = {
         "message": message,

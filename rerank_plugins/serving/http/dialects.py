@@ -1,6 +1,5 @@
 """What each client dialect sends and expects back, as data."""
 
-import math
 import time
 import uuid
 from typing import Annotated, Literal, TypeAlias
@@ -8,6 +7,7 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from ...records import Hit, Result
+from ..adapter_support import shown
 
 Dialect: TypeAlias = Literal["cohere_v2", "jina", "tei"]
 
@@ -58,7 +58,9 @@ class RerankBody(BaseModel):
     @property
     def texts(self) -> list[str]:
         """The documents' texts, in order."""
-        return [one if isinstance(one, str) else one.text for one in self.documents]
+        return [
+            document if isinstance(document, str) else document.text for document in self.documents
+        ]
 
     @property
     def wanted(self) -> int | None:
@@ -67,7 +69,7 @@ class RerankBody(BaseModel):
 
     @property
     def from_voyage(self) -> bool:
-        """Whether Voyage's word was used, as its SDK does even where it wants all hits."""
+        """True if `top_k` is given, which Voyage's SDK always does, even to get all hits."""
         return "top_k" in self.model_fields_set
 
 
@@ -83,24 +85,20 @@ class TeiBody(BaseModel):
 
 
 def relevance(hit: Hit, *, raw: bool) -> float:
-    """Put a hit on the wire's scale: [0, 1], or the model's own if `raw`.
+    """Return a hit's score in [0, 1], or the model's own score if `raw`.
 
-    The calibrated probability where there is one, else the logistic function of the score. What was
-    not scored is 0 (or the lowest float), below everything that was.
+    A hit without a score gets 0 (or nearly the lowest float32), below every hit with a score.
     """
-    if hit.score is None:
+    score = hit.score if raw else shown(hit, scale=True)
+    if score is None:
         return -3.4e38 if raw else 0.0
-    if raw:
-        return hit.score
-    if hit.probability is not None:
-        return hit.probability
-    return 1.0 / (1.0 + math.exp(-max(-60.0, min(60.0, hit.score))))
+    return score
 
 
 def documents_answer(
     dialect: Dialect, body: RerankBody, result: Result, model: str
 ) -> dict[str, object]:
-    """Build the answer that Cohere, Jina, Voyage, vLLM and Infinity clients all parse.
+    """Return the answer that Cohere, Jina, Voyage, vLLM and Infinity clients all parse.
 
     Cohere reads `id`, `results` and `meta`; Voyage `data` and `usage`; the others `model`,
     `results` and `usage`.
@@ -108,13 +106,13 @@ def documents_answer(
     texts = body.texts
     results: list[dict[str, object]] = []
     for hit in result.hits:
-        one: dict[str, object] = {
+        item: dict[str, object] = {
             "index": hit.index,
             "relevance_score": relevance(hit, raw=body.raw_scores),
         }
         if body.return_documents and dialect != "cohere_v2":
-            one["document"] = {"text": texts[hit.index]}
-        results.append(one)
+            item["document"] = {"text": texts[hit.index]}
+        results.append(item)
     answer: dict[str, object] = {
         "id": str(uuid.UUID(result.request_id)),
         "results": results,
@@ -141,7 +139,7 @@ def documents_answer(
 
 
 def tei_answer(body: TeiBody, result: Result) -> list[dict[str, object]]:
-    """Build the answer of text-embeddings-inference: a list, best first."""
+    """Return the answer of text-embeddings-inference: a list, best first."""
     return [
         {"index": hit.index, "score": relevance(hit, raw=body.raw_scores)}
         | ({"text": body.texts[hit.index]} if body.return_text else {})
@@ -150,15 +148,16 @@ def tei_answer(body: TeiBody, result: Result) -> list[dict[str, object]]:
 
 
 def explanation(result: Result) -> dict[str, object]:
-    """Say how the order came about: no text, only codes, counts and seconds."""
+    """Return how the order came about: codes, counts and seconds, no text."""
     return {
         "degraded": result.degraded,
         "decisions": [
-            {"step": one.step, "code": one.code.code, "count": one.count}
-            for one in result.decisions
+            {"step": decision.step, "code": decision.code.code, "count": decision.count}
+            for decision in result.decisions
         ],
         "timings": [
-            {"step": one.step, "stage": one.stage, "seconds": one.seconds} for one in result.timings
+            {"step": timing.step, "stage": timing.stage, "seconds": timing.seconds}
+            for timing in result.timings
         ],
     }
 
@@ -166,5 +165,5 @@ def explanation(result: Result) -> dict[str, object]:
 def _warnings(result: Result) -> list[str]:
     if not result.degraded:
         return []
-    codes = sorted({one.code.code for one in result.decisions})
+    codes = sorted({decision.code.code for decision in result.decisions})
     return [f"degraded: {', '.join(codes)}"]

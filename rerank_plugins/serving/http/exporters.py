@@ -1,6 +1,6 @@
-"""The process's telemetry: Prometheus for /metrics, OTLP where the environment asks for it.
+"""OpenTelemetry providers of the server: Prometheus for /metrics, OTLP if the environment says so.
 
-A library never installs providers; the server is an application, so it does.
+A library must not install providers; the server is an application, so it does.
 """
 
 import os
@@ -8,45 +8,41 @@ from importlib.util import find_spec
 
 from opentelemetry import metrics, trace
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import MetricReader
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 
 
 def set_up() -> None:
-    """Install a meter provider that `exposition` reads, and an OTLP exporter of spans.
+    """Install a meter provider for `prometheus_text`, and an OTLP exporter of spans.
 
     Spans are exported where OTEL_EXPORTER_OTLP_ENDPOINT (or its variant for traces) is set and the
     `otel` extra is installed; every other OTEL_ variable is the SDK's own. Providers that are
     already there are left alone.
     """
+    from opentelemetry.exporter.prometheus import PrometheusMetricReader
+
     name = os.environ.get("OTEL_SERVICE_NAME", "rerank-plugins")
     resource = Resource.create({SERVICE_NAME: name})
     if not isinstance(metrics.get_meter_provider(), MeterProvider):
-        metrics.set_meter_provider(MeterProvider(_readers(), resource))
-    asked = any(os.environ.get(variable) for variable in _ENDPOINTS)
-    if asked and not isinstance(trace.get_tracer_provider(), TracerProvider):
+        metrics.set_meter_provider(MeterProvider([PrometheusMetricReader()], resource))
+    exports = any(os.environ.get(variable) for variable in _ENDPOINTS)
+    if exports and not isinstance(trace.get_tracer_provider(), TracerProvider):
         provider = TracerProvider(resource=resource)
-        _export(provider)
+        provider.add_span_processor(BatchSpanProcessor(_otlp_exporter()))
         trace.set_tracer_provider(provider)
 
 
-def exposition() -> bytes:
-    """Give the process's metrics in Prometheus' text format."""
+def prometheus_text() -> bytes:
+    """Return the process's metrics in Prometheus' text format."""
     from prometheus_client import generate_latest
 
     return generate_latest()
 
 
-def _readers() -> list[MetricReader]:
-    from opentelemetry.exporter.prometheus import PrometheusMetricReader
-
-    return [PrometheusMetricReader()]
-
-
-def _export(provider: TracerProvider) -> None:
+def _otlp_exporter() -> SpanExporter:
     if find_spec("opentelemetry.exporter.otlp.proto.http") is None:
         message = (
             f"{_ENDPOINTS[0]} is set, but the OTLP exporter is not installed: "
@@ -54,6 +50,5 @@ def _export(provider: TracerProvider) -> None:
         )
         raise ImportError(message)
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    return OTLPSpanExporter()

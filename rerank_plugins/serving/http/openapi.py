@@ -1,4 +1,4 @@
-"""The OpenAPI description, made from the body models, and a page to read it on."""
+"""The OpenAPI description of the server, made from the body models, and an HTML page of it."""
 
 import html
 import json
@@ -33,8 +33,8 @@ _ERRORS: Mapping[str, str] = {
 }
 
 
-def openapi() -> dict[str, object]:
-    """Describe every route in OpenAPI 3.1."""
+def description() -> dict[str, object]:
+    """Return the OpenAPI 3.1 description of every route."""
     schemas: dict[str, object] = {}
     for kind in (RerankBody, TeiBody):
         schema = kind.model_json_schema(ref_template="#/components/schemas/{model}")
@@ -54,15 +54,15 @@ def openapi() -> dict[str, object]:
     }
 
 
-def page() -> str:
-    """Show the description as a page that loads nothing from anywhere."""
-    description = openapi()
+def html_page() -> str:
+    """Return a page that shows the description and loads nothing from elsewhere."""
+    described = description()
     rows = "".join(
         f"<tr><td><code>{'GET' if path in _GETS else 'POST'} {html.escape(path)}</code></td>"
         f"<td>{html.escape(_GETS.get(path) or _ROUTES[path][0])}</td></tr>"
         for path in (*_ROUTES, *_GETS)
     )
-    body = html.escape(json.dumps(description["components"], indent=2))
+    body = html.escape(json.dumps(described["components"], indent=2))
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>rerank-plugins</title>'
         "<style>body{font:16px/1.5 system-ui;max-width:60rem;margin:2rem auto;padding:0 1rem}"

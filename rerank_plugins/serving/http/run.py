@@ -1,4 +1,4 @@
-"""Serve with uvicorn: worker processes that share nothing but the socket."""
+"""Serve with uvicorn: worker processes that share only the socket."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ from . import exporters
 from .admission import Limits
 from .app import Serving, build
 
-# How a parent tells its workers what to serve; they are fresh interpreters.
+# Workers are fresh interpreters: they read the options from this variable.
 _ENVIRONMENT = "RERANK_PLUGINS_SERVE"
 _HEADER_TIMEOUT_S = 10.0
 _MOST_REQUESTS = 256
@@ -32,10 +32,13 @@ TOKENS_VARIABLE = "RERANK_PLUGINS_TOKENS"
 class ServeOptions:
     """How the server runs.
 
-    `config` is a settings file, `model` what to serve without one. `threads` and `max_requests` are
-    per worker process, None: what the file says, or else a share of the cores and 256.
-    `tokens_file` holds one bearer token a line; the variable RERANK_PLUGINS_TOKENS, comma
-    separated, adds to it.
+    workers: processes
+    config: settings file
+    model: what to serve without a settings file
+    threads, max_requests: per process; None: the file's, else a share of the cores and 256
+    tokens_file: a bearer token per line; the variable RERANK_PLUGINS_TOKENS, comma separated, adds
+        to it
+    drain_s: seconds to finish requests after SIGTERM
     """
 
     host: str = "127.0.0.1"
@@ -52,23 +55,23 @@ class ServeOptions:
     drain_s: int = 30
 
 
-class PatientProtocol(H11Protocol):
-    """uvicorn's h11 protocol with a bound on how long a request's head may take to arrive."""
+class HeadTimeoutProtocol(H11Protocol):
+    """uvicorn's h11 protocol that closes a connection whose request head takes too long."""
 
     _head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Start waiting for a head."""
+        """Start the timer."""
         super().connection_made(transport)
         self._watch()
 
     def data_received(self, data: bytes) -> None:
-        """Keep waiting only while a head is incomplete."""
+        """Keep the timer only while the head is incomplete."""
         super().data_received(data)
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop waiting."""
+        """Stop the timer."""
         self._unwatch()
         super().connection_lost(exc)
 
@@ -85,7 +88,7 @@ class PatientProtocol(H11Protocol):
 
 
 def serve(options: ServeOptions) -> None:
-    """Serve until told to stop; SIGTERM finishes what is under way first."""
+    """Serve until a signal; SIGTERM finishes the requests under way first."""
     open_tokens(options)
     os.environ[_ENVIRONMENT] = json.dumps(asdict(options))
     uvicorn.run(
@@ -94,20 +97,20 @@ def serve(options: ServeOptions) -> None:
         host=options.host,
         port=options.port,
         workers=options.workers,
-        http=PatientProtocol,
+        http=HeadTimeoutProtocol,
         ws="none",
         access_log=False,
         server_header=False,
         proxy_headers=False,
         timeout_graceful_shutdown=options.drain_s,
-        # Time for a new interpreter on a busy machine; models load beside the answers. A worker
-        # that is killed within a check is missed when this is over.
+        # Enough for a new interpreter to start on a busy machine. A worker that dies during a
+        # health check is noticed only after this time.
         timeout_worker_healthcheck=30,
     )
 
 
 def application() -> Starlette:
-    """Build the application of one worker from what `serve` left in the environment."""
+    """Return the application of a worker, from the options that `serve` put in the environment."""
     exporters.set_up()
     options = ServeOptions(**json.loads(os.environ[_ENVIRONMENT]))
     return build(
@@ -120,7 +123,7 @@ def application() -> Starlette:
 
 
 def open_reranker(options: ServeOptions) -> Reranker:
-    """Load what is served, with this worker's share of the cores unless told otherwise."""
+    """Return the reranker, on this worker's share of the cores unless the options say otherwise."""
     source = options.config or {
         "stages": [{"scorer": options.model}],
         "service": {"max_requests": _MOST_REQUESTS},
@@ -137,8 +140,8 @@ def open_reranker(options: ServeOptions) -> Reranker:
 
 
 def open_tokens(options: ServeOptions) -> Sequence[str]:
-    """Read the allowed bearer tokens. Raises `ConfigError` where a named file gives none."""
-    tokens = [one.strip() for one in os.environ.get(TOKENS_VARIABLE, "").split(",")]
+    """Return the allowed bearer tokens. Raises `ConfigError` for a tokens file without tokens."""
+    tokens = [token.strip() for token in os.environ.get(TOKENS_VARIABLE, "").split(",")]
     if options.tokens_file is not None:
         try:
             lines = Path(options.tokens_file).read_text(encoding="utf-8").splitlines()

@@ -8,7 +8,7 @@ import pytest
 
 from rerank_plugins import Candidate, load
 from rerank_plugins.adaptive.exit_audit import ExitAudit
-from rerank_plugins.adaptive.exits import Plan, Question, calibrate, simulate
+from rerank_plugins.adaptive.exits import CalibrationOptions, Question, calibrate, simulate
 from rerank_plugins.adaptive.exits.collect import observe
 from rerank_plugins.adaptive.exits.fit import levels
 from rerank_plugins.errors import ConfigError, InvalidRequest, ModelError
@@ -17,7 +17,7 @@ from rerank_plugins.rules.keep import MarginKeep
 from rerank_plugins.rules.selection import MassDepth
 from rerank_plugins.scoring.exits import calibration_file, segmented_model
 from rerank_plugins.scoring.exits.heads import Head, from_card
-from rerank_plugins.scoring.exits.segmented_model import Trunk
+from rerank_plugins.scoring.exits.segmented_model import SegmentedModel
 from rerank_plugins.scoring.models.files import find
 from rerank_plugins.scoring.onnx.options import OnnxOptions
 from tests import layered, tiny
@@ -55,8 +55,8 @@ def calibrated(model):
     """Probes after layers two and three, certified."""
     files = find(model)
     names = segmented_model.layers(files)
-    made = Trunk(files, [Head(n, names[n], "probe") for n in (2, 3)], OnnxOptions())
-    return calibrate(made, questions(), Plan(top_k=5, alpha=0.05), costs=[2, 1, 1])
+    made = SegmentedModel(files, [Head(n, names[n], "probe") for n in (2, 3)], OnnxOptions())
+    return calibrate(made, questions(), CalibrationOptions(top_k=5, alpha=0.05), costs=[2, 1, 1])
 
 
 def test_probes_follow_the_model_better_with_depth(calibrated):
@@ -82,7 +82,7 @@ def test_a_replay_equals_the_cascade(model, calibrated, tmp_path):
     with load({"stages": [stage]}) as reranker:
         margins, depth = limits(reranker)
         files = find(model)
-        made = Trunk(files, calibrated.exits.heads, OnnxOptions())
+        made = SegmentedModel(files, calibrated.exits.heads, OnnxOptions())
         for question, seen in zip(asked, observe(made, asked), strict=True):
             scores, final = levels(seen, calibrated.exits.heads, "max")
             expected = simulate(scores, final, margins=margins, depth=depth, top_k=5)
@@ -96,8 +96,8 @@ def test_a_replay_with_priors_equals_the_cascade(tmp_path):
     """Where the prior is fused in it has the same say behind every exit."""
     folder = layered.build(tmp_path / "model", 4, (2, 3))
     files = find(folder)
-    made = Trunk(files, from_card(files.card), OnnxOptions())
-    how = Plan(top_k=5, alpha=0.05, prior_weight=0.4)
+    made = SegmentedModel(files, from_card(files.card), OnnxOptions())
+    how = CalibrationOptions(top_k=5, alpha=0.05, prior_weight=0.4)
     done = calibrate(made, questions(priors=True), how, costs=[2, 1, 1])
     calibration_file.save(done.exits, tmp_path / "exits")
     stage = {"scorer": str(folder), "exits": str(tmp_path / "exits"), "keep": {"risk": 0.3}}
@@ -125,13 +125,15 @@ def test_a_first_stage_that_knows_the_order_shortens_the_queue(model, tmp_path):
     """Where the best come first anyway, exits are shaped so that the last need not enter."""
     files = find(model)
     names = segmented_model.layers(files)
-    made = Trunk(files, [Head(3, names[3], "probe")], OnnxOptions())
+    made = SegmentedModel(files, [Head(3, names[3], "probe")], OnnxOptions())
     asked = questions()
     sorted_by_the_model = [
         Question(one.query, tuple(one.passages[i] for i in np.argsort(-seen.final)))
         for one, seen in zip(asked, observe(made, asked), strict=True)
     ]
-    done = calibrate(made, sorted_by_the_model, Plan(top_k=5, alpha=0.05), costs=[2, 1])
+    done = calibrate(
+        made, sorted_by_the_model, CalibrationOptions(top_k=5, alpha=0.05), costs=[2, 1]
+    )
     calibration_file.save(done.exits, tmp_path)
     stage = {"scorer": str(model), "exits": str(tmp_path), "keep": {"risk": 0.3}}
     with load({"stages": [stage]}) as reranker:
@@ -146,7 +148,7 @@ def test_an_artefact_survives_the_disk(calibrated, tmp_path):
     """Saved and loaded, heads, shape, losses, nulls and plans are the same."""
     calibration_file.save(calibrated.exits, tmp_path)
     found = calibration_file.load(tmp_path)
-    assert found.shape == calibrated.exits.shape
+    assert found.scale == calibrated.exits.scale
     assert found.subject == calibrated.exits.subject
     assert found.plans == calibrated.exits.plans
     np.testing.assert_allclose(found.losses, calibrated.exits.losses, atol=1e-6)
@@ -231,16 +233,18 @@ def test_calibrated_exits_can_be_audited(model, calibrated, tmp_path):
     """`exit_audit` takes the promise, the loss and the gains from the calibration."""
     calibration_file.save(calibrated.exits, tmp_path)
     stage = {"scorer": str(model), "exits": str(tmp_path), "keep": {"risk": 0.3}}
-    with load({"stages": [stage], "exit_audit": {"share": 0.02, "adjust": "both"}}) as reranker:
-        expected = ExitAudit(0.02, 0.3, 5, "regret", calibrated.exits.probability, "both")
+    with load({"stages": [stage], "exit_audit": {"share": 0.02, "adjust": "off"}}) as reranker:
+        expected = ExitAudit(0.02, 0.3, 5, "regret", calibrated.exits.probability, "off")
         assert reranker.setup.exit_audit == expected
 
 
 def test_a_certified_depth_comes_with_the_exits(model, tmp_path):
     """`depth = {risk}` scores the least mass of the priors that holds it, never below top_k."""
     files = find(model)
-    made = Trunk(files, [Head(2, segmented_model.layers(files)[2], "probe")], OnnxOptions())
-    done = calibrate(made, questions(priors=True), Plan(top_k=5, alpha=0.05), costs=[1, 1])
+    made = SegmentedModel(files, [Head(2, segmented_model.layers(files)[2], "probe")], OnnxOptions())
+    done = calibrate(
+        made, questions(priors=True), CalibrationOptions(top_k=5, alpha=0.05), costs=[1, 1]
+    )
     assert done.exits.mass_losses.shape == (30, len(done.exits.masses))
     assert done.exits.mass_losses[:, 0].max() < 1e-6
     calibration_file.save(done.exits, tmp_path)
@@ -267,6 +271,6 @@ def test_a_certified_depth_needs_a_calibration(model, calibrated, tmp_path):
 def test_too_few_queries_are_refused(model):
     """Below forty queries there is nothing to certify with."""
     files = find(model)
-    made = Trunk(files, [Head(2, segmented_model.layers(files)[2], "probe")], OnnxOptions())
+    made = SegmentedModel(files, [Head(2, segmented_model.layers(files)[2], "probe")], OnnxOptions())
     with pytest.raises(InvalidRequest, match="at least 40"):
         calibrate(made, questions(10), costs=[1, 1])

@@ -23,22 +23,6 @@ def test_distances_are_bounded_and_zero_for_the_same_sample(left, right):
     assert two_sample_tests.psi(left, left, inner) == 0.0
 
 
-@given(SAMPLES)
-def test_rank_correlation_knows_order_alone(values):
-    """Any increasing function of the values leaves the correlation at one, a falling one at -1."""
-    rising = two_sample_tests.rank_correlation(values, values * 2.0 + 1.0)
-    falling = two_sample_tests.rank_correlation(values, -values)
-    if np.unique(values).size == np.unique(values * 2.0 + 1.0).size > 1:
-        assert rising == pytest.approx(1.0)
-        assert falling == pytest.approx(-1.0)
-
-
-def test_a_correlation_without_ranks_is_not_a_number():
-    """Two points, or a constant, have no rank correlation."""
-    assert np.isnan(two_sample_tests.rank_correlation(np.ones(2), np.arange(2.0)))
-    assert np.isnan(two_sample_tests.rank_correlation(np.ones(9), np.arange(9.0)))
-
-
 @pytest.mark.parametrize(("n", "m"), [(100, 50), (200, 200), (1000, 100)])
 def test_chance_passes_the_critical_values_as_often_as_they_say(n, m):
     """Without drift KS and PSI pass their 2 % limits in about 2 % of windows, at each size."""

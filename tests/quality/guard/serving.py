@@ -5,7 +5,7 @@ import numpy as np
 from rerank_plugins import Candidate, Reranker, Stage
 from rerank_plugins.core.setup import Setup
 from rerank_plugins.quality.drift import snapshot
-from rerank_plugins.quality.guard import Guard, GuardOptions, noted
+from rerank_plugins.quality.guard import Guard, GuardOptions, observe_hits
 from rerank_plugins.scoring import Scored
 
 
@@ -50,7 +50,9 @@ def reference(scorer, count=200):
         seen = []
         for _ in range(count):
             candidates = question(source)
-            seen.append(noted("a query", candidates, reranker.rerank("a query", candidates).hits))
+            seen.append(
+                observe_hits("a query", candidates, reranker.rerank("a query", candidates).hits)
+            )
     return snapshot(seen, subject="tied", model="tied")
 
 

@@ -9,16 +9,16 @@ import pytest
 
 from rerank_plugins import Candidate
 from rerank_plugins.errors import ConfigError
-from rerank_plugins.quality.drift import Report, snapshot
+from rerank_plugins.quality.drift import DriftReport, snapshot
 from rerank_plugins.quality.guard import CONFIGURED, Guard, GuardOptions, Note
-from rerank_plugins.quality.guard.feedback_test import Moments, Trial
-from rerank_plugins.quality.guard.stance import Resolve
+from rerank_plugins.quality.guard.feedback_test import FeedbackTest, Moments
+from rerank_plugins.quality.guard.stance import Hysteresis
 from rerank_plugins.records import Hit
 from rerank_plugins.scoring.lexical import LexicalScorer
 from tests.quality.guard.serving import Tied, ask, guarded, question, reference
 
-OK = Report("ok", 100, ())
-BAD = Report("harmful", 100, (), ("best",))
+OK = DriftReport("ok", 100, ())
+BAD = DriftReport("harmful", 100, (), ("best",))
 NOTE = Note(
     "id",
     "a query",
@@ -30,21 +30,21 @@ NOTE = Note(
 
 def test_one_harmful_window_is_not_enough_and_three_clean_ones_are():
     """It acts after `patience` harmful windows in a row, until `relief` others in a row."""
-    resolve = Resolve(patience=2, relief=3)
+    resolve = Hysteresis(patience=2, relief=3)
     heard = []
     for report in (BAD, OK, BAD, BAD, OK, OK, BAD, OK, OK, OK):
-        resolve.hear(report)
+        resolve.add_report(report)
         heard.append(resolve.harm)
     assert heard == [False, False, False, True, True, True, True, True, True, False]
 
 
 def test_what_canaries_showed_outlasts_clean_windows():
     """A cause of its own stays until it is taken back."""
-    resolve = Resolve(patience=2, relief=1)
-    resolve.insist("canaries", on=True)
-    resolve.hear(OK)
+    resolve = Hysteresis(patience=2, relief=1)
+    resolve.set_cause("canaries", on=True)
+    resolve.add_report(OK)
     assert (resolve.verdict, resolve.reason) == ("harmful", "canaries")
-    resolve.insist("canaries", on=False)
+    resolve.set_cause("canaries", on=False)
     assert resolve.verdict == "ok"
 
 
@@ -63,7 +63,7 @@ def test_equal_feedback_seldom_blames_reranking():
     source = np.random.default_rng(0)
     blamed = 0
     for _ in range(200):
-        trial = Trial(0.01, 50, controlled=True)
+        trial = FeedbackTest(0.01, 50, controlled=True)
         scores = source.random(1000)
         outcomes = {
             trial.add("configured" if place % 2 else "first_stage", float(score))

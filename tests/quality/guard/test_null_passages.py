@@ -5,14 +5,14 @@ import math
 import numpy as np
 
 from rerank_plugins import Candidate
-from rerank_plugins.quality.guard.null_passages import Strangers
+from rerank_plugins.quality.guard.null_passages import NullPassages
 from tests.quality.guard.serving import Tied, guarded, question, reference
 
 
 def test_one_request_in_so_many_is_given_a_passage_of_an_earlier_one():
     """The passage is never of the last requests, which may be about the same."""
     asked = []
-    strangers = Strangers(4, lambda query, text: asked.append((query, text)) or 1.0)
+    strangers = NullPassages(4, lambda query, text: asked.append((query, text)) or 1.0)
     found = [strangers.score(str(n), [Candidate(f"text {n}")]) for n in range(100)]
     assert sum(not math.isnan(one) for one in found) == len(asked) == 23
     assert all(int(text.split()[1]) <= int(query) - 8 for query, text in asked)
@@ -20,7 +20,7 @@ def test_one_request_in_so_many_is_given_a_passage_of_an_earlier_one():
 
 def test_without_a_scorer_nothing_is_kept():
     """Where text is sent away, no passage is held for later."""
-    strangers = Strangers(4)
+    strangers = NullPassages(4)
     assert math.isnan(strangers.score("q", [Candidate("text")]))
     assert not strangers.kept
 

@@ -8,11 +8,10 @@ from rerank_plugins import Reranker, Stage, load
 from rerank_plugins.core.setup import Setup
 from rerank_plugins.errors import ModelError
 from rerank_plugins.records import Code
-from rerank_plugins.rules.selection import Sequential
 from rerank_plugins.scoring.exits import heads, segmented_model
 from rerank_plugins.scoring.exits.heads import Head, Probe
-from rerank_plugins.scoring.exits.scorer import stages_of
-from rerank_plugins.scoring.exits.segmented_model import Trunk
+from rerank_plugins.scoring.exits.scorer import exit_scorers
+from rerank_plugins.scoring.exits.segmented_model import SegmentedModel
 from rerank_plugins.scoring.models.files import find
 from rerank_plugins.scoring.onnx.graph import segments
 from rerank_plugins.scoring.onnx.options import OnnxOptions
@@ -39,7 +38,9 @@ def scores(result):
 def cascade(folder, layers, keeps, **more):
     """Build a cascade over the model's own exits."""
     files = find(folder)
-    parts = stages_of(Trunk(files, heads.from_card(files.card, layers), OnnxOptions(**more)))
+    parts = exit_scorers(
+        SegmentedModel(files, heads.from_card(files.card, layers), OnnxOptions(**more))
+    )
     stages = tuple(Stage(s, k) for s, k in zip(parts, [*keeps, None], strict=True))
     return Reranker(Setup(stages, workers=2))
 
@@ -84,7 +85,7 @@ def test_only_the_layers_in_between_run(folder):
 def test_a_stage_without_a_state_runs_from_the_beginning(folder):
     """The last exit alone is the whole model."""
     files = find(folder)
-    last = stages_of(Trunk(files, heads.from_card(files.card)))[-1]
+    last = exit_scorers(SegmentedModel(files, heads.from_card(files.card)))[-1]
     with Reranker(Setup((Stage(last),), workers=1)) as reranker:
         result = reranker.rerank(QUERY, PASSAGES)
     np.testing.assert_allclose(scores(result), whole(folder), atol=1e-4)
@@ -93,23 +94,12 @@ def test_a_stage_without_a_state_runs_from_the_beginning(folder):
 def test_a_state_of_another_model_is_not_used(folder, tmp_path):
     """Hidden states go on only in the model they came from."""
     other = layered.build(tmp_path / "other", 4, (2,))
-    first = stages_of(Trunk(find(other), heads.from_card(find(other).card)))[0]
+    first = exit_scorers(SegmentedModel(find(other), heads.from_card(find(other).card)))[0]
     files = find(folder)
-    last = stages_of(Trunk(files, heads.from_card(files.card)))[-1]
+    last = exit_scorers(SegmentedModel(files, heads.from_card(files.card)))[-1]
     with Reranker(Setup((Stage(first), Stage(last)), workers=1)) as reranker:
         result = reranker.rerank(QUERY, PASSAGES)
     np.testing.assert_allclose(scores(result), whole(folder), atol=1e-4)
-
-
-def test_tiers_hand_their_states_on_together(folder):
-    """A first stage that is stopped early leaves a joined state for the next one."""
-    files = find(folder)
-    parts = stages_of(Trunk(files, heads.from_card(files.card, [2])))
-    setup = Setup(tuple(map(Stage, parts)), stop=Sequential(1e-9, tier=9, min=40), workers=1)
-    with Reranker(setup) as reranker:
-        result = reranker.rerank(QUERY, PASSAGES)
-    np.testing.assert_allclose(scores(result), whole(folder), atol=1e-4)
-    assert result.stages[1].usage.token_cache_hits == 0
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.onnx")), ids=lambda path: path.stem)
@@ -118,7 +108,7 @@ def test_exports_of_every_family_can_be_cut_after_each_layer(path):
     import onnxruntime as ort
 
     model = onnx.load(path)
-    found = segments.narrows(model, "logits")
+    found = segments.cut_points(model, "logits")
     names = [found.after(layer) for layer in (0, 1)]
     feeds = {one.name: np.ones((2, 7), np.int64) for one in model.graph.input}
     feeds["input_ids"] = np.arange(5, 19).reshape(2, 7)
@@ -147,7 +137,7 @@ def test_a_layer_that_cannot_be_cut_is_named(folder):
     assert {0, 1, 2, 3, 4} <= set(found)
     model = onnx.load(folder / "model.onnx")
     with pytest.raises(ModelError, match="can be cut after layers"):
-        segments.narrows(model, "logits").after(5)
+        segments.cut_points(model, "logits").after(5)
 
 
 def test_the_embedded_model_stops_at_its_own_exits():
@@ -167,7 +157,7 @@ def test_a_probe_scores_what_its_formula_says():
     """Weights on the normalised first row, the exit before, the log rank, and a bias."""
     probe = Probe(np.float32([1.0, 0.0]), previous=2.0, log_rank=3.0, bias=4.0)
     head = Head(1, "h", "probe", probe=probe)
-    found = heads.apply(head, np.float32([[1.0, 3.0]]), np.float32([0.5]), np.float32([1.0]))
+    found = heads.probe_scores(head, np.float32([[1.0, 3.0]]), np.float32([0.5]), np.float32([1.0]))
     assert found[0] == pytest.approx(-1.0 + 1.0 + 3.0 * np.log(2.0) + 4.0, abs=1e-3)
 
 
@@ -175,7 +165,7 @@ def test_a_similarity_head_prefers_passages_with_the_words_of_the_query(folder):
     """After the embeddings, a passage that repeats the query beats one that shares no word."""
     files = find(folder)
     head = Head(0, segmented_model.layers(files)[0], "similarity")
-    first, last = stages_of(Trunk(files, [head]))
+    first, last = exit_scorers(SegmentedModel(files, [head]))
     passages = ["a blue hen under the tree", "what is a monoid", "quick brown dog"]
     with Reranker(Setup((Stage(first, 1), Stage(last)), workers=1)) as reranker:
         result = reranker.rerank(QUERY, passages)
@@ -200,7 +190,7 @@ def test_a_deadline_leaves_survivors_unfinished_and_ranked(folder):
 def test_shortened_exits_cut_passages_and_share_the_sessions(folder):
     """They score as a model whose limit is that short; a long query still leaves some room."""
     files = find(folder)
-    parts = stages_of(Trunk(files, heads.from_card(files.card)))
+    parts = exit_scorers(SegmentedModel(files, heads.from_card(files.card)))
     limited = cascade(folder, (2, 4), (None, None), max_tokens=32, long="truncate")
     stages = tuple(Stage(one.shortened(32)) for one in parts)
     with limited, Reranker(Setup(stages, workers=2)) as reranker:
@@ -210,14 +200,16 @@ def test_shortened_exits_cut_passages_and_share_the_sessions(folder):
     assert found.usage.truncated_tokens == wanted.usage.truncated_tokens > 0
     assert Code.TRUNCATED in {one.code for one in found.decisions}
     assert {hit.depth for hit in long} == {3}
-    assert parts[0].trunk.max_tokens == 128
+    assert parts[0].model.max_tokens == 128
 
 
 def test_shortened_exits_cost_less_where_passages_are_long(folder):
     """A price follows what is read; short passages cost the same."""
     files = find(folder)
-    first = stages_of(Trunk(files, heads.from_card(files.card)))[0]
-    first.pace.meter.calibrate([(1, 16), (4, 16), (1, 128), (4, 128)], [0.016, 0.064, 0.128, 0.512])
+    first = exit_scorers(SegmentedModel(files, heads.from_card(files.card)))[0]
+    first.throughput.meter.calibrate(
+        [(1, 16), (4, 16), (1, 128), (4, 128)], [0.016, 0.064, 0.128, 0.512]
+    )
     short = first.shortened(32)
     assert short.price_s([400] * 4) == pytest.approx(first.price_s([400] * 4) * 32 / 116, rel=0.1)
     assert short.price_s([20] * 4) == pytest.approx(first.price_s([20] * 4))

@@ -4,7 +4,7 @@ import pytest
 
 from rerank_plugins.scoring.onnx.options import OnnxOptions
 from rerank_plugins.scoring.onnx.scorer import OnnxScorer
-from rerank_plugins.scoring.onnx.throughput import batch_tokens
+from rerank_plugins.scoring.onnx.throughput import best_batch_tokens
 from tests.scoring.tiny import files
 
 
@@ -27,20 +27,20 @@ class Machine:
 def test_a_machine_with_no_overhead_takes_the_smallest_batch():
     """Where bigger batches gain nothing, small ones stay in the cache and pad less."""
     machine = Machine(0.0, 1e-5)
-    assert batch_tokens(machine.run, clock=machine.clock) == 128
+    assert best_batch_tokens(machine.run, clock=machine.clock) == 128
 
 
 def test_overhead_a_run_asks_for_bigger_batches():
     """Where each run costs much whatever its size, batches grow."""
     machine = Machine(5e-3, 1e-6)
-    assert batch_tokens(machine.run, clock=machine.clock) == 2048
+    assert best_batch_tokens(machine.run, clock=machine.clock) == 2048
 
 
 @pytest.mark.parametrize("token_s", [1e-4, 1e-3, 1e-2])
 def test_measuring_stays_within_its_time(token_s):
     """Past the first size, measuring never outlasts its limit."""
     machine = Machine(1e-3, token_s)
-    batch_tokens(machine.run, clock=machine.clock, limit_s=0.5)
+    best_batch_tokens(machine.run, clock=machine.clock, limit_s=0.5)
     assert machine.now_s <= max(0.5, 2 * (1e-3 + 128 * token_s))
 
 

@@ -1,8 +1,13 @@
 """The score cache: off by default, exact, bounded, visible."""
 
+import asyncio
+
+import numpy as np
+
 from rerank_plugins import Reranker
 from rerank_plugins.config.build import build_setup
 from rerank_plugins.config.read import parse_settings
+from rerank_plugins.scoring import Scored
 from rerank_plugins.scoring.onnx.score_cache import ScoreCache
 from tests.scoring.tiny import folder, passages
 
@@ -44,14 +49,23 @@ def test_there_is_no_cache_unless_asked_for(tmp_path):
 
 
 def test_the_cache_is_bounded_and_forgets_the_least_recently_used():
-    """Room for two entries: the one not asked for leaves."""
+    """With room for two pairs, the pair that was not asked for again leaves."""
     cache = ScoreCache("model", 600)
-    one, two, three = cache.keys("q", ["a", "b", "c"])
-    cache.put(one, 1.0, 0)
-    cache.put(two, 2.0, 0)
-    cache.get([one])
-    cache.put(three, 3.0, 0)
-    assert cache.get([one, two, three]) == [(1.0, 0), None, (3.0, 0)]
+    assert [computed(cache, text) for text in "abaca"] == [["a"], ["b"], [], ["c"], []]
+    assert computed(cache, "b") == ["b"]
+
+
+def computed(cache, passage):
+    """Score one passage through the cache; return what had to be computed."""
+    asked = []
+
+    async def compute(passages):
+        asked.extend(passages)
+        n = len(passages)
+        return Scored(np.zeros(n, np.float32), np.ones(n, np.bool_), np.zeros(n, np.int64))
+
+    asyncio.run(cache.score("q", [passage], compute))
+    return asked
 
 
 def test_query_and_passage_cannot_be_confused():

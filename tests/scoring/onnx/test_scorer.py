@@ -1,13 +1,18 @@
 """ONNX graphs as they come: good, broken, foreign, and with heads of all kinds."""
 
 import json
+import time
+import traceback
 
 import numpy as np
 import pytest
 
-from rerank_plugins import Reranker, load
+from rerank_plugins import Reranker, Stage, load
+from rerank_plugins.core.setup import Setup
 from rerank_plugins.errors import ConfigError, ModelError
 from rerank_plugins.records import Code
+from rerank_plugins.scoring.models.files import find
+from rerank_plugins.scoring.onnx.scorer import OnnxScorer
 from tests import tiny
 from tests.tiny import Shape
 
@@ -114,6 +119,21 @@ def test_an_absent_provider_is_refused(tiny_model):
     with pytest.raises(ConfigError, match=r"found .*cpu"):
         Reranker(tiny_model, provider="coreml")
     assert not rank(tiny_model, provider="auto").degraded
+
+
+def test_a_stack_trace_of_a_micro_batch_names_functions_only(tiny_model):
+    """Who looks at a profile or a dump of the workers' stacks reads names, and no `<lambda>`."""
+    stacks = []
+
+    def clock():
+        stacks.append([frame.name for frame in traceback.extract_stack()])
+        return time.monotonic()
+
+    with Reranker(Setup((Stage(OnnxScorer(find(tiny_model), clock=clock)),))) as reranker:
+        reranker.rerank("red fox", TEXTS)
+    inside = [stack for stack in stacks if "_run_micro_batch" in stack]
+    assert inside
+    assert not any("<lambda>" in stack for stack in inside)
 
 
 class TestLong:

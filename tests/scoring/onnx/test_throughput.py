@@ -49,8 +49,8 @@ def kept():
 
 def test_costs_survive_a_round_through_their_file(tmp_path):
     """What is kept is what is read."""
-    throughput.keep(tmp_path / "costs.json", COSTS)
-    assert throughput.kept(tmp_path / "costs.json") == COSTS
+    throughput.save(COSTS, tmp_path / "costs.json")
+    assert throughput.load(tmp_path / "costs.json") == COSTS
 
 
 @pytest.mark.parametrize(
@@ -71,21 +71,21 @@ def test_costs_survive_a_round_through_their_file(tmp_path):
 def test_a_file_that_holds_no_costs_is_as_good_as_none(tmp_path, text):
     """Whatever lies there, warm-up goes on and measures."""
     (tmp_path / "costs.json").write_text(text)
-    assert throughput.kept(tmp_path / "costs.json") is None
-    assert throughput.kept(tmp_path / "missing.json") is None
+    assert throughput.load(tmp_path / "costs.json") is None
+    assert throughput.load(tmp_path / "missing.json") is None
 
 
 def test_a_loaded_machine_keeps_the_shape_of_costs_and_moves_their_level():
     """Three times as slow now: every batch is expected to take three times as long."""
     before = dict(zip(COSTS.sizes, COSTS.seconds, strict=True))
-    found = throughput.confirmed(COSTS, lambda size: 3 * before[size])
+    found = throughput.rescaled(COSTS, lambda size: 3 * before[size])
     assert found.batch_tokens == COSTS.batch_tokens
     assert found.seconds == pytest.approx([3 * one for one in COSTS.seconds])
 
 
 def test_costs_measured_under_load_are_not_believed():
     """Twice as fast now: what was measured then says nothing."""
-    assert throughput.confirmed(COSTS, lambda size: 0.5 * COSTS.seconds[0]) is None
+    assert throughput.rescaled(COSTS, lambda size: 0.5 * COSTS.seconds[0]) is None
 
 
 def test_the_second_warm_up_takes_what_the_first_measured(tmp_path):
@@ -95,7 +95,9 @@ def test_the_second_warm_up_takes_what_the_first_measured(tmp_path):
     path.write_text(json.dumps({**facts, "batch_tokens": 320}))
     second = warm(tmp_path)
     assert second.batch_tokens == 320
-    assert second.pace.meter.seconds(1, 48) == pytest.approx(first.pace.meter.seconds(1, 48))
+    assert second.throughput.meter.seconds(1, 48) == pytest.approx(
+        first.throughput.meter.seconds(1, 48)
+    )
 
 
 def test_a_second_warm_up_that_is_much_faster_measures_anew(tmp_path):

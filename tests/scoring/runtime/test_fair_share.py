@@ -44,7 +44,7 @@ def test_who_goes_first_is_waited_for():
 
 def test_requests_that_usually_come_are_left_their_time():
     """Where four are usual, the first of them does not take it all."""
-    assert share(claim(0.4), [], workers=2, now_s=0.0, expected=4.0).worker_s == 0.2
+    assert share(claim(0.4), [], workers=2, now_s=0.0, usual_requests=4.0).worker_s == 0.2
 
 
 def test_work_without_a_deadline_behind_costs_nothing():
@@ -55,19 +55,19 @@ def test_work_without_a_deadline_behind_costs_nothing():
     )
 
 
-def test_spare_work_is_done_last_and_is_nobodys_rival():
-    """What has no place in line runs when nothing else waits, however late that came."""
+def test_background_work_is_done_last_and_is_nobodys_rival():
+    """It runs when nothing else waits, however late that came."""
     scheduler = Scheduler(1)
     gate, ran = threading.Event(), []
     try:
         held = scheduler.submit(_after(gate))
-        spare = scheduler.submit(_noting(ran, "spare"), claim=Claim(math.inf, 0.0))
+        last = scheduler.submit(_noting(ran, "background"), claim=Claim(math.inf, 0.0))
         urgent = scheduler.submit(_noting(ran, "late"), deadline_s=1e12)
         assert scheduler.share(scheduler.claim(1e12)).wait_s == 0.0
         gate.set()
-        for future in (held, spare, urgent):
+        for future in (held, last, urgent):
             future.result(timeout=60)
-        assert ran == ["late", "spare"]
+        assert ran == ["late", "background"]
     finally:
         scheduler.close()
 
@@ -101,7 +101,6 @@ def test_a_scheduler_learns_how_many_are_usual():
             gate.set()
             for future in futures:
                 future.result(timeout=60)
-        assert scheduler.active == 0
         assert scheduler.share(scheduler.claim(1.0)).worker_s <= 0.5
     finally:
         scheduler.close()

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rerank_plugins.rules.batching import plan
-from rerank_plugins.scoring.text.pairs import Windowing, bring_back, lay_out, read
+from rerank_plugins.scoring.text.pairs import Windowing, candidate_scores, make_pairs, read
 from rerank_plugins.scoring.text.tokenizer import PairTokenizer
 from tests import tiny
 
@@ -17,7 +17,7 @@ def made(sizes, long):
     passages = [np.full(size, i, dtype=np.int32) for i, size in enumerate(sizes)]
     query = np.zeros(4, dtype=np.int32)
     windowing = Windowing(long, 0.5, 3)
-    return lay_out(query, passages, room_tokens=40, special_tokens=3, windowing=windowing)
+    return make_pairs(query, passages, room_tokens=40, special_tokens=3, windowing=windowing)
 
 
 @given(lengths, st.sampled_from(["window", "truncate", "error"]))
@@ -28,7 +28,7 @@ def test_every_score_comes_back_to_its_candidate(sizes, long):
     logits = [
         np.array([pairs.ids[i][0] for i in batch.pairs], dtype=np.float32) for batch in batches
     ]
-    scores, done = bring_back(pairs, batches, logits, "max")
+    scores, done = candidate_scores(pairs, batches, logits, "max")
     assert (scores[done] == np.flatnonzero(done)).all()
     assert (done == ~pairs.refused).all()
     assert (pairs.refused == (np.array(sizes) > 40) & (long == "error")).all()
@@ -40,7 +40,7 @@ def test_a_candidate_with_a_window_that_did_not_run_is_not_done(sizes):
     pairs = made(sizes, "window")
     batches = plan(pairs.lengths, max_batch_tokens=128)
     logits = [None, *(np.zeros(len(batch.pairs), np.float32) for batch in batches[1:])]
-    _, done = bring_back(pairs, batches, logits, "max")
+    _, done = candidate_scores(pairs, batches, logits, "max")
     missed = {int(pairs.owners[i]) for i in batches[0].pairs}
     assert {int(i) for i in np.flatnonzero(~done)} == missed
 
@@ -77,7 +77,7 @@ def test_small_windows_are_for_passages_that_do_not_fit(sizes, window):
     passages = [np.full(size, i, dtype=np.int32) for i, size in enumerate(sizes)]
     windowing = Windowing("window", 0.5, None, window)
     query = np.zeros(4, dtype=np.int32)
-    pairs = lay_out(query, passages, room_tokens=40, special_tokens=3, windowing=windowing)
+    pairs = make_pairs(query, passages, room_tokens=40, special_tokens=3, windowing=windowing)
     for owner, size in enumerate(sizes):
         mine = [len(ids) for ids, of in zip(pairs.ids, pairs.owners, strict=True) if of == owner]
         assert mine[0] == min(size, 40)
@@ -89,7 +89,7 @@ def test_small_windows_are_for_passages_that_do_not_fit(sizes, window):
 def test_windows_start_behind_the_tokens_that_end_sentences():
     """Of a passage whose 17th and 30th tokens end sentences, the nearer end begins a window."""
     passage = np.arange(60, dtype=np.int32)
-    pairs = lay_out(
+    pairs = make_pairs(
         np.zeros(4, dtype=np.int32),
         [passage],
         room_tokens=40,
@@ -106,7 +106,7 @@ def test_as_many_small_windows_as_reach_as_far_as_eight_large_ones():
     for window in (None, 16, 32):
         windowing = Windowing("window", 0.5, None, window)
         query = np.zeros(4, dtype=np.int32)
-        pairs = lay_out(query, [passage], room_tokens=40, special_tokens=3, windowing=windowing)
+        pairs = make_pairs(query, [passage], room_tokens=40, special_tokens=3, windowing=windowing)
         assert 0 <= 20 - pairs.truncated[0] < (window or 40) / 2
 
 
@@ -115,5 +115,5 @@ def test_one_window_takes_all_the_room():
     passage = np.zeros(200, dtype=np.int32)
     windowing = Windowing("window", 0.5, 1, 16)
     query = np.zeros(4, dtype=np.int32)
-    pairs = lay_out(query, [passage], room_tokens=40, special_tokens=3, windowing=windowing)
+    pairs = make_pairs(query, [passage], room_tokens=40, special_tokens=3, windowing=windowing)
     assert pairs.truncated.tolist() == [160]

@@ -1,10 +1,8 @@
 """Pairs as token ids."""
 
 import json
-import threading
 from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,7 +10,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
 from rerank_plugins import Reranker
 from rerank_plugins.errors import InvalidRequest, ModelError
-from rerank_plugins.scoring.text.tokenizer import PairTokenizer, TokenCache
+from rerank_plugins.scoring.text.tokenizer import PairTokenizer
 from tests import tiny
 
 CLS, SEP, PAD = 2, 3, 0
@@ -138,7 +136,7 @@ def test_the_tokens_that_end_sentences_are_known(tmp_path, make):
     made.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
     made.save(str(tmp_path / "tokenizer.json"))
     tokenizer = PairTokenizer(tmp_path / "tokenizer.json")
-    assert {made.decode([one]) for one in tokenizer.ends} == marks
+    assert {made.decode([one]) for one in tokenizer.sentence_ends} == marks
 
 
 @pytest.mark.parametrize(
@@ -196,44 +194,12 @@ def test_the_cache_gives_what_was_put_and_counts_hits(tiny_model):
     assert all((one == two).all() for one, two in zip(first, again, strict=False))
 
 
-@given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 50)), max_size=200))
-def test_the_cache_keeps_its_bound(entries):
-    """Whatever is put in, the bytes held stay below the bound and the newest is there."""
-    cache = TokenCache(2_000)
-    sizes = {}
-    for key, length in entries:
-        sizes.setdefault(key, length)
-        cache.put(bytes([key]), np.zeros(sizes[key], dtype=np.int32))
-        assert cache._bytes <= 2_000
-        held = sum(one.nbytes + 200 for one in cache._entries.values())
-        assert held == cache._bytes
-
-
-def test_a_cache_of_nothing_keeps_nothing():
-    """0 bytes switch the cache off, and one big text never pushes out all others."""
-    off = TokenCache(0)
-    off.put(b"k", np.zeros(1, dtype=np.int32))
-    assert off.get(b"k") is None
-    small = TokenCache(10_000)
-    small.put(b"small", np.zeros(4, dtype=np.int32))
-    small.put(b"big", np.zeros(2_000, dtype=np.int32))
-    assert small.get(b"big") is None
-    assert small.get(b"small") is not None
-
-
-def test_the_cache_stands_concurrent_use():
-    """Readers and writers at once leave its count right."""
-    cache = TokenCache(5_000)
-
-    def work(seed):
-        random = np.random.default_rng(seed)
-        for key in random.integers(0, 50, 500).tolist():
-            if cache.get(bytes([key])) is None:
-                cache.put(bytes([key]), np.zeros(key, dtype=np.int32))
-
-    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert cache._bytes == sum(one.nbytes + 200 for one in cache._entries.values()) <= 5_000
+def test_one_long_text_does_not_push_out_the_others(tmp_path):
+    """Ids that take more than an eighth of the cache are not kept; 0 bytes keep nothing."""
+    path = tmp_path / "tokenizer.json"
+    tiny.tokenizer().save(str(path))
+    for cache_bytes, expected in ((10_000, 1), (0, 0)):
+        tokenizer = PairTokenizer(path, cache_bytes=cache_bytes)
+        texts = ["red fox", "red fox " * 1_000]
+        tokenizer.passages(texts)
+        assert tokenizer.passages(texts)[1] == expected

@@ -1,9 +1,9 @@
-"""Rewritten graphs on disk, and what was measured of them, named by what they were made from.
+"""Rewritten graphs on disk, with measurements of them; names hash what they were made from.
 
 Writing is atomic and optional: a cache that cannot be read or written costs time, never an answer.
 """
 
-import hashlib
+import contextlib
 import math
 import os
 import platform
@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from ...models.files import cpu_features, sha256
+from ...models.files import cpu_features, fingerprint, sha256
 
 # Raised with every change of the rewrites, so that no older result is used.
 _VERSION = 3
@@ -20,7 +20,7 @@ _MAX_BYTES = 4 * 2**30
 
 
 def directory() -> Path:
-    """Name the folder for rewritten graphs: the platform's cache folder."""
+    """Return the folder for rewritten graphs, in the platform's cache folder."""
     if sys.platform == "win32":
         home = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
     elif sys.platform == "darwin":
@@ -35,11 +35,11 @@ def key(graph: Path, runtime: str) -> str:
     facts = [str(_VERSION), runtime, platform.machine(), *sorted(cpu_features())]
     sidecars = (graph.with_name(graph.name + end) for end in (".data", "_data"))
     facts += [sha256(path) for path in (graph, *sidecars) if path.is_file()]
-    return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:32]
+    return fingerprint(facts)[:32]
 
 
 def note(folder: Path, name: str) -> str | None:
-    """Read why a graph was not rewritten, None where nothing is known."""
+    """Return why a graph was not rewritten, None where nothing is known."""
     try:
         return (folder / f"{name}.txt").read_text(encoding="utf-8")
     except (OSError, ValueError):
@@ -47,7 +47,7 @@ def note(folder: Path, name: str) -> str | None:
 
 
 def number(path: Path) -> float | None:
-    """Read a measured number, None where there is none, or something else."""
+    """Return a measured number, None where there is no finite one."""
     try:
         value = float(path.read_text(encoding="ascii"))
     except (OSError, ValueError):
@@ -56,7 +56,7 @@ def number(path: Path) -> float | None:
 
 
 def touch(path: Path) -> bool:
-    """Mark a cached graph as used; tell whether it is there."""
+    """Mark a cached graph as used; return True if it is there."""
     try:
         os.utime(path)
     except OSError:
@@ -64,9 +64,9 @@ def touch(path: Path) -> bool:
     return True
 
 
-def write(path: Path, data: bytes) -> bool:
-    """Write a file whole or not at all; tell whether it is there now."""
-    try:
+def write(path: Path, data: bytes) -> None:
+    """Write a file completely or not at all."""
+    with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
             part = Path(file.name)
@@ -77,17 +77,6 @@ def write(path: Path, data: bytes) -> bool:
             finally:
                 part.unlink(missing_ok=True)
         _trim(path.parent, keep=path)
-    except OSError:
-        return False
-    return True
-
-
-def discard(path: Path) -> None:
-    """Drop a file that turned out unusable."""
-    try:
-        path.unlink(missing_ok=True)
-    except OSError:
-        return
 
 
 def _trim(folder: Path, *, keep: Path) -> None:

@@ -1,6 +1,6 @@
 """Weights stored as int8 become fp32 at load: a small file, and fp32 kernels.
 
-Tables that are only looked up in stay int8: their rows become fp32 as they are read.
+Embedding tables stay int8: each row that is looked up becomes fp32 then.
 """
 
 from collections.abc import Sequence
@@ -9,21 +9,21 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from .read import Reading
+from .read import GraphIndex
 
 
 def dequantise(model: ModelProto) -> int:
     """Replace every DequantizeLinear of stored tensors by its result, in place; count them."""
-    reading = Reading.of(model)
+    index = GraphIndex.of(model)
     folded: list[NodeProto] = []
     for node in model.graph.node:
-        if node.op_type != "DequantizeLinear" or not all(map(reading.is_constant, node.input)):
+        if node.op_type != "DequantizeLinear" or not all(map(index.is_constant, node.input)):
             continue
-        values = [reading.constant(name) for name in node.input]
+        values = [index.constant(name) for name in node.input]
         stored, scale, zero = (*map(np.asarray, values), np.zeros(1))[:3]
-        axis = next((one.i for one in node.attribute if one.name == "axis"), 1) % stored.ndim
-        look_ups = reading.consumers.get(node.output[0], ())
-        if not zero.any() and look_ups and all(_takes_rows(one, node) for one in look_ups):
+        axis = next((entry.i for entry in node.attribute if entry.name == "axis"), 1) % stored.ndim
+        look_ups = index.consumers.get(node.output[0], ())
+        if not zero.any() and look_ups and all(_takes_rows(look_up, node) for look_up in look_ups):
             for look_up in look_ups:
                 _dequantise_rows(model, look_up, node, by_row=scale.size > 1 and axis == 0)
         else:
@@ -53,14 +53,14 @@ def _values(
 
 
 def _takes_rows(node: NodeProto, table: NodeProto) -> bool:
-    axis = next((one.i for one in node.attribute if one.name == "axis"), 0)
+    axis = next((entry.i for entry in node.attribute if entry.name == "axis"), 0)
     return bool(node.op_type == "Gather" and axis == 0 and node.input[0] == table.output[0])
 
 
 def _dequantise_rows(
     model: ModelProto, look_up: NodeProto, table: NodeProto, *, by_row: bool
 ) -> None:
-    """Look up in the int8 table, then scale what was found: by its row's scale, or all alike."""
+    """Look up rows of the int8 table, then scale them: each by its own scale, or all alike."""
     found, rows, scale = look_up.output[0], look_up.input[1], table.input[1]
     raw, cast = f"{found}/int8", f"{found}/fp32"
     made = [

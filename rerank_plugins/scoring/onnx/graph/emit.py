@@ -1,4 +1,4 @@
-"""Write graph nodes: names that do not clash, stored tensors, ONNX Runtime's fused operators."""
+"""New graph nodes and stored tensors, with names that do not clash."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,13 +11,13 @@ from .read import Linear, Norm
 from .recognise import Activation
 
 MICROSOFT = "com.microsoft"
-# The rewritten nodes' names; no exporter makes such names.
+# No exporter's names begin like this.
 PREFIX = "rerank_plugins"
 
 
 @dataclass(slots=True)
 class Emitter:
-    """Collects new nodes and stored tensors, each under a fresh name."""
+    """Collects new nodes and stored tensors, each under a new name."""
 
     prefix: str = PREFIX
     nodes: list[NodeProto] = field(default_factory=list)
@@ -43,7 +43,7 @@ class Emitter:
         return made
 
     def tensor(self, array: NDArray[np.generic] | list[int]) -> str:
-        """Store an array (lists as int64) and return its name; equal small ones are stored once."""
+        """Store an array (a list as int64) and return its name; equal lists are stored once."""
         values = np.asarray(array, dtype=np.int64) if isinstance(array, list) else array
         name = self._fresh("stored")
         if isinstance(array, list):
@@ -52,15 +52,15 @@ class Emitter:
         return name
 
     def product(self, value: str, linear: Linear) -> str:
-        """Multiply by the weight of a linear map; the bias is left to the next operator."""
+        """Multiply by the weight of a linear map; the next operator adds the bias."""
         return self.node("MatMul", [value, self.tensor(linear.weight)])
 
     def activate(self, value: str, bias: NDArray[np.float32], kind: Activation) -> str:
         """Add a bias and apply an activation.
 
-        On CPUs the exact GELU runs apart from its bias: together (BiasGelu) they take a third
-        longer, 2 % of a MiniLM-L6, for the same bits (onnxruntime 1.31, AVX-512); see
-        `session.UNHELPFUL`, which keeps the runtime from fusing them.
+        The exact GELU and its bias are two operators: on CPUs the fused one (BiasGelu) takes a
+        third longer, 2 % of a MiniLM-L6, for the same bits (onnxruntime 1.31, AVX-512).
+        `session.UNHELPFUL` keeps the runtime from fusing them.
         """
         stored = self.tensor(bias)
         if kind == "tanh":
@@ -81,8 +81,8 @@ class Emitter:
     ) -> str:
         """Normalise value + bias of `linear` + residual.
 
-        Three operators: on CPUs the fused one (SkipLayerNormalization) took four times as long as
-        they do together, 11 % of a MiniLM-L6 at 128 tokens (onnxruntime 1.31, AVX-512).
+        Three operators: on CPUs the fused one (SkipLayerNormalization) took four times as long,
+        11 % of a MiniLM-L6 at 128 tokens (onnxruntime 1.31, AVX-512).
         """
         shifted = self.node("Add", [value, self.tensor(linear.bias)])
         return self.node(

@@ -1,7 +1,7 @@
-"""A graph with int8 kernels, made at load from weights that are stored as int8, and tried out."""
+"""A graph with int8 kernels, made at load from weights stored as int8, and tried on real pairs."""
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
@@ -10,85 +10,126 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from ...models.files import cpu_features
-from ...text.tokenizer import PairArrays
 from ..session import Graph, Provider, open_graph, score_output
 from . import cache
 from .emit import MICROSOFT, PREFIX, Emitter
-from .prepare import Made, Prepared, once, oversized, runtime
-from .rewrite import prune
+from .prepare import Prepared, Probes, kept_or_made, make, oversized, runtime
+from .rewrite import prune, rewrite
+from .verify import objection
 
-# With these, products of 8 bits are added up without saturating.
+Codes: TypeAlias = NDArray[np.int8] | NDArray[np.uint8]
+
+# CPUs with these add products of 8 bits without saturating.
 _SAFE = frozenset({"avx512_vnni", "avx_vnni", "arm64"})
+_MIDDLE = 128
+# GELU is never below -0.17 and often far above 0: most codes are for positive values.
+_ZERO_AFTER = {"Gelu": 20, "FastGelu": 20}
+# The scale of a row of zeros.
+_LEAST_SCALE = 1e-30
+# From this opset on, the axes of a reduction are an input and not an attribute.
+_AXES_AS_INPUT = 18
 
 
-def prepare(
+def open_int8(
     path: Path,
-    probes: Callable[[], Sequence[PairArrays]],
+    probes: Probes,
     *,
     provider: Provider = "cpu",
     intra_threads: int = 1,
     folder: Path | None = None,
 ) -> Prepared | str:
-    """Open a graph with int8 kernels in its layers, or say why it has none.
+    """Open a graph with int8 kernels in its layers, or return why there is none.
 
-    `probes` makes batches of real pairs to try it on, see `verify.objection`; `folder` keeps the
-    result, the reason as well. Raises `ModelError`.
+    `verify.objection` tries it on `probes`; `folder` keeps the result or the reason. Raises
+    `ModelError`.
     """
     if provider != "cpu":
         return f"they need provider 'cpu', found {provider!r}"
     if too_big := oversized(path):
         return too_big
-
-    def opened(graph: Path | bytes) -> Graph:
-        return open_graph(graph, intra_threads=intra_threads)
-
+    opener = partial(open_graph, intra_threads=intra_threads)
     name = "" if folder is None else cache.key(path, f"{runtime(provider)} int8")
-    found = once(folder, name, lambda: _made(path, probes, opened), opened)
+    found = kept_or_made(
+        folder,
+        name,
+        partial(make, path, opener, _take_kernels, partial(_objection, probes)),
+        opener,
+    )
     return found if isinstance(found, str) else Prepared(found, key=name)
 
 
-def _made(
-    path: Path,
-    probes: Callable[[], Sequence[PairArrays]],
-    opened: Callable[[Path | bytes], Graph],
-) -> Made:
-    from .read import load
-    from .rewrite import rewrite
-    from .verify import objection
+def multiply(model: ModelProto, *, signed: bool) -> int:
+    """Replace the products of a rewritten graph by int8 kernels, in place; count them.
 
-    original = open_graph(path, literal=True)
-    try:
-        model = load(path)
-        done = rewrite(model, [score_output([one.name for one in model.graph.output])])
-    except Exception as error:  # noqa: BLE001 - what onnxruntime runs, onnx may still refuse
-        return f"the graph cannot be read for rewriting: {error}"
+    `signed` weights need a CPU that adds products of 8 bits without saturating (VNNI, Arm);
+    unsigned weights give the same scores everywhere. The head stays fp32: it is small, and close
+    scores decide the order.
+    """
+    graph = model.graph
+    stored = {tensor.name: tensor for tensor in graph.initializer if len(tensor.dims) == 2}  # noqa: PLR2004
+    version = next(entry.version for entry in model.opset_import if not entry.domain)
+    products = _Products(Emitter(f"{PREFIX}/int8"), signed, version >= _AXES_AS_INPUT)
+    done = 0
+    for node in graph.node:
+        products.zeros |= dict.fromkeys(node.output, _ZERO_AFTER.get(node.op_type, _MIDDLE))
+        weight = stored.get(node.input[1]) if len(node.input) > 1 else None
+        if weight is None or not node.name.startswith(PREFIX):
+            products.emitter.nodes.append(node)
+        elif node.op_type == "MatMul":
+            products.product(node.input[0], _fp32(weight), node.output[0])
+            done += 1
+        elif node.op_type == "Attention":
+            _attention(products, node, _fp32(weight))
+            done += 3
+        else:
+            products.emitter.nodes.append(node)
+    del graph.node[:]
+    graph.node.extend(products.emitter.nodes)
+    graph.initializer.extend(products.emitter.stored.values())
+    prune(model, [value.name for value in graph.output])
+    return done
+
+
+def coded(weight: NDArray[np.float32], *, signed: bool) -> tuple[Codes, NDArray[np.float32]]:
+    """Return a weight's codes [in, out] and a scale for each column.
+
+    Weights that were stored as int8 with a scale per column get the same codes again.
+
+    >>> codes, scales = coded(np.array([[0.5, 0.0], [-1.27, 0.0]], np.float32), signed=True)
+    >>> codes.tolist(), [round(float(scale), 4) for scale in scales]
+    ([[50, 0], [-127, 0]], [0.01, 1.0])
+    """
+    scales = np.abs(weight).max(axis=0) / np.float32(127)
+    scales[scales == 0] = 1.0
+    codes = np.rint(weight / scales)
+    if signed:
+        return codes.astype(np.int8), scales
+    return (codes + _MIDDLE).astype(np.uint8), scales
+
+
+def _take_kernels(model: ModelProto) -> str:
+    done = rewrite(model, [score_output([value.name for value in model.graph.output])])
     if not done.dequantised:
         return "its weights are not stored as int8 behind DequantizeLinear"
     if not done.layers:
         return "no encoder layer was recognised"
-    try:
-        multiply(model, signed=bool(_SAFE & cpu_features()))
-        data = model.SerializeToString()
-        graph = opened(data)
-        reason = objection(original, graph, probes())
-    except Exception as error:  # noqa: BLE001 - whatever a runtime raises, the exact graph runs
-        return f"the graph with int8 kernels fails: {error}"
-    return reason or (graph, data)
+    multiply(model, signed=bool(_SAFE & cpu_features()))
+    return ""
 
 
-Codes: TypeAlias = NDArray[np.int8] | NDArray[np.uint8]
-_MIDDLE = 128
-# GELU gives at least -0.17, and what counts is far above: most codes go to positive values.
-_ZERO_AFTER = {"Gelu": 20, "FastGelu": 20}
-# Rows of nothing but zeros.
-_LEAST_SCALE = 1e-30
-# From here on the axes of a reduction are an input.
-_AXES_AS_INPUT = 18
+def _objection(probes: Probes, original: Graph, graph: Graph) -> str:
+    return objection(original, graph, probes())
 
 
 @dataclass(frozen=True, slots=True)
 class _Rows:
-    """Names of a value's codes [rows, width], their zero, scales [rows, 1], its leading axes."""
+    """Names of what a value [..., width] was rounded to, one scale per row.
+
+    codes: uint8 [rows, width].
+    zero: the code of 0.0, the same for all rows.
+    scales: fp32 [rows, 1].
+    leading: the value's axes before the last.
+    """
 
     codes: str
     zero: str
@@ -98,7 +139,11 @@ class _Rows:
 
 @dataclass(slots=True)
 class _Products:
-    """Emits products; a value that several weights multiply is rounded once."""
+    """Emits int8 products; a value that several weights multiply is rounded once.
+
+    zeros: per value, the code of 0.0.
+    known: the values that are rounded already.
+    """
 
     emitter: Emitter
     signed: bool
@@ -112,7 +157,7 @@ class _Products:
         self.known[value] = rows
         codes, scales = coded(weight, signed=self.signed)
         emit, store = self.emitter.node, self.emitter.tensor
-        # The operator knows one scale for all rows: theirs come behind it.
+        # The operator takes no scale per row: those are multiplied in afterwards.
         inputs = [rows.codes, store(codes), store(np.ones(1, np.float32)), store(scales), rows.zero]
         if not self.signed:
             inputs.append(store(np.array(_MIDDLE, np.uint8)))
@@ -147,58 +192,9 @@ class _Products:
         return self.emitter.node(kind, [rows], settings={"axes": [-1]})
 
 
-def multiply(model: ModelProto, *, signed: bool) -> int:
-    """Put int8 kernels in the place of a rewritten graph's products, in place; count them.
-
-    `signed` weights need a CPU that adds products of 8 bits without saturating (VNNI, Arm);
-    unsigned ones give the same scores everywhere. The head stays fp32: it is small, and scores near
-    each other decide the order.
-    """
-    graph = model.graph
-    stored = {one.name: one for one in graph.initializer if len(one.dims) == 2}  # noqa: PLR2004
-    version = next(one.version for one in model.opset_import if not one.domain)
-    products = _Products(Emitter(f"{PREFIX}/int8"), signed, version >= _AXES_AS_INPUT)
-    done = 0
-    for node in graph.node:
-        products.zeros |= dict.fromkeys(node.output, _ZERO_AFTER.get(node.op_type, _MIDDLE))
-        weight = stored.get(node.input[1]) if len(node.input) > 1 else None
-        if weight is None or not node.name.startswith(PREFIX):
-            products.emitter.nodes.append(node)
-        elif node.op_type == "MatMul":
-            products.product(node.input[0], _fp32(weight), node.output[0])
-            done += 1
-        elif node.op_type == "Attention":
-            _attention(products, node, _fp32(weight))
-            done += 3
-        else:
-            products.emitter.nodes.append(node)
-    del graph.node[:]
-    graph.node.extend(products.emitter.nodes)
-    graph.initializer.extend(products.emitter.stored.values())
-    prune(model, [one.name for one in graph.output])
-    return done
-
-
-def coded(weight: NDArray[np.float32], *, signed: bool) -> tuple[Codes, NDArray[np.float32]]:
-    """Give a weight's codes [in, out] and a scale for each column.
-
-    Weights that were stored as int8 with a scale per column get their codes back.
-
-    >>> codes, scales = coded(np.array([[0.5, 0.0], [-1.27, 0.0]], np.float32), signed=True)
-    >>> codes.tolist(), [round(float(one), 4) for one in scales]
-    ([[50, 0], [-127, 0]], [0.01, 1.0])
-    """
-    scales = np.abs(weight).max(axis=0) / np.float32(127)
-    scales[scales == 0] = 1.0
-    codes = np.rint(weight / scales)
-    if signed:
-        return codes.astype(np.int8), scales
-    return (codes + _MIDDLE).astype(np.uint8), scales
-
-
 def _attention(products: _Products, node: NodeProto, weight: NDArray[np.float32]) -> None:
-    """Multiply for queries, keys and values, and leave the rest to the fused operator."""
-    heads = next(one.i for one in node.attribute if one.name == "num_heads")
+    """Emit the products for queries, keys and values; the fused operator computes the rest."""
+    heads = next(entry.i for entry in node.attribute if entry.name == "num_heads")
     parts = [products.product(node.input[0], part) for part in np.split(weight, 3, axis=1)]
     mask, bias = (*node.input[3:], "", "", "")[0], (*node.input[5:], "")[0]
     made = helper.make_node(

@@ -1,28 +1,39 @@
-"""Run a model's graph in its fastest exact form: rewritten, proved equal, kept on disk."""
+"""Open a model's graph in its fastest exact form: rewritten, proved equal, kept on disk."""
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from ....errors import ModelError
 from ...text.tokenizer import PairArrays
 from ..session import Graph, Provider, open_graph, score_output
 from . import cache
+from .verify import TOLERANCE, compare
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+Probes: TypeAlias = Callable[[], Sequence[PairArrays]]
+"""Makes batches of real pairs to try a graph on; called only when a graph is new."""
+
+Made: TypeAlias = tuple[Graph, bytes] | str
+"""A new graph, opened and as the bytes of its file, or why there is none."""
 
 # A serialised graph must stay below 2 GB, and rewriting holds the weights twice.
 _MAX_BYTES = 1536 * 2**20
-# The fused operators have kernels there; elsewhere they would fall back to the CPU one by one.
+# These have kernels for the fused operators; others would leave each of them to the CPU.
 _PROVIDERS = frozenset({"CPUExecutionProvider", "CUDAExecutionProvider"})
-Made: TypeAlias = tuple[Graph, bytes] | str
-"""A graph that was made, opened and as a file, or why it could not be."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A graph ready to run; `note` says why it runs as it was exported, "" where it does not.
+    """A graph ready to run.
 
-    `key` hashes what decides how it runs, for what else is kept of it; "" where nothing is kept.
+    note: why it runs as it was exported, "" where it was rewritten.
+    key: names other files kept for this graph and runtime; "" where nothing is kept.
     """
 
     graph: Graph
@@ -30,60 +41,59 @@ class Prepared:
     key: str = ""
 
 
-def prepare(
+def open_rewritten(
     path: Path,
-    probes: Callable[[], Sequence[PairArrays]],
+    probes: Probes,
     *,
     provider: Provider = "cpu",
     intra_threads: int = 1,
     folder: Path | None = None,
 ) -> Prepared:
-    """Open a graph, rewritten where that is proved to change no score.
+    """Open a graph, rewritten where `probes` prove that it changes no score.
 
-    `probes` makes the batches that prove it; it is asked when a graph is seen for the first time.
     `folder` keeps results for the next process (None: nothing is kept). Raises `ModelError`, and
     `ConfigError` for an absent provider.
     """
-
-    def opened(graph: Path | bytes) -> Graph:
-        return open_graph(graph, provider=provider, intra_threads=intra_threads)
-
+    opener = partial(open_graph, provider=provider, intra_threads=intra_threads)
     if too_big := oversized(path):
-        return Prepared(opened(path), too_big)
+        return Prepared(opener(path), too_big)
     name = "" if folder is None else cache.key(path, runtime(provider))
-    found = once(folder, name, lambda: _rewritten(path, provider, probes, opened), opened)
+    make = partial(_rewritten, path, provider, probes, opener)
+    found = kept_or_made(folder, name, make, opener)
     if isinstance(found, str):
-        return Prepared(opened(path), found, name)
+        return Prepared(opener(path), found, name)
     return Prepared(found, key=name)
 
 
 def runtime(provider: Provider) -> str:
-    """Name what runs graphs, its version included."""
+    """Return name and version of what runs graphs."""
     import onnxruntime as ort
 
     return f"onnxruntime {ort.__version__} {provider}"
 
 
 def oversized(path: Path) -> str:
-    """Say that a graph is too big to rewrite, "" where it is not."""
-    size = sum(one.stat().st_size for one in path.parent.glob(f"{path.name}*") if one.is_file())
+    """Return why a graph is too big to rewrite, "" where it is not."""
+    files = (file for file in path.parent.glob(f"{path.name}*") if file.is_file())
+    size = sum(file.stat().st_size for file in files)
     return f"{size >> 20} MB are too many to rewrite at load" if size > _MAX_BYTES else ""
 
 
-def once(
-    folder: Path | None, name: str, make: Callable[[], Made], opened: Callable[[Path], Graph]
+def kept_or_made(
+    folder: Path | None, name: str, make: Callable[[], Made], opener: Callable[[Path], Graph]
 ) -> Graph | str:
-    """Open a graph that an earlier process left, or make and keep it, or why there is none."""
+    """Return a graph that an earlier process kept, or make and keep it; else why there is none."""
     if folder is None:
         made = make()
         return made if isinstance(made, str) else made[0]
     path = folder / f"{name}.onnx"
     if cache.touch(path):
         try:
-            return opened(path)
+            return opener(path)
         except ModelError:
             # Damaged on disk: made again below.
-            cache.discard(path)
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
     reason = cache.note(folder, name)
     if reason is not None:
         return reason
@@ -95,33 +105,51 @@ def once(
     return made[0]
 
 
-def _rewritten(
+def make(
     path: Path,
-    provider: Provider,
-    probes: Callable[[], Sequence[PairArrays]],
-    opened: Callable[[Path | bytes], Graph],
+    opener: Callable[[bytes], Graph],
+    change: Callable[["ModelProto"], str],
+    objection: Callable[[Graph, Graph], str],
 ) -> Made:
-    from .read import load
-    from .rewrite import rewrite
-    from .verify import compare
+    """Open a graph that is changed in place; `objection` compares the original with the new one.
 
-    if provider != "cpu" and (here := opened(path).provider) not in _PROVIDERS:
-        return f"{here} has no kernels for fused operators"
+    `change` and `objection` return why there is no new graph, "" where there is one.
+    """
+    from .read import load
+
     try:
-        # Parity is to what the file says, not to what the runtime makes of it.
+        # The runtime's own optimisations change scores; `literal` runs what the file says.
         original = open_graph(path, literal=True)
         model = load(path)
+        if reason := change(model):
+            return reason
     except Exception as error:  # noqa: BLE001 - what onnxruntime runs, onnx may still refuse
         return f"the graph cannot be read for rewriting: {error}"
-    done = rewrite(model, [score_output([one.name for one in model.graph.output])])
-    if not done.layers and not done.dequantised:
-        return "no encoder layer was recognised"
     data = model.SerializeToString()
     try:
-        graph = opened(data)
-        parity = compare(original, graph, probes())
+        graph = opener(data)
+        return objection(original, graph) or (graph, data)
     except Exception as error:  # noqa: BLE001 - whatever a runtime raises, the original runs
         return f"the rewritten graph fails: {error}"
-    if not parity.equal:
-        return f"the rewritten graph's scores differ by {parity.difference:.1e} of their spread"
-    return graph, data
+
+
+def _rewritten(
+    path: Path, provider: Provider, probes: Probes, opener: Callable[[Path | bytes], Graph]
+) -> Made:
+    if provider != "cpu" and (here := opener(path).provider) not in _PROVIDERS:
+        return f"{here} has no kernels for fused operators"
+    return make(path, opener, _rewrite, partial(_scores_differ, probes))
+
+
+def _rewrite(model: "ModelProto") -> str:
+    from .rewrite import rewrite
+
+    done = rewrite(model, [score_output([value.name for value in model.graph.output])])
+    return "" if done.layers or done.dequantised else "no encoder layer was recognised"
+
+
+def _scores_differ(probes: Probes, original: Graph, graph: Graph) -> str:
+    moved = compare(original, graph, probes())
+    if moved <= TOLERANCE:
+        return ""
+    return f"the rewritten graph's scores differ by {moved:.1e} of their spread"

@@ -8,36 +8,10 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-
-def load(path: Path) -> onnx.ModelProto:
-    """Read a graph and the weights in its sidecar, which may be a link, as in the hub's cache.
-
-    `onnx.load` refuses links. Raises `ValueError` for a sidecar outside the graph's folder.
-    """
-    model = onnx.load(str(path), load_external_data=False)
-    for tensor in model.graph.initializer:
-        if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            _fill(tensor, path.parent)
-    return model
-
-
-def _fill(tensor: onnx.TensorProto, folder: Path) -> None:
-    facts = {entry.key: entry.value for entry in tensor.external_data}
-    place = PurePosixPath(facts["location"])
-    if place.is_absolute() or ".." in place.parts:
-        message = f"weights lie at {place}; expected a file beside the graph"
-        raise ValueError(message)
-    with (folder / place).open("rb") as file:
-        file.seek(int(facts.get("offset", 0)))
-        tensor.raw_data = file.read(int(facts["length"]) if "length" in facts else -1)
-    del tensor.external_data[:]
-    tensor.data_location = onnx.TensorProto.DEFAULT
-
-
-# Operators that hand their first input on unchanged at inference.
-_PASSING = frozenset({"Identity", "Dropout"})
+# Operators that return their first input unchanged at inference.
+PASSING = frozenset({"Identity", "Dropout"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,20 +34,24 @@ class Norm:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """A graph with its values indexed: producers, consumers, and stored tensors by name."""
+class GraphIndex:
+    """A graph with its values indexed by name.
+
+    producers, consumers: the node that computes a value, and those that read it.
+    stored: the tensors in the file.
+    """
 
     model: ModelProto
     producers: Mapping[str, NodeProto]
     consumers: Mapping[str, tuple[NodeProto, ...]]
-    stored: Mapping[str, onnx.TensorProto]
+    stored: Mapping[str, TensorProto]
 
     @classmethod
-    def of(cls, model: ModelProto) -> "Reading":
+    def of(cls, model: ModelProto) -> "GraphIndex":
         """Index a model's main graph."""
         producers: dict[str, NodeProto] = {}
         consumers: dict[str, list[NodeProto]] = defaultdict(list)
-        stored = {one.name: one for one in model.graph.initializer}
+        stored = {tensor.name: tensor for tensor in model.graph.initializer}
         for node in model.graph.node:
             producers |= dict.fromkeys(node.output, node)
             for name in node.input:
@@ -85,29 +63,29 @@ class Reading:
         )
 
     def origin(self, value: str) -> str:
-        """Follow a value up through operators that change nothing."""
+        """Return the value that operators without effect passed on as `value`."""
         node = self.producers.get(value)
-        while node is not None and node.op_type in _PASSING:
+        while node is not None and node.op_type in PASSING:
             value = node.input[0]
             node = self.producers.get(value)
         return value
 
     def maker(self, value: str, *kinds: str) -> NodeProto | None:
-        """Give the node that makes a value, if it is of one of these kinds."""
+        """Return the node that computes a value, None if it is of none of these kinds."""
         node = self.producers.get(self.origin(value))
         return node if node is not None and node.op_type in kinds else None
 
     def constant(self, value: str) -> NDArray[np.generic] | None:
-        """Give a stored tensor, or None for a value that is computed."""
+        """Return a stored tensor, None for a value that is computed."""
         name = self.origin(value)
         return numpy_helper.to_array(self.stored[name]) if name in self.stored else None
 
     def is_constant(self, value: str) -> bool:
-        """Tell whether a value is stored in the file."""
+        """True if a value is stored in the file."""
         return self.origin(value) in self.stored
 
-    def split(self, node: NodeProto) -> tuple[str, NDArray[np.float32]] | None:
-        """Split a binary operator's inputs into the computed one and the constant one."""
+    def computed_and_constant(self, node: NodeProto) -> tuple[str, NDArray[np.float32]] | None:
+        """Return a binary operator's computed input and its constant one, in this order."""
         first, second = node.input[0], node.input[1]
         for computed, stored in ((first, second), (second, first)):
             constant = self.constant(stored)
@@ -116,7 +94,7 @@ class Reading:
         return None
 
     def linear(self, value: str) -> Linear | None:
-        """Read a value as a linear map of another one: MatMul with or without Add, or Gemm."""
+        """Read a value as a linear map: MatMul with or without Add, or Gemm."""
         node = self.maker(value, "Add", "MatMul", "Gemm")
         if node is None:
             return None
@@ -124,23 +102,23 @@ class Reading:
             return self._gemm(node)
         if node.op_type == "MatMul":
             return self._product(node, None)
-        parts = self.split(node)
+        parts = self.computed_and_constant(node)
         product = self.maker(parts[0], "MatMul") if parts is not None else None
         if parts is None or product is None or parts[1].ndim != 1:
             return None
         return self._product(product, parts[1])
 
     def norm(self, value: str) -> Norm | None:
-        """Read a value as a layer normalisation, one operator or spelled out."""
+        """Read a value as a layer normalisation: one operator, or its arithmetic."""
         node = self.maker(value, "LayerNormalization", "Add")
         if node is None:
             return None
         if node.op_type == "Add":
-            return self._spelled_norm(node)
+            return self._norm_of_arithmetic(node)
         gain, bias = (self.constant(name) for name in (*node.input[1:], "")[:2])
         if gain is None or bias is None:
             return None
-        epsilon = next((one.f for one in node.attribute if one.name == "epsilon"), 1e-5)
+        epsilon = next((entry.f for entry in node.attribute if entry.name == "epsilon"), 1e-5)
         return Norm(
             self.origin(node.input[0]),
             np.asarray(gain, np.float32),
@@ -157,7 +135,7 @@ class Reading:
         return Linear(self.origin(node.input[0]), np.asarray(weight, np.float32), bias)
 
     def _gemm(self, node: NodeProto) -> Linear | None:
-        settings = {one.name: onnx.helper.get_attribute_value(one) for one in node.attribute}
+        settings = {entry.name: helper.get_attribute_value(entry) for entry in node.attribute}
         weight, bias = (self.constant(name) for name in (*node.input[1:], "")[:2])
         plain = all(settings.get(name, 1.0) == 1.0 for name in ("alpha", "beta"))
         if weight is None or bias is None or not plain or settings.get("transA", 0):
@@ -169,18 +147,18 @@ class Reading:
             np.asarray(bias, np.float32),
         )
 
-    def _spelled_norm(self, node: NodeProto) -> Norm | None:
+    def _norm_of_arithmetic(self, node: NodeProto) -> Norm | None:
         """Match (s - mean(s)) / sqrt(mean((s - mean(s))^2) + epsilon) * gain + bias."""
-        shift = self.split(node)
+        shift = self.computed_and_constant(node)
         scale = self.maker(shift[0], "Mul") if shift is not None else None
-        scaled = self.split(scale) if scale is not None else None
+        scaled = self.computed_and_constant(scale) if scale is not None else None
         ratio = self.maker(scaled[0], "Div") if scaled is not None else None
         if shift is None or scaled is None or ratio is None:
             return None
         centred = self.maker(ratio.input[0], "Sub")
         root = self.maker(ratio.input[1], "Sqrt")
         spread = self.maker(root.input[0], "Add") if root is not None else None
-        epsilon = self.split(spread) if spread is not None else None
+        epsilon = self.computed_and_constant(spread) if spread is not None else None
         if centred is None or epsilon is None:
             return None
         mean = self.maker(centred.input[1], "ReduceMean")
@@ -188,3 +166,28 @@ class Reading:
         if mean is None or self.origin(mean.input[0]) != source:
             return None
         return Norm(source, scaled[1], shift[1], float(epsilon[1].reshape(-1)[0]))
+
+
+def load(path: Path) -> ModelProto:
+    """Read a graph and the weights beside it, which may be links, as in the hub's cache.
+
+    `onnx.load` refuses links. Raises `ValueError` for weights outside the graph's folder.
+    """
+    model = onnx.load(str(path), load_external_data=False)
+    for tensor in model.graph.initializer:
+        if tensor.data_location == TensorProto.EXTERNAL:
+            _fill(tensor, path.parent)
+    return model
+
+
+def _fill(tensor: TensorProto, folder: Path) -> None:
+    fields = {entry.key: entry.value for entry in tensor.external_data}
+    place = PurePosixPath(fields["location"])
+    if place.is_absolute() or ".." in place.parts:
+        message = f"weights lie at {place}; expected a file beside the graph"
+        raise ValueError(message)
+    with (folder / place).open("rb") as file:
+        file.seek(int(fields.get("offset", 0)))
+        tensor.raw_data = file.read(int(fields["length"]) if "length" in fields else -1)
+    del tensor.external_data[:]
+    tensor.data_location = TensorProto.DEFAULT

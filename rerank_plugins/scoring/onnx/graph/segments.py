@@ -1,4 +1,4 @@
-"""Cut an encoder's graph between layers, into segments that hand a hidden state on."""
+"""Cut an encoder's graph between layers, into segments; each passes a hidden state to the next."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,27 +8,28 @@ from onnx import ModelProto, NodeProto, TensorProto, helper
 from ....errors import ModelError
 
 _IDS = "input_ids"
-# Operators that pass on a value's size and not the value.
+# Operators that read a value's size and not the value.
 _SIZES = frozenset({"Shape", "Size", "ConstantOfShape"})
 
-# One of these per layer, whatever the exporter and its fusions.
+# Each layer has one of these, whatever the exporter and its fusions.
 _ATTENTIONS = frozenset(
     {"Softmax", "Attention", "MultiHeadAttention", "GroupQueryAttention", "QAttention"}
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Narrows:
-    """Values that all data on its way from the token ids to the scores passes through.
+class CutPoints:
+    """Hidden states that a graph can be cut at: all data from tokens to scores passes through each.
 
-    `values` come in the order of the graph; `layers` counts the attentions before each.
+    values: their names, in the order of the graph.
+    layers: for each, how many attentions come before it.
     """
 
     values: tuple[str, ...]
     layers: tuple[int, ...]
 
     def after(self, layer: int) -> str:
-        """Name the hidden state after a layer (0: the embeddings). Raises `ModelError`."""
+        """Return the hidden state after a layer (0: the embeddings). Raises `ModelError`."""
         found = [v for v, count in zip(self.values, self.layers, strict=True) if count == layer]
         if not found:
             message = (
@@ -36,15 +37,15 @@ class Narrows:
                 f"{sorted(set(self.layers))}"
             )
             raise ModelError(message)
-        # Behind the last narrow place of a layer its successor's queries, keys and values part.
+        # After a layer's last cut point the next layer's queries, keys and values begin.
         return found[-1]
 
 
-def narrows(model: ModelProto, output: str) -> Narrows:
-    """Find where a graph can be cut: values without which no path reaches `output`.
+def cut_points(model: ModelProto, output: str) -> CutPoints:
+    """Find where a graph can be cut on its paths from the embeddings to `output`.
 
-    A value is one if no earlier value on such a path is still read after it is made. Paths start at
-    the looked-up embeddings: masks and positions are made from the ids anew in every segment.
+    A value is a cut point if no earlier value on a path is read after it is computed. Masks and
+    positions are no part of the paths: every segment computes them again from the token ids.
     """
     nodes = list(model.graph.node)
     useful = _backwards(nodes, [output])
@@ -71,13 +72,30 @@ def narrows(model: ModelProto, output: str) -> Narrows:
     for place, name in made:
         if name not in {start, output} and horizon <= place:
             values.append(name)
-            layers.append(sum(one <= place for one in attentions))
+            layers.append(sum(attention <= place for attention in attentions))
         horizon = max(horizon, last_read.get(name, -1))
-    return Narrows(tuple(values), tuple(layers))
+    return CutPoints(tuple(values), tuple(layers))
+
+
+def segments(
+    model: ModelProto, hidden: Sequence[str], outputs: Sequence[Sequence[str]]
+) -> tuple[ModelProto, ...]:
+    """Cut `model` at the values named `hidden`, into one segment more than there are cuts.
+
+    Segment i reads `hidden[i - 1]` and the model's inputs that it needs; it returns `hidden[i]` and
+    `outputs[i]`.
+    """
+    cuts = cut_points(model, outputs[-1][-1]).values
+    made: list[ModelProto] = []
+    for place, wanted in enumerate(outputs):
+        before = hidden[place - 1] if place else None
+        after = [hidden[place]] if place < len(hidden) else []
+        made.append(_segment(model, before, [*after, *wanted], cuts))
+    return tuple(made)
 
 
 def _embeddings(nodes: Sequence[NodeProto]) -> str:
-    """Name the embeddings that the token ids are looked up to, or the ids if none are."""
+    """Return the looked-up embeddings of the token ids, or the ids where there is no look-up."""
     ids = {_IDS}
     for node in nodes:
         if node.op_type in {"Cast", "Identity"} and node.input[0] in ids:
@@ -87,32 +105,15 @@ def _embeddings(nodes: Sequence[NodeProto]) -> str:
     return _IDS
 
 
-def segments(
-    model: ModelProto, hidden: Sequence[str], outputs: Sequence[Sequence[str]]
-) -> tuple[ModelProto, ...]:
-    """Cut `model` at the values named `hidden`; segment i gives `outputs[i]` and its hidden state.
-
-    There is one segment more than there are cuts. A segment takes the hidden state before it, and
-    of the model's inputs those that it needs.
-    """
-    narrow = narrows(model, outputs[-1][-1]).values
-    made: list[ModelProto] = []
-    for place, wanted in enumerate(outputs):
-        before = hidden[place - 1] if place else None
-        after = [hidden[place]] if place < len(hidden) else []
-        made.append(_segment(model, before, [*after, *wanted], narrow))
-    return tuple(made)
-
-
 def _segment(
-    model: ModelProto, before: str | None, outputs: Sequence[str], narrow: Sequence[str]
+    model: ModelProto, before: str | None, outputs: Sequence[str], cuts: Sequence[str]
 ) -> ModelProto:
     nodes = list(model.graph.node)
     if before is not None:
-        nodes = [_resized(node, before, narrow) for node in nodes]
+        nodes = [_resized(node, before, cuts) for node in nodes]
     needed = _backwards(nodes, outputs, stop=before)
     kept = [node for node in nodes if needed & set(node.output) and before not in node.output]
-    inputs = [one for one in model.graph.input if one.name in needed]
+    inputs = [info for info in model.graph.input if info.name in needed]
     if before is not None:
         inputs.append(helper.make_tensor_value_info(before, TensorProto.FLOAT, None))
     graph = helper.make_graph(
@@ -120,16 +121,16 @@ def _segment(
         model.graph.name,
         inputs,
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
-        [one for one in model.graph.initializer if one.name in needed],
+        [tensor for tensor in model.graph.initializer if tensor.name in needed],
     )
     return helper.make_model(
         graph, opset_imports=list(model.opset_import), ir_version=model.ir_version
     )
 
 
-def _resized(node: NodeProto, before: str, narrow: Sequence[str]) -> NodeProto:
-    """Let a size that was taken of an earlier hidden state be taken of the one handed over."""
-    earlier = narrow[: narrow.index(before)] if before in narrow else ()
+def _resized(node: NodeProto, before: str, cuts: Sequence[str]) -> NodeProto:
+    """Read the size of the passed hidden state where the size of an earlier one was read."""
+    earlier = cuts[: cuts.index(before)] if before in cuts else ()
     if node.op_type != "Shape" or node.input[0] not in earlier:
         return node
     copy = NodeProto()
@@ -141,7 +142,7 @@ def _resized(node: NodeProto, before: str, narrow: Sequence[str]) -> NodeProto:
 def _backwards(
     nodes: Sequence[NodeProto], outputs: Sequence[str], *, stop: str | None = None
 ) -> set[str]:
-    """Collect every value that `outputs` need, not looking behind `stop`."""
+    """Return every value that `outputs` need, without those that only `stop` needs."""
     needed = set(outputs)
     for node in reversed(nodes):
         if needed & set(node.output) and stop not in node.output:

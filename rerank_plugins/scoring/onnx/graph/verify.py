@@ -1,7 +1,7 @@
-"""Prove on real pairs that a rewritten graph gives the scores of the original, or its order."""
+"""Prove on real pairs that a rewritten graph keeps the original's scores, or its order."""
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,20 +9,18 @@ from numpy.typing import NDArray
 from ...text.tokenizer import PairArrays, PairTokenizer
 from ..session import Graph
 
-# As a share of the spread of the original's scores: far below what could change an order.
+# Of `difference`: far below what could change an order.
 TOLERANCE = 1e-4
-# Scores of a spread below this share of their size are rounding noise around one value.
+# A spread below this share of the scores' size is rounding noise around one value.
 _LEAST_SPREAD = 1e-3
-# int8 kernels must order pairs as the exact ones do but for a few neighbours.
+# int8 kernels may exchange a few neighbours in the order of the exact ones.
 _LEAST_CORRELATION = 0.98
 _QUERY = "how do bees find their way back to the hive"
-
 _OTHER_QUERIES = (
     "how long does dough for sourdough bread rest",
     "last bus to the harbour",
     "how many bumblebees live in a hive",
 )
-
 _PASSAGES = (
     (
         "Foraging honeybees navigate by the sun's position and polarised light, and they learn "
@@ -40,72 +38,53 @@ _PASSAGES = (
     "They use the sun.",
     "A bus leaves for the harbour every 20 minutes (line 7, stop B); the last one at 23:40.",
 )
-
 # Which passages run together: alone, padded to a longer one, and all at once.
 _BATCHES = ((0,), (2, 4), (0, 1, 3, 5))
 
 
-@dataclass(frozen=True, slots=True)
-class Parity:
-    """How far two graphs are apart: the largest difference, as a share of the scores' spread."""
-
-    difference: float
-    pairs: int
-
-    @property
-    def equal(self) -> bool:
-        """Tell whether they give the same scores, and with that the same order."""
-        return self.difference <= TOLERANCE
-
-
 def probes(tokenizer: PairTokenizer, max_tokens: int) -> tuple[PairArrays, ...]:
-    """Make batches of real pairs: several lengths, with and without padding."""
+    """Return batches of real pairs: several lengths, with and without padding."""
     return tuple(_batch(tokenizer, max_tokens, _QUERY, chosen) for chosen in _BATCHES)
 
 
 def many(tokenizer: PairTokenizer, max_tokens: int) -> tuple[PairArrays, ...]:
-    """Make batches of more pairs: several queries, each with passages of its own and of others."""
+    """Return batches of more pairs: several queries, each with all passages."""
     every = tuple(range(len(_PASSAGES)))
     queries = (_QUERY, *_OTHER_QUERIES)
     return tuple(_batch(tokenizer, max_tokens, query, every) for query in queries)
 
 
-def _batch(
-    tokenizer: PairTokenizer, max_tokens: int, text: str, chosen: Sequence[int]
-) -> PairArrays:
-    query = tokenizer.query(text)[: max_tokens // 2]
-    ids, _ = tokenizer.passages([_PASSAGES[i] for i in chosen])
-    extra = len(query) + tokenizer.template.special_tokens
-    passages = [one[: max(1, max_tokens - extra)] for one in ids]
-    return tokenizer.assemble(query, passages, max(len(one) for one in passages) + extra)
+def compare(original: Graph, rewritten: Graph, batches: Sequence[PairArrays]) -> float:
+    """Run two graphs over the same batches and return the `difference` of their scores."""
+    return difference(_scores(original, batches), _scores(rewritten, batches))
 
 
-def compare(original: Graph, rewritten: Graph, batches: Sequence[PairArrays]) -> Parity:
-    """Run both graphs over all batches and compare every column of every pair."""
-    expected, found = _scores(original, batches), _scores(rewritten, batches)
-    if expected.shape != found.shape or not np.isfinite(found).all():
-        return Parity(float("inf"), len(expected))
+def difference(expected: NDArray[np.float64], found: NDArray[np.float64]) -> float:
+    """Return the largest difference of scores [pairs, ...], as a share of the spread of `expected`.
+
+    The spread is the standard deviation of a column. Infinite where scores are not finite or have
+    another shape.
+    """
+    if expected.shape != found.shape or not np.isfinite([expected, found]).all():
+        return math.inf
     size = np.abs(expected).max(axis=0)
     spread = np.maximum(expected.std(axis=0), _LEAST_SPREAD * np.maximum(size, 1e-30))
-    difference = np.abs(expected - found).max(axis=0) / spread
-    return Parity(float(difference.max()), len(expected))
+    return float((np.abs(expected - found).max(axis=0) / spread).max())
 
 
 def objection(original: Graph, other: Graph, batches: Sequence[PairArrays]) -> str:
-    """Say what speaks against a graph of about the same scores, "" where nothing does.
+    """Return why a graph of about the same scores cannot be used, "" where it can.
 
-    They must be finite, rank pairs as the original's do, and be the same alone as in a batch.
+    Scores must be finite, rank pairs as the original's do, and be the same alone as in a batch.
     """
     expected = _scores(original, batches)
     found = _scores(other, batches)
     if expected.shape != found.shape or not np.isfinite(found).all():
         return "its scores are not finite"
-    spread = np.maximum(expected.std(axis=0), 1e-30)
-    alone = _scores(other, [one for batch in batches for one in _pairs(batch)])
-    apart = float((np.abs(alone - found).max(axis=0) / spread).max())
-    if not apart <= TOLERANCE:
-        return f"a pair's score depends on its batch, by {apart:.1e} of the scores' spread"
-    ranks = [np.argsort(np.argsort(one, axis=0), axis=0) for one in (expected, found)]
+    alone = _scores(other, [pair for batch in batches for pair in _pairs(batch)])
+    if (moved := difference(found, alone)) > TOLERANCE:
+        return f"a pair's score depends on its batch, by {moved:.1e} of the scores' spread"
+    ranks = [np.argsort(np.argsort(scores, axis=0), axis=0) for scores in (expected, found)]
     least = min(
         float(np.corrcoef(ranks[0][:, i], ranks[1][:, i])[0, 1]) for i in range(found.shape[1])
     )
@@ -117,12 +96,22 @@ def objection(original: Graph, other: Graph, batches: Sequence[PairArrays]) -> s
     return ""
 
 
+def _batch(
+    tokenizer: PairTokenizer, max_tokens: int, text: str, chosen: Sequence[int]
+) -> PairArrays:
+    query = tokenizer.query(text)[: max_tokens // 2]
+    ids, _ = tokenizer.passages([_PASSAGES[i] for i in chosen])
+    extra = len(query) + tokenizer.template.special_tokens
+    passages = [passage[: max(1, max_tokens - extra)] for passage in ids]
+    return tokenizer.assemble(query, passages, max(map(len, passages)) + extra)
+
+
 def _scores(graph: Graph, batches: Sequence[PairArrays]) -> NDArray[np.float64]:
     return np.concatenate([graph.run(batch) for batch in batches]).astype(np.float64)
 
 
 def _pairs(batch: PairArrays) -> list[PairArrays]:
-    """Take a batch apart: each pair alone, without padding."""
+    """Return each pair of a batch alone, without padding."""
     made: list[PairArrays] = []
     for row, length in enumerate(batch.attention_mask.sum(axis=1)):
         cut = (slice(row, row + 1), slice(None, int(length)))

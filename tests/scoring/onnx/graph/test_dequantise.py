@@ -7,7 +7,7 @@ from onnx import helper, numpy_helper
 
 from rerank_plugins.scoring.onnx.graph.dequantise import dequantise
 from rerank_plugins.scoring.onnx.graph.rewrite import rewrite
-from rerank_plugins.scoring.onnx.graph.verify import compare
+from rerank_plugins.scoring.onnx.graph.verify import TOLERANCE, compare
 from rerank_plugins.scoring.onnx.session import open_graph
 from tests.scoring.onnx.graph.exported import FOLDER, batches
 
@@ -47,9 +47,8 @@ def test_int8_weights_give_the_scores_that_the_file_says(axis, zero_point):
     original = open_graph(model.SerializeToString(), literal=True)
     done = rewrite(model, ["logits"])
     assert done.dequantised > 10
-    assert (done.layers, done.absorbed) == (2, True)
-    parity = compare(original, open_graph(done.model.SerializeToString()), batches())
-    assert parity.equal, parity
+    assert (done.layers, done.first_row_only) == (2, True)
+    assert compare(original, open_graph(done.model.SerializeToString()), batches()) <= TOLERANCE
 
 
 def test_tables_that_are_only_looked_up_in_stay_int8():

@@ -1,4 +1,4 @@
-"""A LlamaIndex node postprocessor over one shared engine."""
+"""A LlamaIndex node postprocessor over a shared engine."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +14,11 @@ from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, Query
 
 from rerank_plugins import Candidate, Hit, Result
 from rerank_plugins.serving.adapter_support import counted, facts, hit_facts, prior, shown
-from rerank_plugins.serving.shared_engine import SharedReranker, kept
+from rerank_plugins.serving.shared_engine import (
+    ComponentOptions,
+    SharedReranker,
+    shared_reranker,
+)
 
 dispatcher = get_dispatcher(__name__)
 
@@ -102,7 +106,7 @@ class RerankPluginsRerank(BaseNodePostprocessor):
     @model_validator(mode="before")
     @classmethod
     def _accept_own_dump(cls, data: Any) -> Any:
-        """Take back what `to_dict` gave, and let a config decide how many nodes it returns."""
+        """Accept the output of `to_dict`, and let a config decide how many nodes are returned."""
         if not isinstance(data, dict):
             return data
         data = {name: value for name, value in data.items() if name != "class_name"}
@@ -112,7 +116,7 @@ class RerankPluginsRerank(BaseNodePostprocessor):
 
     @classmethod
     def class_name(cls) -> str:
-        """Name the class in serialised data."""
+        """Return the name of the class in serialised data."""
         return "RerankPluginsRerank"
 
     def warm_up(self) -> None:
@@ -156,25 +160,24 @@ class RerankPluginsRerank(BaseNodePostprocessor):
         return outcome.nodes
 
     def _engine(self) -> SharedReranker:
-        self._shared = kept(self._shared, self)
+        self._shared = shared_reranker(ComponentOptions.of(self), self._shared)
         return self._shared
 
     def _candidates(self, nodes: Sequence[NodeWithScore]) -> list[Candidate]:
-
         return [
             Candidate(
-                one.node.get_content(metadata_mode=self.metadata_mode),
-                prior(one.score),
-                one.node.metadata,
+                found.node.get_content(metadata_mode=self.metadata_mode),
+                prior(found.score),
+                found.node.metadata,
             )
-            for one in nodes
+            for found in nodes
         ]
 
     @contextmanager
     def _reported(
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None
     ) -> Iterator[_Outcome]:
-        """Emit one start and one end, of both kinds of event, whatever happens between."""
+        """Emit a start and an end, of both kinds of event, whatever happens in between."""
         top_n = self.top_n or len(nodes)
         model_name = self._engine().model
         outcome = _Outcome()
@@ -199,7 +202,6 @@ class RerankPluginsRerank(BaseNodePostprocessor):
             dispatcher.event(RerankEndEvent(nodes=outcome.nodes, facts=outcome.facts))
 
     def _answer(self, outcome: _Outcome, nodes: Sequence[NodeWithScore], result: Result) -> None:
-
         outcome.facts = facts(result)
         for hit in result:
             found = nodes[hit.index]
@@ -208,7 +210,7 @@ class RerankPluginsRerank(BaseNodePostprocessor):
             outcome.nodes.append(NodeWithScore(node=node, score=score))
 
     def _annotated(self, found: NodeWithScore, hit: Hit, request: dict[str, Any]) -> BaseNode:
-        """Add the metadata that was asked for to a copy, out of sight of models and LLMs."""
+        """Return a copy with the wanted metadata, which embedding models and LLMs do not see."""
         added: dict[str, Any] = {}
         if self.keep_retrieval_score:
             added[_RETRIEVAL_SCORE] = found.score

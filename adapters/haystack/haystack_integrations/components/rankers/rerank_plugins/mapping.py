@@ -1,4 +1,4 @@
-"""Between Haystack's documents and the engine's candidates."""
+"""Haystack's documents as candidates, and results as documents."""
 
 import os
 from collections.abc import Sequence
@@ -12,21 +12,21 @@ from rerank_plugins.serving.adapter_support import prior, shown
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """What a run gives back: the component's own settings under the run's."""
+class OutputOptions:
+    """Which documents a run returns, with which scores: the run's choice, else the component's."""
 
     top_k: int | None
     scale_score: bool
     score_threshold: float | None
 
     @property
-    def of_engine(self) -> int | None:
-        """A threshold comes before the cut, so that the engine must not cut."""
+    def engine_top_k(self) -> int | None:
+        """The engine's top_k; None with a threshold, which is applied before the cut."""
         return self.top_k if self.score_threshold is None else None
 
 
 def checked(top_k: int | None) -> int | None:
-    """Give `top_k` back if it is positive or None. Raises `ValueError`."""
+    """Return `top_k` if it is positive or None. Raises `ValueError`."""
     if top_k is not None and top_k <= 0:
         message = f"top_k is {top_k}; expected more than 0, or None for all documents"
         raise ValueError(message)
@@ -34,41 +34,45 @@ def checked(top_k: int | None) -> int | None:
 
 
 def distinct(documents: Sequence[Document]) -> list[Document]:
-    """Keep one document of each id, the one with the best score, in the place of the first."""
+    """Return the documents without repeated ids: the best score stays, in the first's place."""
     best: dict[str, Document] = {}
-    for one in documents:
-        kept = best.get(one.id)
-        if kept is None or _score(one) > _score(kept):
-            best[one.id] = one
+    for document in documents:
+        kept = best.get(document.id)
+        if kept is None or _score(document) > _score(kept):
+            best[document.id] = document
     return list(best.values())
 
 
 def candidates(
     documents: Sequence[Document], meta_fields: Sequence[str], separator: str
 ) -> list[Candidate]:
-    """Read documents as candidates: chosen metadata and content as text, the score as prior."""
+    """Return documents as candidates: metadata and content are the text, the score is the prior."""
     return [
-        Candidate(_text(one, meta_fields, separator), prior(one.score), one.meta)
-        for one in documents
+        Candidate(_text(document, meta_fields, separator), prior(document.score), document.meta)
+        for document in documents
     ]
 
 
-def documents_of(documents: Sequence[Document], result: Result, wanted: Wanted) -> list[Document]:
-    """Give copies of the best documents with their scores.
+def documents_of(
+    documents: Sequence[Document], result: Result, options: OutputOptions
+) -> list[Document]:
+    """Return copies of the best documents with their scores.
 
-    Where nothing could be scored a threshold cannot judge: the first stage's order is kept.
+    Where nothing could be scored, the threshold is not applied and the retriever's order is kept.
     """
-    scored = [(hit.index, shown(hit, scale=wanted.scale_score)) for hit in result]
-    threshold = wanted.score_threshold
+    scored = [(hit.index, shown(hit, scale=options.scale_score)) for hit in result]
+    threshold = options.score_threshold
     if threshold is not None and any(score is not None for _, score in scored):
-        scored = [one for one in scored if one[1] is not None and one[1] >= threshold]
-    return [replace(documents[index], score=score) for index, score in scored[: wanted.top_k]]
+        scored = [
+            (index, score) for index, score in scored if score is not None and score >= threshold
+        ]
+    return [replace(documents[index], score=score) for index, score in scored[: options.top_k]]
 
 
 def variable(secret: Secret | None) -> str | None:
-    """Name the first environment variable of a secret that is set. Raises `ValueError`.
+    """Return the name of a secret's first environment variable that is set. Raises `ValueError`.
 
-    Only the name goes into settings, the value never does. A strict secret must be set.
+    Only the name goes into settings, never the value. A strict secret must be set.
     """
     if secret is None:
         return None

@@ -1,4 +1,4 @@
-"""A Haystack ranker over one shared engine."""
+"""A Haystack ranker over a shared engine."""
 
 import asyncio
 from typing import Any, Literal
@@ -8,9 +8,13 @@ from haystack.utils import Secret
 
 from rerank_plugins import RerankError
 from rerank_plugins.serving.adapter_support import counted, facts
-from rerank_plugins.serving.shared_engine import SharedReranker, settings
+from rerank_plugins.serving.shared_engine import (
+    ComponentOptions,
+    SharedReranker,
+    shared_reranker,
+)
 
-from .mapping import Wanted, candidates, checked, distinct, documents_of, variable
+from .mapping import OutputOptions, candidates, checked, distinct, documents_of, variable
 
 logger = logging.getLogger(__name__)
 
@@ -181,11 +185,11 @@ class RerankPluginsRanker:
         await asyncio.to_thread(self.warm_up)
 
     def close(self) -> None:
-        """Let go of the engine, which ends with its last holder."""
+        """Release the engine, which ends with its last holder."""
         self._shared = None
 
     async def close_async(self) -> None:
-        """Let go of the engine, which ends with its last holder."""
+        """Release the engine, which ends with its last holder."""
         await asyncio.to_thread(self.close)
 
     @component.output_types(documents=list[Document], meta=dict[str, Any])
@@ -219,17 +223,17 @@ class RerankPluginsRanker:
         :raises ValueError:
             If `top_k` is not positive or the query is blank.
         """
-        wanted = self._wanted(top_k=top_k, scale_score=scale_score, score_threshold=score_threshold)
+        output = self._output(top_k=top_k, scale_score=scale_score, score_threshold=score_threshold)
         found = distinct(documents)
         with counted(type(self).__name__):
             result = self._engine().rerank(
                 query,
                 candidates(found, self.meta_fields_to_embed, self.embedding_separator),
-                top_k=wanted.of_engine,
+                top_k=output.engine_top_k,
                 budget_ms=self.budget_ms if budget_ms is None else budget_ms,
                 strict=self.strict,
             )
-        return {"documents": documents_of(found, result, wanted), "meta": facts(result)}
+        return {"documents": documents_of(found, result, output), "meta": facts(result)}
 
     @component.output_types(documents=list[Document], meta=dict[str, Any])
     async def run_async(
@@ -244,22 +248,22 @@ class RerankPluginsRanker:
     ) -> dict[str, Any]:
         """Do what `run` does, with its parameters, without blocking the event loop."""
         # Tracers wrap both methods: calling run from here would count one reranking twice.
-        wanted = self._wanted(top_k=top_k, scale_score=scale_score, score_threshold=score_threshold)
+        output = self._output(top_k=top_k, scale_score=scale_score, score_threshold=score_threshold)
         found = distinct(documents)
         with counted(type(self).__name__):
             result = await self._engine().arerank(
                 query,
                 candidates(found, self.meta_fields_to_embed, self.embedding_separator),
-                top_k=wanted.of_engine,
+                top_k=output.engine_top_k,
                 budget_ms=self.budget_ms if budget_ms is None else budget_ms,
                 strict=self.strict,
             )
-        return {"documents": documents_of(found, result, wanted), "meta": facts(result)}
+        return {"documents": documents_of(found, result, output), "meta": facts(result)}
 
-    def _wanted(
+    def _output(
         self, *, top_k: int | None, scale_score: bool | None, score_threshold: float | None
-    ) -> Wanted:
-        return Wanted(
+    ) -> OutputOptions:
+        return OutputOptions(
             self.top_k if top_k is None else checked(top_k),
             self.scale_score if scale_score is None else scale_score,
             self.score_threshold if score_threshold is None else score_threshold,
@@ -267,18 +271,6 @@ class RerankPluginsRanker:
 
     def _engine(self) -> SharedReranker:
         if self._shared is None:
-            self._shared = SharedReranker(
-                settings(
-                    model=self.model,
-                    config=self.config,
-                    max_tokens=self.max_tokens,
-                    precision=self.precision,
-                    provider=self.provider,
-                    revision=self.revision,
-                    local_files_only=self.local_files_only,
-                    token_env=variable(self.token) if self.config is None else None,
-                    depth=self.depth,
-                    prior_weight=self.prior_weight,
-                )
-            )
+            token_env = variable(self.token) if self.config is None else None
+            self._shared = shared_reranker(ComponentOptions.of(self, token_env=token_env))
         return self._shared

@@ -1,4 +1,4 @@
-"""How fast a reranker answers: a closed loop of concurrent callers over real requests."""
+"""Latency and throughput of concurrent callers that wait for each answer before they ask again."""
 
 import itertools
 import time
@@ -8,15 +8,19 @@ from dataclasses import dataclass
 
 from ..records import Result
 from ..reranker import Reranker
+from .cost import Latency, summarise
 from .datasets import Topic
-from .latency import Latency, summarise
+from .rankings import timed
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
-    """What `concurrency` callers, each waiting for its answer before it asks again, got.
+class ClosedLoop:
+    """What `concurrency` callers got.
 
-    `seconds` is the whole loop, `cold_s` the warm-up before it; latencies are what callers waited.
+    seconds: the whole loop, without the warm-up
+    cold_s: the warm-up
+    latency: what callers waited, None for no requests
+    degraded: requests with a degraded result
     """
 
     concurrency: int
@@ -36,31 +40,27 @@ def measure(
     requests: int,
     concurrency: int = 1,
     progress: Callable[[], None] = lambda: None,
-    clock: Callable[[], float] = time.perf_counter,
-) -> Load:
+) -> ClosedLoop:
     """Send `requests` requests, the topics over and over, from `concurrency` threads."""
-    cold = clock()
+    cold = time.perf_counter()
     reranker.warm_up()
-    started = clock()
+    started = time.perf_counter()
 
-    def ask(topic: Topic) -> tuple[float, Result]:
-        asked = clock()
-        result = reranker.rerank(topic.query, topic.candidates)
-        waited = clock() - asked
+    def ask(topic: Topic) -> tuple[Result, float]:
+        answered = timed(reranker, topic)
         progress()
-        return waited, result
+        return answered
 
     with ThreadPoolExecutor(concurrency, thread_name_prefix="bench") as callers:
         answers = list(callers.map(ask, itertools.islice(itertools.cycle(topics), requests)))
-    seconds = clock() - started
-    pairs = sum(result.usage.pairs for _, result in answers)
-    return Load(
+    seconds = time.perf_counter() - started
+    return ClosedLoop(
         concurrency,
         len(answers),
         seconds,
         started - cold,
-        summarise([waited for waited, _ in answers]),
+        summarise([waited for _, waited in answers]),
         len(answers) / seconds,
-        pairs / seconds,
-        sum(result.degraded for _, result in answers),
+        sum(result.usage.pairs for result, _ in answers) / seconds,
+        sum(result.degraded for result, _ in answers),
     )

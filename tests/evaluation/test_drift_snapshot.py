@@ -8,7 +8,7 @@ from rerank_plugins import Candidate
 from rerank_plugins.config.build import build_setup
 from rerank_plugins.config.read import parse_settings
 from rerank_plugins.errors import InvalidRequest
-from rerank_plugins.evaluation import guard_snapshot
+from rerank_plugins.evaluation import drift_snapshot
 from rerank_plugins.evaluation.datasets import Topic
 from tests import tiny
 
@@ -32,8 +32,8 @@ def setup(**settings):
 def test_every_request_is_noted_whole_whatever_is_cut_off():
     """A cut of the answers to one changes nothing in what is noted."""
     moves = []
-    whole = guard_snapshot.take(setup(), topics(60), progress=lambda: moves.append(1))
-    cut = guard_snapshot.take(setup(selection={"top_k": 1}), topics(60))
+    whole = drift_snapshot.take(setup(), topics(60), progress=lambda: moves.append(1))
+    cut = drift_snapshot.take(setup(selection={"top_k": 1}), topics(60))
     assert whole.requests == len(moves) == 60
     assert cut == whole
     assert all(len(values) >= 40 for values in whole.values.values())
@@ -41,7 +41,7 @@ def test_every_request_is_noted_whole_whatever_is_cut_off():
 
 def test_the_fixed_pairs_are_scored_too():
     """A snapshot knows the model again by its scores of sixteen pairs."""
-    found = guard_snapshot.take(setup(), topics(50))
+    found = drift_snapshot.take(setup(), topics(50))
     assert len(found.canaries) == 16
     assert found.model == "lexical"
 
@@ -49,7 +49,7 @@ def test_the_fixed_pairs_are_scored_too():
 def test_too_few_scored_requests_make_no_snapshot():
     """Forty-nine are refused, and so are queries without any passage to score."""
     with pytest.raises(InvalidRequest, match="49 of 49 requests were scored"):
-        guard_snapshot.take(setup(), topics(49))
+        drift_snapshot.take(setup(), topics(49))
     blank = [replace(one, candidates=(Candidate(None),) * 8) for one in topics(60)]
     with pytest.raises(InvalidRequest, match="0 of 60 requests were scored"):
-        guard_snapshot.take(setup(), blank)
+        drift_snapshot.take(setup(), blank)

@@ -1,14 +1,13 @@
 """How many requests a second a machine takes: measured service times, simulated queues.
 
-One request uses every core, so a server works on one after the other; requests that come at random
-wait for those before them. With exponential gaps this is the M/G/c queue (Kiefer and Wolfowitz,
-"On the theory of queues with many servers", 1955), simulated because it has no closed form.
+A request uses every core, so a server works on requests one after the other, and those that arrive
+at random times wait for those before them. With exponential gaps this is the M/G/c queue (Kiefer
+and Wolfowitz, "On the theory of queues with many servers", 1955), which has no closed form.
 """
 
 import heapq
 import itertools
 import statistics
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -16,8 +15,9 @@ import numpy as np
 
 from ..errors import InvalidRequest
 from ..reranker import Reranker
+from .cost import Latency, summarise
 from .datasets import Topic
-from .latency import Latency, summarise
+from .rankings import timed
 
 LOADS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 # Tails settle slowly near saturation: at 95 % load 20,000 requests still left p95 off by a tenth.
@@ -25,8 +25,8 @@ ARRIVALS = 100_000
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
-    """What callers wait when requests come at `per_s`, which is `load` (0 to 1) of the limit."""
+class LoadPoint:
+    """What callers wait when `per_s` requests a second arrive, the share `load` of the limit."""
 
     load: float
     per_s: float
@@ -35,20 +35,22 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """What `servers` equal machines take.
+    """How many requests `servers` equal machines take.
 
-    `limit_per_s`: requests a second beyond which queues grow without end; `points` in order of
-    load; `chosen`: the highest load that keeps the wanted 95th percentile, None if none does.
+    service: seconds of requests without a queue
+    limit_per_s: requests a second beyond which queues grow without end
+    points: in order of load
+    chosen: the highest load that keeps the wanted 95th percentile, None if none does
     """
 
     servers: int
     service: Latency
     limit_per_s: float
-    points: tuple[Point, ...]
-    chosen: Point | None
+    points: tuple[LoadPoint, ...]
+    chosen: LoadPoint | None
 
     def cost_per_million(self, price_per_hour: float) -> float | None:
-        """Give the money for a million requests at the chosen load, at a price per machine."""
+        """Return the price of a million requests at the chosen load; machines cost this an hour."""
         if self.chosen is None:
             return None
         return price_per_hour * self.servers / (self.chosen.per_s * 3600.0) * 1e6
@@ -60,20 +62,17 @@ def service_times(
     requests: int,
     *,
     progress: Callable[[], None] = lambda: None,
-    clock: Callable[[], float] = time.perf_counter,
 ) -> tuple[float, ...]:
-    """Time requests one after the other, the topics over and over, on a warm reranker."""
+    """Time requests one after the other, cycling through the topics, on a warm reranker."""
     reranker.warm_up()
     times = []
     for topic in itertools.islice(itertools.cycle(topics), requests):
-        asked = clock()
-        reranker.rerank(topic.query, topic.candidates)
-        times.append(clock() - asked)
+        times.append(timed(reranker, topic)[1])
         progress()
     return tuple(times)
 
 
-def foresee(
+def simulate(
     service_s: Sequence[float],
     *,
     servers: int = 1,
@@ -83,8 +82,8 @@ def foresee(
 ) -> Capacity:
     """Simulate loads from 10 to 95 % of what `servers` can do at these service times.
 
-    Chosen is the highest load with a 95th percentile within `p95_s`; without one, the highest
-    whose 95th percentile is at most twice that of an idle server. Raises `InvalidRequest`.
+    The highest load with a 95th percentile within `p95_s` is chosen; `p95_s` defaults to twice
+    the 95th percentile of an idle server. Raises `InvalidRequest`.
     """
     service = summarise(service_s)
     if service is None or min(service_s) <= 0.0 or servers < 1:
@@ -95,19 +94,22 @@ def foresee(
     limit = servers / statistics.fmean(service_s)
     points = []
     for load in LOADS:
-        times = sojourns(service_s, load * limit, servers=servers, seed=seed, arrivals=arrivals)
+        times = sojourn_times(
+            service_s, load * limit, servers=servers, seed=seed, arrivals=arrivals
+        )
         waits = summarise(list(times))
         if waits is not None:
-            points.append(Point(load, load * limit, waits))
+            points.append(LoadPoint(load, load * limit, waits))
     wanted = 2.0 * service.p95_s if p95_s is None else p95_s
+    # Loads ascend: the last point that keeps the percentile is the highest.
     kept = [point for point in points if point.latency.p95_s <= wanted]
-    return Capacity(servers, service, limit, tuple(points), max(kept, key=_load, default=None))
+    return Capacity(servers, service, limit, tuple(points), kept[-1] if kept else None)
 
 
-def sojourns(
+def sojourn_times(
     service_s: Sequence[float], per_s: float, *, servers: int, seed: int, arrivals: int = ARRIVALS
 ) -> Iterator[float]:
-    """Give each of `arrivals` requests' time from arrival to answer, in seconds.
+    """Yield the seconds from arrival to answer of each of `arrivals` requests.
 
     Gaps are exponential, service times drawn from those measured, first come first served.
     """
@@ -119,7 +121,3 @@ def sojourns(
         end = max(now, free_at[0]) + taken
         heapq.heapreplace(free_at, end)
         yield end - now
-
-
-def _load(point: Point) -> float:
-    return point.load

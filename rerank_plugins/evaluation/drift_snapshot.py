@@ -1,4 +1,4 @@
-"""A snapshot for the guard: requests sent through a setup, as its service would answer them."""
+"""A snapshot of drift features: queries reranked with the settings that will serve them."""
 
 import contextlib
 from collections.abc import Callable, Sequence
@@ -14,17 +14,17 @@ from ..reranker import Reranker
 from ..scoring.runtime.scheduler import Scheduler
 from .datasets import Topic
 
-# Fewer make no law: a guard learns from at least as many.
+# A guard learns from at least as many.
 MIN_REQUESTS = 50
 
 
 def take(
     setup: Setup, topics: Sequence[Topic], *, progress: Callable[[], None] = lambda: None
 ) -> Snapshot:
-    """Rerank every topic and sum up what a guard sees; call `progress` after each.
+    """Rerank every topic and summarise the features that a guard sees; `progress` after each.
 
-    Each request is paired with a passage of another one and the fixed pairs are scored, unless
-    text is sent. Raises `InvalidRequest` where too few were scored as configured.
+    Unless a stage sends text, each request also scores a passage of another request, and the
+    fixed pairs are scored. Raises `InvalidRequest` where too few were scored as configured.
     """
     guard = Guard(GuardOptions(do_no_harm=False, learn=len(topics) + 1, null_every=1))
     with Reranker(replace(setup, guard=guard)) as reranker:
@@ -35,11 +35,12 @@ def take(
             progress()
         with contextlib.closing(Scheduler(1)) as scheduler:
             fixed = with_guard.canaries(setup, scheduler)
-        found = guard.learnt(subject=subject(setup.stages), model=setup.model, canaries=fixed)
+        found = guard.learned_snapshot(
+            subject=subject(setup.stages), model=setup.model, canaries=fixed
+        )
     if found.requests < MIN_REQUESTS:
-        message = (
+        raise InvalidRequest(
             f"{found.requests} of {len(topics)} requests were scored as configured; a snapshot "
             f"needs at least {MIN_REQUESTS}, and 300 are better"
         )
-        raise InvalidRequest(message)
     return found
