@@ -30,7 +30,7 @@ META = {"source": "notes.txt", "page": 3, "tags": ["fox", "hen"]}
 
 
 def calls() -> dict[str, Callable[[], object]]:
-    """Give one call of each side; every side returns all candidates, scored."""
+    """Return one call of each side; every side returns all candidates, scored."""
     bare = Reranker("lexical")
     candidates = [Candidate(text, 0.5, META) for text in TEXTS]
     rerank = RerankPluginsRerank(model="lexical", top_n=None, metadata_mode="none")
@@ -48,7 +48,7 @@ def calls() -> dict[str, Callable[[], object]]:
 
 
 def measure(rounds: int = ROUNDS) -> dict[str, float]:
-    """Give each side's median milliseconds a call, and the adapters' over the bare engine's."""
+    """Return each side's median milliseconds a call, and the adapters' over the bare engine's."""
     sides = calls()
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for call in sides.values():

@@ -271,12 +271,12 @@ def write(
 
 
 def say(started: float, text: str) -> None:
-    """Say how far it is."""
+    """Print the progress."""
     print(f"{time.monotonic() - started:6.0f} s  {text}", file=sys.stderr, flush=True)
 
 
 def _least(one: Replay) -> float:
-    """Give the least loss that exits can be certified for."""
+    """Return the least loss that exits can be certified for."""
     for alpha in ALPHAS:
         try:
             one.done.exits.choose(alpha, method="crc")

@@ -82,7 +82,7 @@ async def open_loop(
 
 
 def bodies(depth: int) -> Iterator[tuple[str, list[str]]]:
-    """Give queries and passages of the documentation corpus, drawn for ever."""
+    """Return queries and passages of the documentation corpus, drawn for ever."""
     rows = [json.loads(line) for line in serving.CORPUS.read_text(encoding="utf-8").splitlines()]
     draw = random.Random(1)
     while True:

@@ -32,7 +32,7 @@ class Logits(torch.nn.Module):
         self.model = model
 
     def forward(self, ids: torch.Tensor, mask: torch.Tensor, types: torch.Tensor) -> torch.Tensor:
-        """Give the logits, [batch, 1]."""
+        """Return the logits, [batch, 1]."""
         return self.model(input_ids=ids, attention_mask=mask, token_type_ids=types).logits
 
 

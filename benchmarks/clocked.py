@@ -186,7 +186,7 @@ def _candidates(question: Question) -> list[Candidate]:
 
 
 def _by_query(values: NDArray[np.float64], queries: int) -> float:
-    """Give the mean over queries that were asked in turn, some of them more often."""
+    """Return the mean over queries that were asked in turn, some of them more often."""
     return float(np.nanmean([values[place::queries].mean() for place in range(queries)]))
 
 
@@ -197,7 +197,7 @@ def _quality(results: Sequence[Result], queries: Sequence[Asked]) -> float:
 
 
 def _difference(expected: Sequence[Result], found: Sequence[Result]) -> float:
-    """Give the largest difference of a score both gave, as a share of the scores' spread."""
+    """Return the largest difference of a score both gave, as a share of the scores' spread."""
     worst, spread = 0.0, 1e-30
     for one, other in zip(expected, found, strict=True):
         whole = {hit.index: hit.score for hit in one if hit.score is not None}

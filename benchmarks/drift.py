@@ -99,7 +99,7 @@ def observed(one: Asked, source: np.random.Generator) -> Observation:
 
 
 def quality(one: Asked) -> tuple[float, float, float]:
-    """Give nDCG@10 of the first stage, the model, and both fused; 0 where nothing is relevant."""
+    """Return nDCG@10 of the first stage, the model, and both fused; 0 where nothing is relevant."""
     grades = np.array(one.grades or [0] * len(one.scores), dtype=np.float64)
     scores, priors = np.array(one.scores), np.array(one.priors)
     best = _dcg(np.array(one.ideal or [], dtype=np.float64))
@@ -121,7 +121,7 @@ def fixed_pairs(model: str | Path) -> list[float]:
 def templated_pairs(query: Callable[[str], str], passage: Callable[[str], str]) -> list[float]:
     """Score the canaries as a service would whose own settings hold a template."""
     with contextlib.closing(Scheduler(1)) as scheduler:
-        score = with_guard.apart(_alone(EMBEDDED), scheduler)
+        score = with_guard.pair_scorer(_alone(EMBEDDED), scheduler)
         return [
             score(query(asked), passage(text))
             for asked, texts in canaries.CANARIES
@@ -140,13 +140,13 @@ def undrifted(seen: Sequence[Observation], source: np.random.Generator) -> list[
 
 
 def shuffled(asked: Sequence[Asked], source: np.random.Generator) -> Iterator[Asked]:
-    """Give each candidate another one's score."""
+    """Return each candidate another one's score."""
     for one in asked:
         yield replace(one, scores=list(source.permutation(one.scores)))
 
 
 def rows(tried: Tried, choices: Mapping[str, Thresholds]) -> Iterator[Row]:
-    """Tell what each choice makes of each stream."""
+    """Return what each choice makes of each stream."""
     for name, one in tried.streams.items():
         own, other = ("AB", "BA")[half(name)]
         at = tried.judged[name][SHIPPED.watch]

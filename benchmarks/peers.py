@@ -39,14 +39,12 @@ def thread_per_request(folder: Path) -> Score:
     sys.path.insert(0, str(Path(__file__).parent.parent))
     from rerank_plugins.rules.batching import plan
     from rerank_plugins.scoring.models.files import find
-    from rerank_plugins.scoring.onnx import scorer
     from rerank_plugins.scoring.onnx.options import OnnxOptions
+    from rerank_plugins.scoring.onnx.scorer import OnnxScorer
     from rerank_plugins.scoring.onnx.session import single_column
     from rerank_plugins.scoring.text import pairs
 
-    scorer = scorer.OnnxScorer(
-        find(folder / "onnx" / "model.onnx"), OnnxOptions(token_cache_bytes=0)
-    )
+    scorer = OnnxScorer(find(folder / "onnx" / "model.onnx"), OnnxOptions(token_cache_bytes=0))
     scorer.warm_up()
 
     def score(query: str, passages: Sequence[str]) -> Sequence[float]:

@@ -21,10 +21,10 @@ from rerank_plugins.adaptive.exits import (
 from rerank_plugins.adaptive.exits.calibrate import (
     Case,
     case_of,
+    choose_scale,
     halves,
     loss_of,
     replay,
-    shaped,
     work,
 )
 from rerank_plugins.rules import risk_control
@@ -131,7 +131,7 @@ def curve(one: Replay) -> list[Measured]:
 
 
 def certified(one: Replay, method: str, alpha: float) -> Limits | None:
-    """Give the boldest limits that are certified for `alpha`; None where nothing is."""
+    """Return the boldest limits that are certified for `alpha`; None where nothing is."""
     exits = one.shaped[alpha]
     choice = risk_control.choose(exits.losses, alpha, method=method)  # type: ignore[arg-type]
     if choice.place is None:
@@ -140,7 +140,7 @@ def certified(one: Replay, method: str, alpha: float) -> Limits | None:
 
 
 def limits(one: Replay, level: float) -> Limits:
-    """Give the limits of a level."""
+    """Return the limits of a level."""
     return one.done.exits.scale.at(level, one.how.top_k)
 
 
@@ -178,9 +178,9 @@ def splits(one: Replay, seed: int = 0) -> list[dict[str, object]]:
 def _reshaped(
     done: Calibrated, shaping: Sequence[Case], how: CalibrationOptions, costs: Sequence[float]
 ) -> Exits:
-    """Give the exits as they are made for another loss."""
+    """Return the exits as they are made for another loss."""
     deviations = [one.deviation for one in done.fitted]
-    shape, losses = shaped(shaping, done.cases, deviations, costs, how)
+    shape, losses = choose_scale(shaping, done.cases, deviations, costs, how)
     return replace(done.exits, scale=shape, losses=losses)
 
 
@@ -224,7 +224,7 @@ def _at_layer(one: Replay, c: Case, place: int) -> SimulatedOrder:
 
 
 def spent_on(outcomes: Sequence[SimulatedOrder], costs: Sequence[float]) -> float:
-    """Give the mean work of outcomes, as a share of the whole model's on all candidates."""
+    """Return the mean work of outcomes, as a share of the whole model's on all candidates."""
     return float(np.mean([work(outcome, costs) for outcome in outcomes]))
 
 

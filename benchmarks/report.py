@@ -80,7 +80,7 @@ def _apart(row: Row, reference: Mapping[int, Sequence[float]]) -> float:
 def difference(
     scores: Mapping[int, Sequence[float]], reference: Mapping[int, Sequence[float]]
 ) -> float:
-    """Give the largest difference of any draw as a share of the reference's spread."""
+    """Return the largest difference of any draw as a share of the reference's spread."""
     apart = [
         float(np.abs(np.asarray(scores[draw]) - wanted).max() / np.std(wanted))
         for draw, wanted in reference.items()
@@ -90,7 +90,7 @@ def difference(
 
 
 def reading(rows: Sequence[Row]) -> list[str]:
-    """Say what share of our time tokenising takes, where that is known."""
+    """Return the share of our time that tokenising takes, where that is known."""
     shares = [f"{row['variant']} {row['reading']:.1%}" for row in rows if "reading" in row]
     return [f"Share of tokenising: {', '.join(shares)}.", ""] if shares else []
 

@@ -258,7 +258,7 @@ def cold(folder: Path, pythons: Mapping[str, str], rounds: int = 7) -> Iterator[
 
 
 def weights(work: Path, geometry: str, python: str) -> Path:
-    """Make a checkpoint unless it is there; give its folder."""
+    """Make a checkpoint unless it is there; return its folder."""
     folder = work / geometry
     if not (folder / "origin.txt").is_file():
         command = [python, str(HERE / "checkpoint.py"), geometry, str(folder)]

@@ -98,7 +98,7 @@ Score: TypeAlias = Callable[[Path], list[Asked]]
 
 
 def half(stream: str) -> int:
-    """Tell which half a stream belongs to."""
+    """Return which half a stream belongs to."""
     return next(place for place, sets in enumerate(HALVES) if stream.partition(",")[0] in sets)
 
 
@@ -117,7 +117,7 @@ def streams(scratch: Path) -> Mapping[str, Score]:
 
 
 def load(name: str, data: Path, cache: Path) -> list[Asked]:
-    """Give a stream, scored now unless it was before."""
+    """Return a stream, scored now unless it was before."""
     path = cache / f"{name.replace(', ', '-').replace(' ', '-')}.json"
     if not path.exists():
         cache.mkdir(parents=True, exist_ok=True)

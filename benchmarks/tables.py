@@ -45,7 +45,7 @@ class Row:
 
 
 def markdown(found: Sequence[Row]) -> str:
-    """Give the table of streams."""
+    """Return the table of streams."""
     head = (
         "| stream | half | queries | found by window | verdict | what moved most | agreement left "
         "| separation left | length "
@@ -68,7 +68,7 @@ def markdown(found: Sequence[Row]) -> str:
 
 
 def choosing(tried: Tried, choices: Mapping[str, Thresholds]) -> str:
-    """Give the table of what is chosen on which sets, and what it is worth on which."""
+    """Return the table of what is chosen on which sets, and what it is worth on which."""
     names = {
         "A": [name for name in tried.streams if half(name) == 0],
         "B": [name for name in tried.streams if half(name) == 1],

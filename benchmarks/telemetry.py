@@ -30,7 +30,7 @@ class Nowhere(SpanExporter):
 
 
 def around(telemetry: Telemetry, request: Request, result: Result) -> float:
-    """Give the median seconds that observing one answered request takes."""
+    """Return the median seconds that observing one answered request takes."""
     seconds = []
     for _ in range(ROUNDS):
         started = time.perf_counter()

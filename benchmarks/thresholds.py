@@ -38,7 +38,7 @@ class Thresholds:
 
     @property
     def watch(self) -> DriftThresholds:
-        """Give what windows are judged by."""
+        """Return what windows are judged by."""
         return DriftThresholds(
             agreement=self.agreement,
             separation=self.separation,
@@ -67,7 +67,7 @@ class Stream:
 
     @property
     def harmful(self) -> bool:
-        """Tell whether reranking hurts."""
+        """True if reranking hurts."""
         return self.reranker < self.first_stage
 
 
@@ -112,7 +112,7 @@ class Merit:
 
     @property
     def allowed(self) -> bool:
-        """Tell whether neither alarms nor losses are too many."""
+        """True if neither alarms nor losses are too many."""
         return self.alarms <= MAX_ALARMS and self.loss <= MAX_LOSS
 
 
@@ -138,7 +138,7 @@ class Tried:
         return Outcome(acts, guarded, max(stream.first_stage, stream.reranker) - guarded)
 
     def merit(self, names: Sequence[str], chosen: Thresholds) -> Merit:
-        """Tell what thresholds are worth on some of the streams."""
+        """Return what thresholds are worth on some of the streams."""
         found = {name: self.outcome(name, chosen) for name in names}
         at = chosen.watch
         return Merit(

@@ -56,7 +56,7 @@ def among(score: Score, load: Workload, other: Workload, callers: int) -> dict[s
 
 
 def timed(score: Score, load: Workload) -> float:
-    """Give the seconds of one request."""
+    """Return the seconds of one request."""
     started = time.perf_counter()
     score(load.query, load.passages)
     return time.perf_counter() - started
@@ -65,7 +65,7 @@ def timed(score: Score, load: Workload) -> float:
 def concurrent(
     score: Score, load: Workload, callers: int, each: int, *, locked: bool
 ) -> dict[str, object]:
-    """Let `callers` threads send `each` requests one by one, all at once; give every latency."""
+    """Let `callers` threads send `each` requests one by one, all at once; return every latency."""
     lock = threading.Lock()
     latencies: list[float] = []
     gate = threading.Barrier(callers + 1)

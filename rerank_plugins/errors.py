@@ -15,7 +15,6 @@ Every message says what was found, what was expected, and what to do.
 """
 
 import logging
-from types import TracebackType
 
 from .records import Decision
 
@@ -82,12 +81,7 @@ class FailureLog:
     def __enter__(self) -> None:
         return
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> bool:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
         if not isinstance(error, Exception):
             return False
         level, self._level = self._level, logging.DEBUG

@@ -85,16 +85,15 @@ class Reranker:
         redact: Redact | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.setup = arguments.setup_of(locals(), Reranker.__init__.__kwdefaults__ or {})
+        setup = arguments.setup_of(locals(), Reranker.__init__.__kwdefaults__ or {})
+        self.setup = setup
         self._clock = clock
-        setup = self.setup
         workers = setup.workers or process.cores()
         self._scheduler = Scheduler(workers, max_requests=setup.max_requests, clock=clock)
-        scorers = [stage.scorer for stage in setup.stages]
-        self._readiness = Readiness(scorers)
+        self._readiness = Readiness([stage.scorer for stage in setup.stages])
         self._telemetry = Telemetry(
             setup.telemetry,
-            stages=scorers,
+            stages=[stage.scorer for stage in setup.stages],
             regions=setup.policy.regions,
             tracer_provider=tracer_provider,
             meter_provider=meter_provider,
@@ -102,11 +101,7 @@ class Reranker:
             guard=setup.guard,
             clock=clock,
         )
-        self._auditor: ExitAuditor | None = None
-        if setup.exit_audit is not None:
-            self._auditor = ExitAuditor(
-                setup, setup.exit_audit, on_audit=self._telemetry.on_audit, clock=clock
-            )
+        self._auditor = ExitAuditor.of(setup, on_audit=self._telemetry.on_audit, clock=clock)
         # Worker threads must not outlive a reranker that nobody closed.
         self._finalizer = weakref.finalize(self, self._scheduler.close)
         self._attach_guard()
@@ -244,7 +239,7 @@ class Reranker:
         return done
 
     def _attach_guard(self) -> None:
-        """Give the guard, if there is one, what it scores by."""
+        """Let the guard, if there is one, score pairs and canaries on our workers."""
         if self.setup.guard is not None:
             self.setup.guard.attach(
                 with_guard.pair_scorer(self.setup, self._scheduler),

@@ -137,7 +137,7 @@ ATTRIBUTES = (
     Attribute(REQUEST_MODEL, "string", "start", "The stages' models.", "root, remote"),
     Attribute(CANDIDATE_COUNT, "int", "start", "Candidates given."),
     Attribute(TOP_N, "int", "start", "Hits asked for, at most all candidates."),
-    Attribute(OI_KIND, "string", "start", "`RERANKER`; `CHAIN` inside a span that is one."),
+    Attribute(OI_KIND, "string", "start", "`RERANKER`; `CHAIN` inside a `RERANKER` span."),
     Attribute(OI_MODEL, "string", "start", "The stages' models, in order."),
     Attribute(OI_TOP_K, "int", "start", "Hits asked for, at most all candidates."),
     Attribute(CANDIDATES, "int", "start", "Candidates given.", "root, remote"),
@@ -210,7 +210,7 @@ STEP_DURATION = Metric(
     "rerank.step.duration",
     "histogram",
     "s",
-    "Time of a step of a request, with its stage if it belongs to one.",
+    "Time of a step of a request, with the stage if it belongs to a stage.",
     (STEP, STAGE),
     _STEP_SECONDS,
 )
@@ -372,30 +372,5 @@ FEEDBACK = Metric(
     (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
 )
 
-METRICS = (
-    DURATION,
-    STEP_DURATION,
-    QUEUE_DURATION,
-    BATCH_TOKENS,
-    BATCH_PADDING,
-    PAIR_COUNT,
-    TOKEN_COUNT,
-    TRUNCATED_COUNT,
-    CACHE_HITS,
-    EXITS,
-    DECISION_COUNT,
-    FAILURES,
-    BUDGET_MISSES,
-    PREDICTION_RATIO,
-    AGREEMENT,
-    TOP_PROBABILITY,
-    AUDIT_LOSS,
-    AUDIT_CARE,
-    BREAKER,
-    FALLBACK,
-    GUARD_STATE,
-    GUARD_ACTING,
-    DRIFT,
-    DRIFT_SHIFT,
-    FEEDBACK,
-)
+METRICS = tuple(value for value in globals().values() if isinstance(value, Metric))
+"""All of them, in the order of this file."""

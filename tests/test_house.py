@@ -28,6 +28,10 @@ misc noting observing pace parting places plain reading recall refusals resolve
 retrieving rows shapes sharing shorter snapshots splits splitting staging standing
 strangers tensors tools trial trunk utils waiting
 """
+RIDDLES = re.compile(r"(Give|Say|Tell)\b")
+PRIVATE = re.compile(
+    r"\b(cargo|detours?|errands?|parted|standing|strangers|trunks?)\b", re.IGNORECASE
+)
 # Several rooms may have a file of one name, if each says the same thing of its own room.
 SHARED_NAMES = {
     "calibrate": "the certifying of exits, and the command for it",
@@ -80,6 +84,22 @@ def test_files_of_one_name_say_the_same_thing_of_their_rooms():
     several = {name: paths for name, paths in rooms.items() if len(paths) > 1}
     assert several.keys() - SHARED_NAMES.keys() == set(), several
     assert SHARED_NAMES.keys() - several.keys() == set()
+
+
+def docstrings(path):
+    """Yield the (line, docstring) pairs of a module, its classes and functions."""
+    kinds = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, kinds) and (text := ast.get_docstring(node)):
+            yield getattr(node, "lineno", 1), text
+
+
+@pytest.mark.parametrize("path", MODULES, ids=shown)
+def test_a_docstring_is_plain_english(path):
+    """It begins "Return ..." or "True if ...", and has no word that only its authors know."""
+    for line, text in docstrings(path):
+        assert not RIDDLES.match(text), f"line {line}: {text.splitlines()[0]}"
+        assert not (found := PRIVATE.findall(text)), f"line {line}: {found}"
 
 
 @pytest.mark.parametrize("path", MODULES, ids=shown)

@@ -58,6 +58,15 @@ class ExitAuditor:
             exit_audit=None,
         )
 
+    @classmethod
+    def of(
+        cls, setup: Setup, *, on_audit: Callable[[float, float], None], clock: Callable[[], float]
+    ) -> "ExitAuditor | None":
+        """Return the auditor that a setup asks for; None: it asks for none."""
+        if setup.exit_audit is None:
+            return None
+        return cls(setup, setup.exit_audit, on_audit=on_audit, clock=clock)
+
     def watch(self, asked: Resolved, future: Future[Result], scheduler: Scheduler) -> None:
         """Audit a request once it is answered as promised, if it is drawn."""
         if self._random.random() < self._audit.share:

@@ -20,7 +20,7 @@ from .dialects.json_body import ApiRequest, ApiResponse, Row
 from .options import Endpoint, RemoteOptions
 from .payload import Payload
 from .resilience import Breaker, Limiter, Outcome, backoff_s
-from .response import AttemptFailed, BatchTooLarge, check_model, failure, scores_of
+from .response import Failed, TooMany, check_model, failure, scores_of
 from .tracing import remote_call
 
 # Without a deadline, a server that asks for a longer wait is given up.
@@ -125,7 +125,7 @@ class Calls:
         """
         try:
             values[list(items)] = await self._with_retries(context, items)
-        except BatchTooLarge as error:
+        except TooMany as error:
             if len(items) == 1 or self.endpoint.listwise_limit is not None:
                 raise
             size = -(-len(items) // 2)
@@ -142,7 +142,7 @@ class Calls:
         while True:
             try:
                 return await self._with_hedge(context, items)
-            except AttemptFailed as error:
+            except Failed as error:
                 if not error.retryable or attempt >= self.options.retries:
                     raise
                 wait_s = error.wait_s
@@ -176,7 +176,7 @@ class Calls:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _with_limits(self, context: CallContext, items: Sequence[int]) -> NDArray[np.float32]:
-        """Make one attempt within the time left. Raises `AttemptFailed` or `RemoteError`."""
+        """Make one attempt within the time left. Raises `Failed` or `RemoteError`."""
         left_s = self._left_s(context, self.options.timeout_s)
         until_s = self._clock() + left_s
         try:
@@ -184,7 +184,7 @@ class Calls:
                 return await self._with_breaker(context, items, until_s)
         except TimeoutError as error:
             message = f"no answer within {left_s:.3f} s"
-            raise AttemptFailed(message, outcome=Outcome.BAD, retryable=True) from error
+            raise Failed(message, outcome=Outcome.BAD, retryable=True) from error
 
     async def _with_breaker(
         self, context: CallContext, items: Sequence[int], until_s: float
@@ -201,7 +201,7 @@ class Calls:
             if now_s >= until_s and now_s - started_s >= context.fair_s:
                 outcome = Outcome.BAD
             raise
-        except AttemptFailed as error:
+        except Failed as error:
             outcome = error.outcome
             raise
         except Withheld:
@@ -209,7 +209,7 @@ class Calls:
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             outcome = Outcome.BAD
             message = f"the connection failed ({type(error).__name__})"
-            raise AttemptFailed(message, outcome=outcome, retryable=True) from error
+            raise Failed(message, outcome=outcome, retryable=True) from error
         except RemoteError:
             outcome = Outcome.BAD
             raise

@@ -10,6 +10,7 @@ import weakref
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -222,24 +223,26 @@ def _end(
     # A fork shares the loop's sockets and selector: to close them there would break them here.
     if owner.forked:
         return
-    asyncio.run_coroutine_threadsafe(_wind_up(idle, loop), loop)
+    ended = asyncio.run_coroutine_threadsafe(_wind_up(idle), loop)
+    ended.add_done_callback(partial(_stop, loop))
     if thread is not threading.current_thread():
         thread.join(timeout=5.0)
         if not thread.is_alive():
             loop.close()
 
 
-async def _wind_up(idle: list[httpx.AsyncClient], loop: asyncio.AbstractEventLoop) -> None:
-    """Cancel all tasks, close the connections, and stop the loop."""
-    try:
-        for task in _other_tasks():
-            task.cancel()
-        await asyncio.gather(*_other_tasks(), return_exceptions=True)
-        closing = (http.aclose() for http in idle)
-        await asyncio.gather(*_other_tasks(), *closing, return_exceptions=True)
-        await loop.shutdown_default_executor()
-    finally:
-        loop.call_soon(loop.stop)
+def _stop(loop: asyncio.AbstractEventLoop, _: Future[None]) -> None:
+    loop.call_soon_threadsafe(loop.stop)
+
+
+async def _wind_up(idle: list[httpx.AsyncClient]) -> None:
+    """Cancel all tasks and close the connections."""
+    for task in _other_tasks():
+        task.cancel()
+    await asyncio.gather(*_other_tasks(), return_exceptions=True)
+    closing = (http.aclose() for http in idle)
+    await asyncio.gather(*_other_tasks(), *closing, return_exceptions=True)
+    await asyncio.get_running_loop().shutdown_default_executor()
 
 
 def _other_tasks() -> list[asyncio.Task[object]]:

@@ -90,15 +90,7 @@ class Endpoint:
 
 def resolve(options: RemoteOptions) -> Endpoint:
     """Return the endpoint of the options. Raises `ConfigError` if any are missing or conflict."""
-    provider = PROVIDERS.get(options.provider)
-    if provider is None:
-        message = f"no provider {options.provider!r}; known are {', '.join(PROVIDERS)}"
-        raise ConfigError(message)
-    if provider.tensors != (options.reading is not None):
-        message = f"provider {options.provider!r} takes " + (
-            "tensors; give the model's tokenizer" if provider.tensors else "text, no tokenizer"
-        )
-        raise ConfigError(message)
+    provider = _provider(options)
     key = _key(options, provider)
     url = _url(options, provider, key)
     if options.client.proxy is not None and not url.startswith("https://"):
@@ -141,6 +133,19 @@ def resolve(options: RemoteOptions) -> Endpoint:
         query_prefix=f"{instruction}\n" if instruction and provider.instruction is None else "",
         extra={**named, **options.extra},
     )
+
+
+def _provider(options: RemoteOptions) -> Provider:
+    provider = PROVIDERS.get(options.provider)
+    if provider is None:
+        message = f"no provider {options.provider!r}; known are {', '.join(PROVIDERS)}"
+        raise ConfigError(message)
+    if provider.tensors != (options.reading is not None):
+        message = f"provider {options.provider!r} takes " + (
+            "tensors; give the model's tokenizer" if provider.tensors else "text, no tokenizer"
+        )
+        raise ConfigError(message)
+    return provider
 
 
 def _key(options: RemoteOptions, provider: Provider) -> Key | None:

@@ -34,8 +34,8 @@ _OUR_FAULT = frozenset({400, 409, 413, 422})
 _PAYLOAD_TOO_LARGE = 413
 
 
-class AttemptFailed(RemoteError):
-    """One attempt of a call failed.
+class Failed(RemoteError):
+    """One attempt of a call failed. Results and spans show the name of this class.
 
     retryable: another attempt may succeed
     wait_s: seconds the destination asks to wait before it, None if it does not say
@@ -55,7 +55,7 @@ class AttemptFailed(RemoteError):
         self.wait_s = wait_s
 
 
-class BatchTooLarge(AttemptFailed):
+class TooMany(Failed):
     """The call held too many documents; `limit` are allowed, None if the answer does not say."""
 
     def __init__(self, message: str, *, limit: int | None) -> None:
@@ -65,7 +65,7 @@ class BatchTooLarge(AttemptFailed):
 
 def failure(
     response: HttpResponse, sent: Sequence[str], *, key: str | None, now_s: float
-) -> AttemptFailed:
+) -> Failed:
     """Return the error for a response that is no success.
 
     Its message repeats neither the key nor the texts that were `sent`. `now_s` is Unix time.
@@ -74,8 +74,8 @@ def failure(
     message = f"HTTP {response.status}{_quoted(said, sent, key)}"
     limit = _BATCH_LIMIT.search(said)
     if response.status == _PAYLOAD_TOO_LARGE or limit is not None:
-        return BatchTooLarge(message, limit=None if limit is None else int(limit[1] or limit[2]))
-    return AttemptFailed(
+        return TooMany(message, limit=None if limit is None else int(limit[1] or limit[2]))
+    return Failed(
         message,
         outcome=Outcome.NOTHING if response.status in _OUR_FAULT else Outcome.BAD,
         retryable=is_retryable(response.status, response.headers),

@@ -137,7 +137,7 @@ class PermittedScorer:
         ).scatter(chosen, len(passages))
 
     def warm_up(self) -> None:
-        """Do nothing, as the scorer itself is warmed up."""
+        """Do nothing: the scorer itself is warmed up."""
 
     def close(self) -> None:
         """Do nothing: the scorer outlives its requests."""

@@ -1,10 +1,11 @@
-"""BM25 over the candidates of one request: no model, no corpus, microseconds."""
+"""BM25 over the candidates of a request: no model, no corpus, microseconds."""
 
 import math
 import re
 import time
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
@@ -19,8 +20,7 @@ _K1, _B = 0.9, 0.4
 class LexicalScorer:
     """Scores by word overlap (Robertson & Zaragoza 2009), statistics taken from the candidates.
 
-    A second opinion that costs nothing, a first stage of cascades, and what is left when no model
-    can be had.
+    For a first stage of cascades, and as a fallback where no model can be loaded.
     """
 
     name = "lexical"
@@ -31,15 +31,14 @@ class LexicalScorer:
         query: str,
         passages: Sequence[str],
         *,
-        state: State | None = None,  # noqa: ARG002 - nothing to go on from
+        state: State | None = None,  # noqa: ARG002 - it has no state
         deadline_s: float | None = None,
     ) -> Scored:
-        """Score all passages, or none after the deadline; one without a query word scores 0."""
+        """Score all passages, or none after the deadline; those without a query word score 0."""
         n = len(passages)
         started = time.monotonic()
         (scores,) = await run_jobs(
-            [Job(lambda: bm25(query, passages), tokens=0)],
-            admit=lambda _: deadline_s is None or time.monotonic() <= deadline_s,
+            [Job(partial(bm25, query, passages), tokens=0)], admit=partial(_in_time, deadline_s)
         )
         done = scores is not None
         return Scored(
@@ -59,7 +58,7 @@ class LexicalScorer:
 
 
 def bm25(query: str, passages: Sequence[str]) -> list[float]:
-    """Score passages by BM25 with k1 = 0.9 and b = 0.4, their own document frequencies.
+    """Score passages by BM25 with k1 = 0.9, b = 0.4 and the document frequencies among them.
 
     >>> bm25("red fox", ["a red fox", "a red hen", "hen"])[0] > 0
     True
@@ -78,3 +77,7 @@ def bm25(query: str, passages: Sequence[str]) -> list[float]:
                 scale = _K1 * (1.0 - _B + _B * lengths[i] / mean)
                 scores[i] += weight * count * (_K1 + 1.0) / (count + scale)
     return scores
+
+
+def _in_time(deadline_s: float | None, _job: Job[list[float]]) -> bool:
+    return deadline_s is None or time.monotonic() <= deadline_s

@@ -1,4 +1,4 @@
-"""What stands in for a model that could not be loaded, where a fallback can serve."""
+"""A scorer in the place of a model that could not be loaded, where a fallback can serve."""
 
 from collections.abc import Sequence
 

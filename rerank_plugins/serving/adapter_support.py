@@ -29,7 +29,7 @@ def prior(score: object) -> float | None:
 
 
 def shown(hit: Hit, *, scale: bool = False) -> float | None:
-    """Return the score to show for a document: the one that orders, or with `scale` one in [0, 1].
+    """Return the score to show for a document: as it was ordered, or with `scale` in [0, 1].
 
     `scale` takes the calibrated probability, or the logistic function of the score where the model
     is not calibrated. None: not scored.

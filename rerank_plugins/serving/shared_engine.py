@@ -31,10 +31,10 @@ Source: TypeAlias = str | Mapping[str, object]
 """The path of a settings file, or settings."""
 
 _log = logging.getLogger(__name__)
-# Frameworks copy, pickle and re-create their components freely, and forbid that two pipelines share
-# one; a model per copy would be waste. Engines nobody holds any more end by themselves.
+# Frameworks copy, pickle and re-create their components freely, and forbid that pipelines share a
+# component; a model for each copy would waste memory. An engine ends with its last holder.
 _engines: WeakValueDictionary[str, Reranker] = WeakValueDictionary()
-# Neither an engine's threads nor who holds a lock survive a fork: each process has its own of both.
+# Neither threads nor the holder of a lock survive a fork: each process has its own of both.
 _making: dict[int, threading.Lock] = {}
 # The options that are keys of another table than the stage's.
 _TABLES: Mapping[str, str] = {"depth": "selection", "prior_weight": "fusion"}

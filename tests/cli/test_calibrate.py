@@ -12,7 +12,7 @@ WORDS = tiny.WORDS[7:20]
 
 
 def run(*command):
-    """Run the command line; give the exit code however it ends."""
+    """Run the command line; return the exit code however it ends."""
     try:
         return cli.main(command)
     except SystemExit as end:

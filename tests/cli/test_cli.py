@@ -21,7 +21,7 @@ def run(*arguments: object) -> int:
 
 @pytest.fixture
 def passages(tmp_path: Path) -> Path:
-    """Give a file of two passages and a blank line."""
+    """Return a file of two passages and a blank line."""
     path = tmp_path / "passages.txt"
     path.write_text("Dogs bark at the moon.\n\nCats sleep for hours.\n", encoding="utf-8")
     return path

@@ -14,7 +14,7 @@ from tests.quality.drift.requests import drawn
 
 
 def run(*command):
-    """Run the command line; give the exit code however it ends."""
+    """Run the command line; return the exit code however it ends."""
     try:
         return cli.main([str(one) for one in command])
     except SystemExit as end:
@@ -23,7 +23,7 @@ def run(*command):
 
 @pytest.fixture
 def traffic(tmp_path):
-    """Give sixty queries with six passages each, as a table that nobody judged."""
+    """Return sixty queries with six passages each, as a table that nobody judged."""
     path = tmp_path / "traffic.jsonl"
     rows = [
         {"query": f"what fox {at}", "passage": text, "label": ""}
@@ -36,7 +36,7 @@ def traffic(tmp_path):
 
 @pytest.fixture
 def logged(tmp_path):
-    """Give a function that writes a log of requests, some of them drifted, and a snapshot."""
+    """Return a function that writes a log of requests, some of them drifted, and a snapshot."""
     source = np.random.default_rng(0)
     save(snapshot(drawn(source, 300), subject="s", model="m"), tmp_path / "drift.json")
 

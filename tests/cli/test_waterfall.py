@@ -24,7 +24,7 @@ class Broken(LexicalScorer):
 
 
 def drawn(result):
-    """Give the waterfall as a person sees it."""
+    """Return the waterfall as a person sees it."""
     out = io.StringIO()
     Console(width=140, file=out).print(waterfall(result))
     return out.getvalue()

@@ -55,7 +55,7 @@ def reranker(audit, *, on_audit=None):
 
 
 def test_an_audit_scores_everybody_and_reports_what_was_lost():
-    """After the answer all candidates run through all stages; the loss and the factor are reported."""
+    """After the answer all candidates run through all stages; loss and factor are reported."""
     heard, event = [], threading.Event()
 
     def on_audit(loss, factor):

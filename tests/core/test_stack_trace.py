@@ -42,7 +42,7 @@ def stacks(tmp_path, monkeypatch):
 
 
 def test_a_trace_in_the_scorer_has_few_frames_and_no_lambda(stacks):
-    """From the worker thread to the tokenizer and to the graph: at most 12 frames of ours, each with a name."""
+    """From the worker thread to the tokenizer and the graph: at most 12 named frames of ours."""
     for where in ("run", "passages"):
         names = frames(stacks[where])
         assert len(names) <= FRAMES, names

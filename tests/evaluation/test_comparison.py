@@ -11,7 +11,7 @@ from tests.small_collections import beir_folder
 
 @pytest.fixture
 def pets(tmp_path):
-    """Give the tiny collection."""
+    """Return the tiny collection."""
     return evaluation.read(beir_folder(tmp_path / "pets"))
 
 

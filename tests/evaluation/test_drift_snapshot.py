@@ -14,7 +14,7 @@ from tests import tiny
 
 
 def topics(count):
-    """Give queries with eight candidates each, no two alike."""
+    """Return queries with eight candidates each, no two alike."""
     found = []
     for at in range(count):
         texts = tiny.passages(8, seed=at)
@@ -25,7 +25,7 @@ def topics(count):
 
 
 def setup(**settings):
-    """Give a setup of the lexical scorer."""
+    """Return a setup of the lexical scorer."""
     return build_setup(parse_settings({"stages": [{"scorer": "lexical"}], **settings}, "a test"))
 
 

@@ -12,7 +12,7 @@ from tests.small_collections import QRELS, beir_folder
 
 @pytest.fixture
 def pets(tmp_path):
-    """Give the tiny collection; its judgements are not used."""
+    """Return the tiny collection; its judgements are not used."""
     return read(beir_folder(tmp_path / "pets"))
 
 

@@ -28,7 +28,7 @@ PETS = Dataset(
 
 @pytest.fixture(scope="module")
 def comparisons():
-    """Give two comparisons with one loss, one win each."""
+    """Return two comparisons with one loss, one win each."""
     one = compare(PETS, {"lexical": Reranker("lexical")})
     return adjust([one, one])
 

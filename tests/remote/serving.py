@@ -37,12 +37,12 @@ PROVIDERS = sorted(DIALECTS)
 
 
 def planted() -> Key:
-    """Give a key that must never be seen again."""
+    """Return a key that must never be seen again."""
     return Key("the test's own key", lambda: SECRET)
 
 
 def options(server: FakeRerankServer, provider: str, **changes: object) -> RemoteOptions:
-    """Give options that lead to `server`."""
+    """Return options that lead to `server`."""
     common = {
         "model": "some-model",
         "base_url": server.url,
@@ -68,7 +68,7 @@ def tokenizer_folder() -> Path:
 def remote_first(
     server: FakeRerankServer, provider: str, *, fallback: bool = True, **changes: object
 ) -> Iterator[Reranker]:
-    """Give a reranker that asks `server`, with word overlap as its fallback."""
+    """Return a reranker that asks `server`, with word overlap as its fallback."""
     stages = [Stage(RemoteScorer(options(server, provider, **changes)))]
     if fallback:
         stages.append(Stage(LexicalScorer(), when="fallback"))
@@ -79,7 +79,7 @@ def remote_first(
 
 @pytest.fixture(autouse=True)
 def aws_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give the signer something to sign with."""
+    """Return the signer something to sign with."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")

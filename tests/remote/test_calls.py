@@ -18,8 +18,8 @@ from tests.remote.serving import PASSAGES, QUERY, options, remote_first
 
 
 def codes(result):
-    """Give the codes of a result's decisions."""
-    return {one.code for one in result.decisions}
+    """Return the codes of a result's decisions."""
+    return {decision.code for decision in result.decisions}
 
 
 def test_a_breaker_keeps_requests_from_a_broken_destination_and_lets_them_back():
@@ -122,7 +122,9 @@ def test_candidates_of_a_listwise_model_are_never_split():
         assert len(server.requests) == 1
     assert sum(hit.score is not None for hit in result) == 64
     assert result.order[64:] == tuple(range(64, 80))
-    assert any(one.code is Code.DEPTH and one.count == 16 for one in result.decisions)
+    assert any(
+        decision.code is Code.DEPTH and decision.count == 16 for decision in result.decisions
+    )
 
 
 def test_a_listwise_model_that_refuses_so_many_is_not_asked_in_parts():
@@ -134,21 +136,21 @@ def test_a_listwise_model_that_refuses_so_many_is_not_asked_in_parts():
         result = reranker.rerank(QUERY, PASSAGES)
         assert len(server.requests) == 1
     assert result.degraded
-    assert any(one.code is Code.FALLBACK for one in result.decisions)
+    assert any(decision.code is Code.FALLBACK for decision in result.decisions)
 
 
 def test_an_instruction_goes_where_the_api_takes_it():
     """One API has a field for it; to others it is the head of the query."""
-    told = "Prefer primary sources"
-    for provider, query in (("vllm", QUERY), ("jina", f"{told}\n{QUERY}")):
+    instruction = "Prefer primary sources"
+    for provider, query in (("vllm", QUERY), ("jina", f"{instruction}\n{QUERY}")):
         with (
             FakeRerankServer(provider) as server,
-            remote_first(server, provider, instruction=told) as reranker,
+            remote_first(server, provider, instruction=instruction) as reranker,
         ):
             assert not reranker.rerank(QUERY, PASSAGES).degraded
             body = server.requests[0].json()
         assert body["query"] == query
-        assert body.get("instruction") == (told if provider == "vllm" else None)
+        assert body.get("instruction") == (instruction if provider == "vllm" else None)
 
 
 def test_the_trace_goes_on_and_baggage_stays():
@@ -170,7 +172,9 @@ def test_documents_over_the_providers_length_are_cut_and_counted():
     with FakeRerankServer("bedrock") as server, remote_first(server, "bedrock") as reranker:
         result = reranker.rerank(QUERY, ["red fox " * 5000, *PASSAGES], strict=True)
     assert result.usage.truncated_tokens > 0
-    assert any(one.code is Code.TRUNCATED and one.count == 1 for one in result.decisions)
+    assert any(
+        decision.code is Code.TRUNCATED and decision.count == 1 for decision in result.decisions
+    )
 
 
 def test_tei_says_where_its_time_went():
@@ -217,7 +221,7 @@ def test_zeroentropy_is_asked_to_be_fast_only_under_a_deadline():
     with FakeRerankServer("zeroentropy") as server, remote_first(server, "zeroentropy") as reranker:
         reranker.rerank(QUERY, PASSAGES)
         reranker.rerank(QUERY, PASSAGES, budget_ms=5000)
-        asked = [one.json().get("latency") for one in server.requests]
+        asked = [request.json().get("latency") for request in server.requests]
     assert asked == [None, "fast"]
 
 

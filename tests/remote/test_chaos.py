@@ -49,7 +49,7 @@ class Clock:
         self.at.append(time.monotonic())
 
     def between(self, start: list[float], end: list[float]) -> np.ndarray:
-        """Give the seconds that threads waited in each span, interpolated."""
+        """Return the seconds that threads waited in each span, interpolated."""
         return np.interp(end, self.at, self.waited) - np.interp(start, self.at, self.waited)
 
 
@@ -99,7 +99,7 @@ def request(chance: random.Random) -> Request:
 
 
 @dataclass
-class Told:
+class Outcomes:
     """What came back, counted at once: thousands of kept results would slow the collector."""
 
     ended: list[float] = field(default_factory=list)
@@ -118,22 +118,22 @@ class Told:
         self.leaking += SECRET in repr(result)
         self.kept_back += "is left alone" in repr(result)
         self.degraded += result.degraded
-        sent = any(one.code is Code.SENT for one in result.decisions)
+        sent = any(decision.code is Code.SENT for decision in result.decisions)
         self.plain += sent and not result.degraded
 
 
-def drive(reranker: Reranker, chance: random.Random) -> Told:
+def drive(reranker: Reranker, chance: random.Random) -> Outcomes:
     """Keep so many requests under way until all are answered."""
-    told = Told()
+    outcomes = Outcomes()
     free = threading.Semaphore(AT_ONCE)
     lock = threading.Lock()
 
     def done(asked: Request, deadline: float, future) -> None:
         ended = time.monotonic()
         with lock:
-            told.ended.append(ended)
-            told.deadlines.append(deadline)
-            told.add(asked, future.result())
+            outcomes.ended.append(ended)
+            outcomes.deadlines.append(deadline)
+            outcomes.add(asked, future.result())
         free.release()
 
     for _ in range(REQUESTS):
@@ -146,7 +146,7 @@ def drive(reranker: Reranker, chance: random.Random) -> Told:
         )
     for _ in range(AT_ONCE):
         assert free.acquire(timeout=30.0)
-    return told
+    return outcomes
 
 
 @contextmanager
@@ -164,7 +164,7 @@ def chaotic() -> Iterator[subprocess.Popen[str]]:
 
 @contextmanager
 def asking(url: str) -> Iterator[Reranker]:
-    """Give a reranker that asks the server first and counts words after it."""
+    """Return a reranker that asks the server first and counts words after it."""
     options = RemoteOptions(
         "cohere",
         "some-model",
@@ -188,7 +188,7 @@ def test_every_request_is_answered_in_time_whatever_the_server_does(capsys):
     logging.getLogger().addHandler(leaks)
     with chaotic() as server, asking(server.stdout.readline().strip()) as reranker:
         with control() as clock:
-            told = drive(reranker, random.Random(7))
+            outcomes = drive(reranker, random.Random(7))
         breaker = reranker.setup.stages[0].scorer.calls.breaker
         server.stdin.write("get well\n")
         until = time.monotonic() + 60.0
@@ -198,22 +198,22 @@ def test_every_request_is_answered_in_time_whatever_the_server_does(capsys):
         server.stdin.write("end\n")
         done = json.loads(server.stdout.readline())
     logging.getLogger().removeHandler(leaks)
-    late = np.array(told.ended) - told.deadlines
-    own = late - clock.between(told.deadlines, told.ended) * (late > 0.0)
+    late = np.array(outcomes.ended) - outcomes.deadlines
+    own = late - clock.between(outcomes.deadlines, outcomes.ended) * (late > 0.0)
     with capsys.disabled():
         print(  # noqa: T201 - a measurement, for whoever runs it
             f"\nafter the deadline by the clock: 99% {1e3 * np.quantile(late, 0.99):.0f} ms, worst "
             f"{1e3 * late.max():.0f} ms; less the wait for a processor: worst "
-            f"{1e3 * own.max():.0f} ms; {told.plain} served, {told.degraded} degraded, "
-            f"{sum(done.values())} calls, {told.kept_back} kept back by the breaker"
+            f"{1e3 * own.max():.0f} ms; {outcomes.plain} served, {outcomes.degraded} degraded, "
+            f"{sum(done.values())} calls, {outcomes.kept_back} kept back by the breaker"
         )
-    assert told.whole == len(late) == REQUESTS
+    assert outcomes.whole == len(late) == REQUESTS
     assert np.quantile(late, 0.99) <= GRACE_S
     assert own.max() <= GRACE_S
-    assert told.leaking == leaks.found == 0
-    assert told.kept_back >= 1
+    assert outcomes.leaking == leaks.found == 0
+    assert outcomes.kept_back >= 1
     assert breaker.state == "closed"
     assert set(done) == {"NONE", *(one.name for one in Fault)}
     # Neither did everything fall back, nor nothing.
-    assert told.plain > REQUESTS // 10
-    assert told.degraded > REQUESTS // 10
+    assert outcomes.plain > REQUESTS // 10
+    assert outcomes.degraded > REQUESTS // 10

@@ -31,8 +31,8 @@ FAILING = set(Fault) - HARMLESS - PASSING - SLOW - FINE_FOR_SOME
 
 
 def codes(result: Result) -> set[Code]:
-    """Give the codes of a result's decisions."""
-    return {one.code for one in result.decisions}
+    """Return the codes of a result's decisions."""
+    return {decision.code for decision in result.decisions}
 
 
 def check(result: Result, *, failed: bool) -> None:
@@ -48,7 +48,10 @@ def check(result: Result, *, failed: bool) -> None:
         assert all(hit.score is None for hit in result)
     else:
         assert all(hit.score is not None for hit in result)
-    assert any(one.code is Code.SENT and one.count == len(PASSAGES) for one in result.decisions)
+    assert any(
+        decision.code is Code.SENT and decision.count == len(PASSAGES)
+        for decision in result.decisions
+    )
 
 
 # One of each kind of request, answer and error form; the others are variations, and marked slow.

@@ -55,7 +55,7 @@ class Case:
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:
-        """Give the candidates, every other one of the same text if they are twins."""
+        """Return the candidates, every other one of the same text if they are twins."""
         return tuple(
             Candidate(f"secret passage {i % 2 if self.twins else i}", metadata={"residency": label})
             for i, label in enumerate(self.labels)
@@ -85,7 +85,7 @@ def cases(draw: st.DrawFn) -> Case:
 
 def may_receive(case: Case, host: str) -> set[str]:
     """Work out again, on paper, which of a request's texts a host may see."""
-    texts = {one.text for one in case.candidates}
+    texts = {candidate.text for candidate in case.candidates}
     fine = {text for text in texts if all_agree(case, host, text)}
     return fine if case.per == "candidate" or fine == texts else set()
 
@@ -94,7 +94,9 @@ def all_agree(case: Case, host: str, text: str) -> bool:
     """Ask the policy and every candidate of a text."""
     places = {place for place in (TRUTH[host], case.region if host == case.host else None) if place}
     parties = [case.policy]
-    for label in (one.metadata["residency"] for one in case.candidates if one.text == text):
+    for label in (
+        candidate.metadata["residency"] for candidate in case.candidates if candidate.text == text
+    ):
         if label is None:
             parties.append(() if case.unlabelled == "deny" else None)
             continue
@@ -123,7 +125,7 @@ def ask(world: World, case: Case) -> None:
     assert len(result.order) == len(case.candidates)
     assert all(hit.probability is not None for hit in result), "a candidate was left out"
     permitted = remote.under(residency.permit(policy, case.candidates, "", None))
-    texts = [one.text for one in case.candidates]
+    texts = [candidate.text for candidate in case.candidates]
     try:
         world.scheduler.submit(permitted.score("secret query", texts)).result()
     except RerankError:
@@ -153,7 +155,7 @@ def hold(world: World, examples: int) -> None:
         for server in world.servers.values():
             server.requests.clear()
         ask(world, case)
-        texts = {one.text for one in case.candidates}
+        texts = {candidate.text for candidate in case.candidates}
         for host, server in world.servers.items():
             received = server.bytes_received - before[host]
             fine = may_receive(case, host)
@@ -164,7 +166,7 @@ def hold(world: World, examples: int) -> None:
                 world.sent += 1
                 world.split += fine != texts
                 assert host == case.host, "a redirect to another origin was followed"
-            seen = b"".join(one.body for one in server.requests).decode()
+            seen = b"".join(request.body for request in server.requests).decode()
             leaked = {text for text in texts - fine if text in seen}
             assert not leaked, f"{host} received {leaked}"
 

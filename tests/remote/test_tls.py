@@ -29,14 +29,14 @@ def ca_file(authority, tmp_path_factory):
 
 
 def identity(authority, name):
-    """Give what a server needs to prove that it is `name`."""
+    """Return what a server needs to prove that it is `name`."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert(name).configure_cert(context)
     return context
 
 
 def trusting(ca_file):
-    """Give the options of a client that trusts one authority."""
+    """Return the options of a client that trusts one authority."""
     return {"client": ClientOptions(ca_file=ca_file)}
 
 
@@ -74,7 +74,7 @@ def test_nothing_is_sent_to_who_cannot_prove_who_it_is(authority, ca_file, wrong
         assert server.bytes_received == 0
         assert server.requests == []
     assert result.degraded
-    assert any(one.code is Code.FALLBACK for one in result.decisions)
+    assert any(decision.code is Code.FALLBACK for decision in result.decisions)
 
 
 def test_the_environment_vouches_for_nobody(authority, ca_file, monkeypatch):
@@ -113,7 +113,7 @@ def test_a_redirect_from_https_to_plain_http_is_refused(authority, ca_file):
             server.redirect_to = f"{there}/v2/rerank"
             result = reranker.rerank(QUERY, PASSAGES)
             assert result.degraded
-            assert any("another origin" in one.detail for one in result.decisions)
+            assert any("another origin" in decision.detail for decision in result.decisions)
         assert plain.bytes_received == 0
         assert len(server.requests) == 2
 

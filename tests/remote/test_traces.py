@@ -30,7 +30,7 @@ def exporter():
 
 @pytest.fixture
 def observed(exporter):
-    """Give a function that opens a reranker on a fake server, seen by `exporter`."""
+    """Return a function that opens a reranker on a fake server, seen by `exporter`."""
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
 
@@ -45,7 +45,7 @@ def observed(exporter):
 
 
 def named(exporter, name):
-    """Give the spans of one name, in the order they ended."""
+    """Return the spans of one name, in the order they ended."""
     return [span for span in exporter.get_finished_spans() if span.name == name]
 
 

@@ -39,7 +39,7 @@ def exporter():
 
 @pytest.fixture
 def tracer_provider(exporter):
-    """Give a provider that exports to `exporter`."""
+    """Return a provider that exports to `exporter`."""
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     yield provider
@@ -47,7 +47,7 @@ def tracer_provider(exporter):
 
 
 def spans(exporter):
-    """Give finished spans by name."""
+    """Return finished spans by name."""
     return {span.name: span for span in exporter.get_finished_spans()}
 
 

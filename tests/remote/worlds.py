@@ -77,7 +77,7 @@ class World:
     split: int = 0
 
     def scorer(self, host: str, region: str | None) -> RemoteScorer:
-        """Give the scorer for a host that the operator attests to lie in `region`."""
+        """Return the scorer for a host that the operator attests to lie in `region`."""
         if (host, region) not in self.scorers:
             options = RemoteOptions(
                 "compatible",

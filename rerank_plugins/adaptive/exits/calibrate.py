@@ -118,11 +118,11 @@ def certify(
     probability = how.probability or _typical([observed[i] for i in first], how.top_k)
     cases = [case_of(seen, heads, model, how, probability) for seen in observed]
     held = [cases[i] for i in second]
-    shape, losses = shaped([cases[i] for i in first], held, deviations, costs, how)
+    scale, losses = choose_scale([cases[i] for i in first], held, deviations, costs, how)
     exits = Exits(
         subject(model.files, model.max_tokens, how.prior_weight),
         tuple(heads),
-        shape,
+        scale,
         _LEVELS,
         losses,
         how.top_k,
@@ -137,20 +137,20 @@ def certify(
     return Calibrated(exits, tuple(fitted), tuple(held), probability)
 
 
-def shaped(
+def choose_scale(
     cases: Sequence[Case],
     held: Sequence[Case],
     deviations: Sequence[float],
     costs: Sequence[float],
     how: CalibrationOptions,
 ) -> tuple[LimitScale, Floats]:
-    """Choose the limits' shape by `cases`; also measure what its levels lose on those `held` out.
+    """Return the limit scale that `cases` choose, and its losses [held, levels] on those `held`.
 
-    `deviations` are the heads' residual ones; losses are [held, levels].
+    `deviations` are those of the heads' residuals.
     """
-    shape = _shape(cases, deviations, costs, how)
-    losses = [[_loss(case, shape.at(level, how.top_k), how) for level in _LEVELS] for case in held]
-    return shape, np.array(losses)
+    scale = _cheapest_scale(cases, deviations, costs, how)
+    limits = [scale.at(level, how.top_k) for level in _LEVELS]
+    return scale, np.array([[replayed_loss(case, at, how) for at in limits] for case in held])
 
 
 def halves(count: int, seed: int) -> tuple[list[int], list[int]]:
@@ -186,6 +186,13 @@ def loss_of(case: Case, order: Sequence[int] | NDArray[np.intp], how: Calibratio
     return risk_control.top_k_miss(list(order), case.full.tolist(), how.top_k)
 
 
+def replayed_loss(
+    case: Case, limits: Limits | None, how: CalibrationOptions, counts: Sequence[int] | None = None
+) -> float:
+    """Return what a case loses within limits, or with `counts`."""
+    return loss_of(case, replay(case, limits, how, counts=counts).order, how)
+
+
 def work(outcome: SimulatedOrder, costs: Sequence[float]) -> float:
     """Return the work done, as a share of the whole model's on all candidates."""
     return sum(s * c for s, c in zip(outcome.shares, costs, strict=True)) / sum(costs)
@@ -216,9 +223,7 @@ def plan_qualities(
         plan = rising[::-1]
         if plan[0] == 0 or (stages > 2 and plan[1] and plan[1] < plan[0] // 16):  # noqa: PLR2004
             continue
-        losses = [
-            loss_of(case, replay(case, None, how, counts=plan).order, how) for case in cases[:100]
-        ]
+        losses = [replayed_loss(case, None, how, plan) for case in cases[:100]]
         found[plan] = 1.0 - float(np.mean(losses))
     return found
 
@@ -243,10 +248,6 @@ def case_of(
     return Case(scores, final, gains, whole.order, priors, given)
 
 
-def _loss(case: Case, limits: Limits, how: CalibrationOptions) -> float:
-    return loss_of(case, replay(case, limits, how).order, how)
-
-
 def _mass_losses(cases: Sequence[Case], how: CalibrationOptions) -> Floats:
     """Return the losses [cases, masses] of scoring in full only the head with each mass of priors.
 
@@ -259,34 +260,33 @@ def _mass_losses(cases: Sequence[Case], how: CalibrationOptions) -> Floats:
         for column, mass in enumerate(_MASSES):
             rule = selection.MassDepth(mass, min=how.top_k)
             count = selection.depth(rule, case.first_stage or ())
-            order = replay(replace(case, levels=[]), None, how, counts=[count]).order
-            row[column] = loss_of(case, order, how)
+            row[column] = replayed_loss(replace(case, levels=[]), None, how, [count])
     return losses
 
 
-def _shape(
+def _cheapest_scale(
     cases: Sequence[Case],
     deviations: Sequence[float],
     costs: Sequence[float],
     how: CalibrationOptions,
 ) -> LimitScale:
-    """Choose what costs least at a mean loss of alpha: ratios of the margins, and the depth's."""
+    """Return the ratios of the margins and the depth that cost least at a mean loss of alpha."""
     longest = max(len(case.final) for case in cases)
     best: tuple[float, LimitScale] | None = None
     inner = itertools.product(_RATIOS, repeat=len(deviations) - 1)
     for share, ratios in itertools.product(_DEPTH_SHARES, inner):
         scales = tuple(d * r for d, r in zip(deviations, (1.0, *ratios), strict=True))
-        shape = LimitScale(scales, None if share is None else share * longest)
+        scale = LimitScale(scales, None if share is None else share * longest)
         low, high = 0.0, float(_LEVELS[0])
         for _ in range(7):
             middle = (low + high) / 2.0
-            limits = shape.at(middle, how.top_k)
-            mean = float(np.mean([_loss(case, limits, how) for case in cases]))
+            limits = scale.at(middle, how.top_k)
+            mean = float(np.mean([replayed_loss(case, limits, how) for case in cases]))
             low, high = (middle, high) if mean > how.alpha else (low, middle)
-        limits = shape.at(high, how.top_k)
+        limits = scale.at(high, how.top_k)
         spent = float(np.mean([work(replay(case, limits, how), costs) for case in cases]))
         if best is None or spent < best[0]:
-            best = spent, shape
+            best = spent, scale
     return best[1] if best is not None else LimitScale(tuple(deviations))
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ...scoring.exits.calibration_file import Limits
-from .calibrate import Calibrated, CalibrationOptions, Case, loss_of, replay, work
+from .calibrate import Calibrated, CalibrationOptions, Case, loss_of, replay, replayed_loss, work
 
 _DEPTHS = (10, 15, 20, 30, 40, 50, 60, 75)
 
@@ -79,12 +79,8 @@ def _fixed_layer(
     cases: Sequence[Case], place: int, label: str, costs: Sequence[float], how: CalibrationOptions
 ) -> Point:
     """Return the point of a smaller model: every candidate leaves at one exit."""
-    losses = [
-        loss_of(
-            case, replay(replace(case, levels=[], final=case.levels[place]), None, how).order, how
-        )
-        for case in cases
-    ]
+    smaller = [replace(case, levels=[], final=case.levels[place]) for case in cases]
+    losses = [replayed_loss(case, None, how) for case in smaller]
     spent = sum(costs[: place + 1]) / sum(costs)
     return Point("fixed layer", label, 1.0 / spent, float(np.mean(losses)))
 

@@ -51,11 +51,7 @@ class Observation:
 
 
 def observe_hits(
-    query: str,
-    candidates: Sequence[Candidate],
-    hits: Sequence[Hit],
-    *,
-    null: float = math.nan,
+    query: str, candidates: Sequence[Candidate], hits: Sequence[Hit], *, null: float = math.nan
 ) -> Observation | None:
     """Return the features of a request from its hits, before any cut; None: nothing was scored.
 

@@ -4,16 +4,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from ...errors import InvalidRequest
-from ..drift import (
-    DriftReport,
-    DriftThresholds,
-    Observation,
-    RequestWindow,
-    Snapshot,
-    Verdict,
-    judge,
-    snapshot,
-)
+from ..drift.features import Observation
+from ..drift.snapshot import Snapshot, snapshot
+from ..drift.verdict import DriftReport, DriftThresholds, RequestWindow, Verdict, judge
 from .log import LogEntry
 
 

@@ -22,7 +22,7 @@ _GAP = 8
 class NullPassages:
     """Keeps a passage of each of the last requests, in memory alone, to score with later queries.
 
-    One request in `every` is scored; 0: none.
+    Every `every`-th request is scored; 0: none.
     """
 
     every: int

@@ -6,6 +6,7 @@ import platform
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Literal, TypeAlias
 
@@ -102,7 +103,7 @@ def find_without_graph(model: str | Path, *, hub: Hub | None = None) -> ModelFil
     """
     folder = _EMBEDDED_FOLDER if model == EMBEDDED else Path(model).expanduser()
     if not folder.is_dir() and _HUB_ID.fullmatch(str(model)):
-        folder = snapshot(str(model), hub or Hub(), lambda _: list(SIDE_FILES))
+        folder = snapshot(str(model), hub or Hub(), _sides_alone)
     if not (folder / "tokenizer.json").is_file():
         message = (
             f"no tokenizer at {str(model)[:200]!r}; expected a folder with tokenizer.json, a hub "
@@ -271,8 +272,12 @@ def _describe(folder: Path, name: str, graph: Path) -> ModelFiles:
 
 
 def _from_hub(name: str, precision: Precision, hub: Hub) -> ModelFiles:
-    folder = snapshot(name, hub, lambda names: _needed(name, names, precision))
+    folder = snapshot(name, hub, partial(_needed, name, precision=precision))
     return replace(_in_folder(folder, name, precision, cached=True), revision=folder.name)
+
+
+def _sides_alone(_names: Sequence[str]) -> list[str]:
+    return list(SIDE_FILES)
 
 
 def _needed(name: str, names: Sequence[str], precision: Precision) -> list[str]:

@@ -1,11 +1,10 @@
 """How an ONNX model is run, checked against what its files say it can take."""
 
-import hashlib
 from dataclasses import dataclass, replace
 
 from ...errors import ConfigError
 from ...rules.windows import Fold
-from ..models.files import ModelFiles, sha256
+from ..models.files import ModelFiles, fingerprint, sha256
 from ..text.pairs import MIN_WINDOW_TOKENS, LongPassages, Windowing
 from .decoder import prompt_of
 from .session import Provider
@@ -135,4 +134,4 @@ def identity(options: OnnxOptions, files: ModelFiles) -> str:
     facts += [repr(options.max_tokens or usable_tokens(files)), options.fold]
     facts += [repr(options.windowing)]
     facts += [repr(prompt_of(files, options.template, options.instruction)), repr(files.int8)]
-    return hashlib.sha256("\n".join(facts).encode()).hexdigest()
+    return fingerprint(facts)

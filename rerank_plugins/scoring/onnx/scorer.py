@@ -15,7 +15,6 @@ from ..text.tokenizer import PairArrays, PairTokenizer
 from . import throughput
 from .decoder import MOST_BATCH_TOKENS, Decoder, open_decoder, prompt_of
 from .graph import cache
-from .graph.int8 import open_int8
 from .graph.prepare import Prepared, open_rewritten
 from .graph.verify import many, probes
 from .options import OnnxOptions, checked, identity, score_column, usable_tokens
@@ -195,6 +194,9 @@ class OnnxScorer:
         if self._prompt is not None:
             obstacle = "the model is asked by a prompt"
         if self.files.int8:
+            # It imports onnx, which takes longer than opening a kept graph.
+            from .graph.int8 import open_int8
+
             batches = partial(many, self.tokenizer, self.max_tokens)
             made = obstacle or open_int8(
                 path, batches, provider=provider, intra_threads=threads, folder=folder

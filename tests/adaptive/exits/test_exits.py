@@ -241,7 +241,9 @@ def test_calibrated_exits_can_be_audited(model, calibrated, tmp_path):
 def test_a_certified_depth_comes_with_the_exits(model, tmp_path):
     """`depth = {risk}` scores the least mass of the priors that holds it, never below top_k."""
     files = find(model)
-    made = SegmentedModel(files, [Head(2, segmented_model.layers(files)[2], "probe")], OnnxOptions())
+    made = SegmentedModel(
+        files, [Head(2, segmented_model.layers(files)[2], "probe")], OnnxOptions()
+    )
     done = calibrate(
         made, questions(priors=True), CalibrationOptions(top_k=5, alpha=0.05), costs=[1, 1]
     )
@@ -271,6 +273,8 @@ def test_a_certified_depth_needs_a_calibration(model, calibrated, tmp_path):
 def test_too_few_queries_are_refused(model):
     """Below forty queries there is nothing to certify with."""
     files = find(model)
-    made = SegmentedModel(files, [Head(2, segmented_model.layers(files)[2], "probe")], OnnxOptions())
+    made = SegmentedModel(
+        files, [Head(2, segmented_model.layers(files)[2], "probe")], OnnxOptions()
+    )
     with pytest.raises(InvalidRequest, match="at least 40"):
         calibrate(made, questions(10), costs=[1, 1])

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from ...models.files import cpu_features
-from ..session import Graph, Provider, open_graph, score_output
+from ..session import Provider, open_graph, score_output
 from . import cache
 from .emit import MICROSOFT, PREFIX, Emitter
-from .prepare import Prepared, Probes, kept_or_made, make, oversized, runtime
+from .prepare import Prepared, Probes, kept_or_made, make_graph, oversized, runtime
 from .rewrite import prune, rewrite
 from .verify import objection
 
@@ -49,12 +49,8 @@ def open_int8(
         return too_big
     opener = partial(open_graph, intra_threads=intra_threads)
     name = "" if folder is None else cache.key(path, f"{runtime(provider)} int8")
-    found = kept_or_made(
-        folder,
-        name,
-        partial(make, path, opener, _take_kernels, partial(_objection, probes)),
-        opener,
-    )
+    making = partial(make_graph, path, opener, _take_kernels, objection, probes)
+    found = kept_or_made(folder, name, making, opener)
     return found if isinstance(found, str) else Prepared(found, key=name)
 
 
@@ -108,6 +104,7 @@ def coded(weight: NDArray[np.float32], *, signed: bool) -> tuple[Codes, NDArray[
 
 
 def _take_kernels(model: ModelProto) -> str:
+    """Change a model as `prepare.make_graph` expects it."""
     done = rewrite(model, [score_output([value.name for value in model.graph.output])])
     if not done.dequantised:
         return "its weights are not stored as int8 behind DequantizeLinear"
@@ -115,10 +112,6 @@ def _take_kernels(model: ModelProto) -> str:
         return "no encoder layer was recognised"
     multiply(model, signed=bool(_SAFE & cpu_features()))
     return ""
-
-
-def _objection(probes: Probes, original: Graph, graph: Graph) -> str:
-    return objection(original, graph, probes())
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,8 +58,7 @@ def open_rewritten(
     if too_big := oversized(path):
         return Prepared(opener(path), too_big)
     name = "" if folder is None else cache.key(path, runtime(provider))
-    make = partial(_rewritten, path, provider, probes, opener)
-    found = kept_or_made(folder, name, make, opener)
+    found = kept_or_made(folder, name, partial(_rewritten, path, provider, probes, opener), opener)
     if isinstance(found, str):
         return Prepared(opener(path), found, name)
     return Prepared(found, key=name)
@@ -105,15 +104,16 @@ def kept_or_made(
     return made[0]
 
 
-def make(
+def make_graph(
     path: Path,
     opener: Callable[[bytes], Graph],
     change: Callable[["ModelProto"], str],
-    objection: Callable[[Graph, Graph], str],
+    objection: Callable[[Graph, Graph, Sequence[PairArrays]], str],
+    probes: Probes,
 ) -> Made:
-    """Open a graph that is changed in place; `objection` compares the original with the new one.
+    """Make a graph with `change`; `objection` compares the original with it on `probes`.
 
-    `change` and `objection` return why there is no new graph, "" where there is one.
+    Both return why there is no new graph, "" where there is one.
     """
     from .read import load
 
@@ -128,7 +128,7 @@ def make(
     data = model.SerializeToString()
     try:
         graph = opener(data)
-        return objection(original, graph) or (graph, data)
+        return objection(original, graph, probes()) or (graph, data)
     except Exception as error:  # noqa: BLE001 - whatever a runtime raises, the original runs
         return f"the rewritten graph fails: {error}"
 
@@ -138,7 +138,7 @@ def _rewritten(
 ) -> Made:
     if provider != "cpu" and (here := opener(path).provider) not in _PROVIDERS:
         return f"{here} has no kernels for fused operators"
-    return make(path, opener, _rewrite, partial(_scores_differ, probes))
+    return make_graph(path, opener, _rewrite, _scores_differ, probes)
 
 
 def _rewrite(model: "ModelProto") -> str:
@@ -148,8 +148,7 @@ def _rewrite(model: "ModelProto") -> str:
     return "" if done.layers or done.dequantised else "no encoder layer was recognised"
 
 
-def _scores_differ(probes: Probes, original: Graph, graph: Graph) -> str:
-    moved = compare(original, graph, probes())
-    if moved <= TOLERANCE:
-        return ""
-    return f"the rewritten graph's scores differ by {moved:.1e} of their spread"
+def _scores_differ(original: Graph, graph: Graph, batches: Sequence[PairArrays]) -> str:
+    moved = compare(original, graph, batches)
+    small = moved <= TOLERANCE
+    return "" if small else f"the rewritten graph's scores differ by {moved:.1e} of their spread"

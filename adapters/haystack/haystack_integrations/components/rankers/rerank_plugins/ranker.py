@@ -1,6 +1,7 @@
 """A Haystack ranker over a shared engine."""
 
 import asyncio
+import inspect
 from typing import Any, Literal
 
 from haystack import Document, component, default_from_dict, default_to_dict, logging
@@ -79,7 +80,7 @@ class RerankPluginsRanker:
         :param embedding_separator:
             What joins metadata and content.
         :param scale_score:
-            Give calibrated probabilities instead of scores.
+            Return calibrated probabilities instead of scores.
         :param score_threshold:
             Leave out documents with a lower score.
         :param budget_ms:
@@ -104,7 +105,7 @@ class RerankPluginsRanker:
             Environment variables with a hub token; the first that is set is used.
 
         :raises ValueError:
-            If `top_k` is not positive, or `config` is given beside a model's options.
+            If `top_k` is not positive, or `config` is given together with a model's options.
         """
         self.model = model
         self.config = config
@@ -132,26 +133,8 @@ class RerankPluginsRanker:
         :returns:
             Dictionary with serialized data.
         """
-        return default_to_dict(
-            self,
-            model=self.model,
-            config=self.config,
-            top_k=self.top_k,
-            meta_fields_to_embed=self.meta_fields_to_embed,
-            embedding_separator=self.embedding_separator,
-            scale_score=self.scale_score,
-            score_threshold=self.score_threshold,
-            budget_ms=self.budget_ms,
-            strict=self.strict,
-            prior_weight=self.prior_weight,
-            depth=self.depth,
-            max_tokens=self.max_tokens,
-            precision=self.precision,
-            provider=self.provider,
-            revision=self.revision,
-            local_files_only=self.local_files_only,
-            token=self.token,
-        )
+        _, *names = inspect.signature(RerankPluginsRanker.__init__).parameters
+        return default_to_dict(self, **{name: getattr(self, name) for name in names})
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "RerankPluginsRanker":
