@@ -5,6 +5,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := UV_PROJECT_ENVIRONMENT=$(VENV) $(BIN)/uv
 export UV_SYSTEM_CERTS ?= 1
+# Libraries that report to their makers, see docs/what-it-contacts.md.
+export ORT_DISABLE_TELEMETRY ?= 1
+export HF_HUB_DISABLE_TELEMETRY ?= 1
+export DISABLE_SAFETENSORS_CONVERSION ?= 1
+export HAYSTACK_TELEMETRY_ENABLED ?= false
+export RAY_USAGE_STATS_ENABLED ?= 0
+export INFINITY_ANONYMOUS_USAGE_STATS ?= 0
 
 demo: $(VENV)/.user
 	$(BIN)/python examples/demo.py

@@ -30,8 +30,9 @@ from judged import Asked
 from replayed import Measured, Replay
 
 from rerank_plugins import Reranker, Stage, load
-from rerank_plugins.adaptive import exits
-from rerank_plugins.adaptive.exits import CalibrationOptions
+from rerank_plugins.adaptive.exits import tradeoff
+from rerank_plugins.adaptive.exits.calibrate import CalibrationOptions
+from rerank_plugins.adaptive.exits.collect import observe
 from rerank_plugins.config.build import card_calibration, card_prior_weight
 from rerank_plugins.core.setup import Setup
 from rerank_plugins.errors import ConfigError
@@ -120,7 +121,7 @@ def replay(made: SegmentedModel, how: argparse.Namespace, started: float) -> tup
             say(started, f"scored {done} of {len(queries)} queries in full")
 
     costs = segment_costs(made)
-    seen = exits.observe(made, [one.question for one in queries], progress=progress)
+    seen = observe(made, [one.question for one in queries], progress=progress)
     one = replayed.run(made, queries, seen, plan, costs)
     alone = SegmentedModel(made.files, made.heads[:1], made.options)
     at_first = [replace(saw, first=saw.first[:1], own=saw.own[:1]) for saw in seen]
@@ -224,14 +225,14 @@ def draw(
     folder.mkdir(parents=True, exist_ok=True)
     alpha = _least(one)
     limits, _ = one.done.exits.choose(alpha, method="crc")
-    gained = exits.gain(one.done, one.costs, one.how, limits=limits)
+    gained = tradeoff.gain(one.done, one.costs, one.how, limits=limits)
     asked = f"queries of {len({query.collection for query in one.asked})} sets, BM25's first 100"
     title = f"{model}, {len(one.done.cases)} held-out {asked}"
-    exits.draw(gained, folder / "early-exit.svg", loss=one.how.loss, alpha=alpha, title=title)
+    tradeoff.draw(gained, folder / "early-exit.svg", loss=one.how.loss, alpha=alpha, title=title)
     title = f"{model}, {len(one.cases)} {asked}"
     points = [*rows, *replayed.curve(one)]
     curves.cascades(one, points, found, folder / "cascades.svg", title)
-    curves.cuts(one, folder / "top-k.svg", title)
+    curves.top_k(one, folder / "top-k.svg", title)
     lines = {name: value for name, value in one.sets[CLOCK_SET].items() if name != "queries"}
     title = f"{model}, TREC DL 2019, BM25's first 100"
     curves.budgets(kept, lines, folder / "budgets.svg", title)

@@ -12,7 +12,7 @@ from judged import Asked
 from numpy.typing import NDArray
 
 from rerank_plugins import Candidate, Reranker, Result
-from rerank_plugins.adaptive.exits import Question
+from rerank_plugins.adaptive.exits.collect import Question
 from rerank_plugins.records import stages_s
 
 BUDGETS_MS = (50, 100, 200, 400)

@@ -1,8 +1,11 @@
 """The plots of the adaptive benchmark, as SVG."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
+import cuts
 import numpy as np
 from clocked import BUDGETS_MS, Kept
 from matplotlib.axes import Axes
@@ -12,7 +15,10 @@ from replayed import Measured, Replay
 
 from rerank_plugins.rules import selection
 from rerank_plugins.rules.calibration import apply
-from rerank_plugins.rules.selection import Cut, GapCut, MassCut, NullCut, ProbabilityCut
+from rerank_plugins.rules.selection import Cut, GapCut, ProbabilityCut
+
+Returned: TypeAlias = Callable[[Sequence[float], Sequence[float]], int]
+"""How many hits a rule returns, by their scores and probabilities."""
 
 
 def cascades(
@@ -61,16 +67,17 @@ def budgets(rows: Sequence[Kept], lines: Mapping[str, float], path: Path, title:
     _finish(figure, axes, path, title)
 
 
-def cuts(one: Replay, path: Path, title: str) -> None:
+def top_k(one: Replay, path: Path, title: str) -> None:
     """Draw how many relevant passages of the first 20 each rule returns, by how much it returns."""
     figure, axes = _figure()
-    nulls = one.done.exits.nulls
-    rules: dict[str, list[Cut]] = {
-        "fixed": [1, 2, 3, 5, 8, 10, 15, 20],
-        "probability": [ProbabilityCut(p) for p in (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)],
-        "mass": [MassCut(m) for m in (0.2, 0.4, 0.6, 0.8, 0.9, 0.95)],
-        "largest gap, and some more": [GapCut(buffer=b) for b in (0, 1, 2, 4, 8)],
-        "null rate": [NullCut(nulls, rate) for rate in (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)],
+    rules: dict[str, list[Returned]] = {
+        "fixed": [_rule(k) for k in (1, 2, 3, 5, 8, 10, 15, 20)],
+        "probability": [_rule(ProbabilityCut(p)) for p in (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)],
+        "mass": [partial(_by_mass, m) for m in (0.2, 0.4, 0.6, 0.8, 0.9, 0.95)],
+        "largest gap, and some more": [_rule(GapCut(buffer=b)) for b in (0, 1, 2, 4, 8)],
+        "null rate": [
+            partial(_by_null_rate, one.nulls, rate) for rate in (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
+        ],
     }
     for name, settings in rules.items():
         points = [_returned(one, rule) for rule in settings]
@@ -80,13 +87,27 @@ def cuts(one: Replay, path: Path, title: str) -> None:
     _finish(figure, axes, path, title, label="share of the relevant ones among them")
 
 
-def _returned(one: Replay, rule: Cut, most: int = 20) -> tuple[float, float]:
+def _rule(rule: Cut) -> Returned:
+    return partial(selection.cut, rule)
+
+
+def _by_mass(mass: float, _scores: Sequence[float], chances: Sequence[float]) -> int:
+    return cuts.by_mass(chances, mass)
+
+
+def _by_null_rate(
+    nulls: Sequence[float], rate: float, scores: Sequence[float], _chances: Sequence[float]
+) -> int:
+    return cuts.by_null_rate(scores, nulls, rate)
+
+
+def _returned(one: Replay, rule: Returned, most: int = 20) -> tuple[float, float]:
     sizes, recalls = [], []
     for case, query in zip(one.cases, one.asked, strict=True):
         order = case.full[:most]
         scores = case.final[order].tolist()
         chances = apply(one.done.probability, case.final[order].astype(np.float32)).tolist()
-        count = selection.cut(rule, scores, chances)
+        count = rule(scores, chances)
         relevant = [query.relevances.get(query.docids[i], 0) > 0 for i in order]
         sizes.append(count)
         recalls.append(sum(relevant[:count]) / sum(relevant) if any(relevant) else float("nan"))

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import thresholds
 from maps import drift_map
+from rerank_plugins.quality.snapshot import Snapshot, snapshot
 from streams import HALVES, MODEL, SNAPSHOT, Asked, asking, document, half, load, streams
 from tables import Row, choosing, markdown
 from thresholds import Stream, Thresholds, Tried
@@ -25,17 +26,9 @@ from rerank_plugins.config.build import build_setup
 from rerank_plugins.config.read import parse_settings
 from rerank_plugins.core import with_guard
 from rerank_plugins.core.setup import Setup
-from rerank_plugins.quality import drift
-from rerank_plugins.quality.drift import (
-    DriftReport,
-    DriftThresholds,
-    Feature,
-    Finding,
-    Observation,
-    RequestWindow,
-    Snapshot,
-    canaries,
-)
+from rerank_plugins.quality.drift import canaries
+from rerank_plugins.quality.drift.features import FEATURES, Feature, Observation, observe
+from rerank_plugins.quality.drift.verdict import DriftReport, DriftThresholds, Finding, judge
 from rerank_plugins.rules import fusion
 from rerank_plugins.scoring.models.files import EMBEDDED
 from rerank_plugins.scoring.runtime.scheduler import Scheduler
@@ -73,7 +66,7 @@ def stream(
     size = min(WINDOW, len(seen))
     runs = tuple(
         tuple(
-            drift.judge(before, RequestWindow(size, [seen[i] for i in chosen]))
+            judge(before, [seen[i] for i in chosen])
             for chosen in (source.choice(len(seen), size, replace=False) for _ in range(LENGTH))
         )
         for _ in range(RUNS)
@@ -88,7 +81,7 @@ def stream(
 def observed(one: Asked, source: np.random.Generator) -> Observation:
     """Note a request as the guard does, paired with one random passage."""
     scores = np.array(one.scores)
-    return drift.observe(
+    return observe(
         scores,
         scores,
         chars=np.array(one.chars, dtype=np.float64),
@@ -134,8 +127,8 @@ def undrifted(seen: Sequence[Observation], source: np.random.Generator) -> list[
     found = []
     for _ in range(SPLITS):
         order = source.permutation(len(seen))
-        before = drift.snapshot([seen[i] for i in order[WINDOW:]], subject="", model="")
-        found.append(drift.judge(before, RequestWindow(WINDOW, [seen[i] for i in order[:WINDOW]])))
+        before = snapshot([seen[i] for i in order[WINDOW:]], subject="", model="")
+        found.append(judge(before, [seen[i] for i in order[:WINDOW]]))
     return found
 
 
@@ -184,9 +177,7 @@ def _average(one: Stream, feature: Feature, value: Callable[[Finding], float]) -
 
 def _moved(reports: Sequence[DriftReport]) -> tuple[str, ...]:
     """Name what moved in at least half of the windows, the most frequent first, at most three."""
-    counts = {
-        name: sum(name in one.moved for one in reports) / len(reports) for name in drift.FEATURES
-    }
+    counts = {name: sum(name in one.moved for one in reports) / len(reports) for name in FEATURES}
     often = sorted(
         (name for name in counts if counts[name] >= OFTEN), key=lambda name: -counts[name]
     )
@@ -201,9 +192,7 @@ def _drawn(
     for sets in HALVES:
         base = next(iter(sets))
         kept[f"{base}, shuffled scores"] = list(shuffled(kept[base], source))
-    before = drift.snapshot(
-        [observed(one, source) for one in kept.pop(SNAPSHOT)], subject="", model=""
-    )
+    before = snapshot([observed(one, source) for one in kept.pop(SNAPSHOT)], subject="", model="")
     sound = fixed_pairs(EMBEDDED)
     found = []
     for name, asked in kept.items():

@@ -177,8 +177,9 @@ def measure(model: Path, name: str, draw: int) -> Counter[str]:
     scorer = reranker.setup.stages[0].scorer
     workers = scorer.throughput.workers
     watched = scorer.graph = Watched(scorer.graph)
-    key = open_rewritten(model, tuple, folder=cache.directory()).key
-    trial, whole = (Profiled(str(cache.directory() / f"{key}.onnx")) for _ in range(2))
+    key = open_rewritten(model, tuple, folder=cache.usable()).key
+    (kept,) = cache.usable().glob(f"{key}.*.onnx")
+    trial, whole = (Profiled(str(kept)) for _ in range(2))
 
     def rerank() -> Counter[str]:
         return request(watched, lambda: reranker.rerank(asked.query, asked.passages), workers)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from rerank_plugins.adaptive.exits import Question
+from rerank_plugins.adaptive.exits.collect import Question
 from rerank_plugins.evaluation import datasets
 from rerank_plugins.evaluation.datasets import Dataset, Topic
 from rerank_plugins.scoring.exits.segmented_model import SegmentedModel

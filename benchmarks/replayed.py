@@ -7,26 +7,24 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import cuts
 import numpy as np
 from judged import CALIBRATION, Asked, ndcg
 
-from rerank_plugins.adaptive.exits import (
+from rerank_plugins.adaptive.exits.calibrate import (
     Calibrated,
     CalibrationOptions,
-    Observed,
-    SimulatedOrder,
-    certify,
-    simulate,
-)
-from rerank_plugins.adaptive.exits.calibrate import (
     Case,
     case_of,
+    certify,
     choose_scale,
     halves,
     loss_of,
     replay,
     work,
 )
+from rerank_plugins.adaptive.exits.collect import Observed
+from rerank_plugins.adaptive.exits.simulate import SimulatedOrder, simulate
 from rerank_plugins.rules import risk_control
 from rerank_plugins.scoring.exits.calibration_file import Exits, Limits
 from rerank_plugins.scoring.exits.segmented_model import SegmentedModel
@@ -53,6 +51,7 @@ class Replay:
     """The calibration and the measured queries.
 
     `shaped` has exits for each loss, as a user makes them; those of `done` are for the plan's.
+    `nulls` are scores of random query-passage pairs, ascending.
     """
 
     done: Calibrated
@@ -64,6 +63,7 @@ class Replay:
     whole: float
     first_stage: float
     sets: Mapping[str, Mapping[str, float]]
+    nulls: tuple[float, ...]
 
 
 def run(
@@ -106,6 +106,7 @@ def run(
         float(np.nanmean(whole[rest])),
         float(np.nanmean(before[rest])),
         sets,
+        cuts.null_scores(model, questions, how.seed),
     )
 
 

@@ -109,7 +109,7 @@ async def measure(options: argparse.Namespace) -> dict[str, object]:
                 in_process(reranker), options.callers, options.seconds, options.depth
             )
             rounds["in_process"].append(await mine)
-        server = start([*program, "--max-requests", str(options.callers)])
+        server = start([*program, "--max-requests", str(options.callers), "--client-share", "1"])
         async with httpx.AsyncClient(timeout=120.0, limits=limits) as client:
             await ready(client, url)
             call = over_http(client, f"{url}/v2/rerank")

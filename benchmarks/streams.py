@@ -18,7 +18,7 @@ from onnx import numpy_helper
 from rerank_plugins import Candidate, Reranker
 from rerank_plugins.evaluation import datasets
 from rerank_plugins.evaluation.datasets import Dataset, Topic
-from rerank_plugins.quality import drift
+from rerank_plugins.quality.drift.features import common_start
 from rerank_plugins.scoring.models.files import EMBEDDED
 
 DEPTH = 30
@@ -197,7 +197,7 @@ def _one(reranker: Reranker, topic: Topic, dataset: Dataset, source: random.Rand
         [one.prior or 0.0 for one in topic.candidates],
         [_or(scores[i], floor) for i in range(len(topic.candidates))],
         [len(one.text or "") for one in topic.candidates],
-        drift.common_start([one.text or "" for one in topic.candidates]) or 0,
+        common_start([one.text or "" for one in topic.candidates]) or 0,
         None if judged is None else [judged.get(one, 0) for one in topic.docids],
         None if judged is None else sorted(judged.values(), reverse=True)[:10],
         [hit.score for hit in nulls.hits if hit.score is not None],

@@ -6,10 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rerank_plugins.quality import drift
-from rerank_plugins.quality.drift import DriftReport, DriftThresholds
-from rerank_plugins.quality.guard import GuardOptions
-from rerank_plugins.quality.guard.stance import Hysteresis
+from rerank_plugins.quality.drift.verdict import DriftReport, DriftThresholds, rejudge
+from rerank_plugins.quality.guard.stance import GuardOptions, Hysteresis
 
 AGREEMENT = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2)
 SEPARATION = (0.05, 0.15, 0.25, 0.35, 0.45, 0.55)
@@ -200,7 +198,7 @@ def attempt(streams: Sequence[Stream], undrifted: Mapping[str, Sequence[DriftRep
 def judge(stream: Stream, how: DriftThresholds) -> Judged:
     """Judge the windows of a stream, and let a guard hear the verdicts."""
     options = GuardOptions()
-    runs = [[drift.rejudge(one, how).verdict for one in run] for run in stream.runs]
+    runs = [[rejudge(one, how).verdict for one in run] for run in stream.runs]
     length = max(len(run) for run in runs)
     acts = 0
     for run in runs:
@@ -221,7 +219,7 @@ def judge(stream: Stream, how: DriftThresholds) -> Judged:
 
 
 def _alarms(windows: Sequence[DriftReport], how: DriftThresholds) -> float:
-    return float(np.mean([drift.rejudge(one, how).verdict != "ok" for one in windows]))
+    return float(np.mean([rejudge(one, how).verdict != "ok" for one in windows]))
 
 
 def _place(one: Thresholds) -> tuple[int, int, int, int, int]:

@@ -1,6 +1,9 @@
 """A Haystack pipeline from YAML: BM25 retrieves, the ranker reads."""
 
+import os
 from pathlib import Path
+
+os.environ.setdefault("HAYSTACK_TELEMETRY_ENABLED", "false")  # read by the next import
 
 from haystack import Document, Pipeline
 from haystack.document_stores.in_memory import InMemoryDocumentStore

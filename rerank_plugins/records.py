@@ -8,7 +8,7 @@ from enum import Enum
 class Code(Enum):
     """Why something was chosen or left out: the closed list of decision codes."""
 
-    BLANK = ("blank", "Empty, blank or non-text passages: not scored, kept at the bottom.")
+    BLANK = ("blank", "Empty, blank or missing passages: not scored, kept at the bottom.")
     DUPLICATE = ("duplicate", "Passages with the same text as an earlier one: scored once.")
     TRUNCATED = ("truncated", "Passages of which some tokens were not read by the model.")
     WINDOWED = ("windowed", "Long passages scored in overlapping windows.")

@@ -35,6 +35,7 @@ SCORING_ROWS = (
     ("onnx.graph",),
     ("onnx",),
     ("exits",),
+    ("vectors",),
     ("export",),
 )
 LEVELS = {name: level for level, row in enumerate(ROWS) for name in row}

@@ -32,6 +32,7 @@ def viewer() -> Iterator[None]:
             "PHOENIX_PORT": str(PORT),
             "PHOENIX_GRPC_PORT": str(PORT + 1),
             "PHOENIX_TELEMETRY_ENABLED": "false",
+            "PHOENIX_ALLOW_EXTERNAL_RESOURCES": "false",
             "PHOENIX_WORKING_DIR": folder,
         }
         with (Path(folder) / "log").open("w") as log:

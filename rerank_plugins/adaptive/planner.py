@@ -218,7 +218,8 @@ def _caps(keeps: Sequence[Keep | None], candidates: int) -> list[int | None]:
         if isinstance(keep, int):
             caps.append(keep)
         elif isinstance(keep, ShareKeep):
-            caps.append(min(keep.max or candidates, math.ceil(keep.share * candidates)))
+            kept = max(keep.min, math.ceil(keep.share * candidates))
+            caps.append(min(keep.max or candidates, kept))
         else:
             caps.append(None if keep is None or isinstance(keep, MarginKeep) else keep.max)
     return caps

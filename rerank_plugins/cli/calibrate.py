@@ -2,26 +2,21 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated
 
 import typer
 from rich.table import Table
 
-from ..adaptive.exits import (
-    MEASURED,
-    Calibrated,
-    CalibrationOptions,
-    Gain,
-    Question,
-    calibrate,
-    draw,
-    gain,
-    with_short_plans,
-)
+from ..adaptive.exit_audit import ExitLoss
+from ..adaptive.exits.calibrate import Calibrated, CalibrationOptions, calibrate
+from ..adaptive.exits.collect import Question
+from ..adaptive.exits.tradeoff import Gain, draw, gain
+from ..adaptive.exits.truncated_plans import MEASURED, with_short_plans
 from ..config import build
 from ..errors import ConfigError
 from ..evaluation import datasets, retrieval
 from ..evaluation.datasets import Dataset, Topic
+from ..rules.risk_control import Method
 from ..scoring.exits import calibration_file, segmented_model
 from ..scoring.exits.calibration_file import Exits, Limits
 from ..scoring.exits.scorer import segment_costs
@@ -31,9 +26,6 @@ from ..scoring.onnx.options import OnnxOptions
 from ..scoring.text.pairs import MIN_WINDOW_TOKENS
 from . import console
 from .options import Json, Runs, Sample, Seed, read_all, whole_numbers
-
-Method: TypeAlias = Literal["ucb", "crc", "ltt"]
-Loss: TypeAlias = Literal["regret", "top-k miss"]
 
 OutOption = Annotated[Path, typer.Option(metavar="DIR", help="Where the exits are written.")]
 DatasetOption = Annotated[
@@ -63,7 +55,7 @@ LayersOption = Annotated[
 AlphaOption = Annotated[float, typer.Option(min=0.0, max=1.0, help="The loss that is allowed.")]
 MethodOption = Annotated[Method, typer.Option(help="How it is certified.")]
 DeltaOption = Annotated[float, typer.Option(help="Chance that it fails (ucb, ltt).")]
-LossOption = Annotated[Loss, typer.Option(help="What is bounded.")]
+LossOption = Annotated[ExitLoss, typer.Option(help="What is bounded.")]
 TopKOption = Annotated[int, typer.Option(min=1, help="Over how much of the head.")]
 DepthOption = Annotated[int, typer.Option(min=2, help="Candidates per query.")]
 MaxTokensOption = Annotated[int | None, typer.Option(help="Tokens a pair, as it will be run.")]

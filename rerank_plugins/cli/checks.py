@@ -8,11 +8,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, TypeAlias
-
-import onnxruntime as ort
-from huggingface_hub import constants
 
 from ..config import build
 from ..config.schema import Settings, StageSettings
@@ -22,12 +18,15 @@ from ..reranker import Reranker
 from ..rules.residency import Policy
 from ..scoring import Scorer, Sends
 from ..scoring.lexical import LexicalScorer
-from ..scoring.models.files import cpu_features, verify
+from ..scoring.models import hub
+from ..scoring.models.content import verify
+from ..scoring.models.files import cpu_features
 from ..scoring.models.registry import KNOWN
-from ..scoring.onnx.graph.cache import directory
+from ..scoring.onnx.graph import cache
 from ..scoring.onnx.options import usable_tokens
 from ..scoring.onnx.scorer import OnnxScorer
 from ..scoring.runtime import process
+from ..scoring.runtime.ort import onnxruntime
 
 Verdict: TypeAlias = Literal["ok", "warn", "fail"]
 _LIBRARIES = ("rerank-plugins", "onnxruntime", "numpy", "tokenizers", "huggingface-hub")
@@ -66,7 +65,8 @@ def examine(settings: Settings) -> Iterator[Check]:
         yield _library(name)
     yield _cpu()
     yield _workers(settings)
-    providers = [name.removesuffix("ExecutionProvider") for name in ort.get_available_providers()]
+    available = onnxruntime().get_available_providers()
+    providers = [name.removesuffix("ExecutionProvider") for name in available]
     yield Check("providers", "ok", ", ".join(providers))
     yield _extras()
     yield _hub()
@@ -119,14 +119,20 @@ def _installed(module: str) -> bool:
 
 
 def _hub() -> Check:
-    cache = Path(constants.HF_HUB_CACHE)
-    held = len(list(cache.glob("models--*"))) if cache.is_dir() else 0
-    mode = "offline (HF_HUB_OFFLINE)" if constants.HF_HUB_OFFLINE else "online"
-    return Check("hub cache", "ok", f"{cache}: {held} models, {mode}")
+    folder, offline = hub.local_cache()
+    held = len(list(folder.glob("models--*"))) if folder.is_dir() else 0
+    mode = "offline (HF_HUB_OFFLINE)" if offline else "online"
+    return Check("hub cache", "ok", f"{folder}: {held} models, {mode}")
 
 
 def _graphs() -> Check:
-    folder = directory()
+    folder = cache.directory()
+    if folder is None:
+        return Check(
+            "graph cache", "warn", "not used: this user has no home; start-up takes longer"
+        )
+    if reason := cache.refusal(folder):
+        return Check("graph cache", "warn", f"{folder} is not used: {reason}")
     held = len(list(folder.glob("*.onnx"))) if folder.is_dir() else 0
     return Check("graph cache", "ok", f"{folder}: {held} rewritten graphs")
 

@@ -13,8 +13,12 @@ from rich.table import Table
 from ..config.build import build_setup
 from ..config.read import read_settings
 from ..evaluation import datasets, drift_snapshot
-from ..quality.drift import FEATURES, DriftTest, DriftThresholds, Finding, Snapshot
-from ..quality.guard import LogReview, ReplayOptions, load, read_log, replay_log, save
+from ..quality.drift.features import FEATURES
+from ..quality.drift.snapshot import Snapshot, load, save
+from ..quality.drift.verdict import DriftTest, DriftThresholds, Finding
+from ..quality.guard.log import read as read_log
+from ..quality.guard.log_replay import LogReview, replay_log
+from ..quality.guard.stance import GuardOptions
 from ..scoring.models.files import EMBEDDED
 from . import console
 from .options import Config, Depth, Json, Model, Runs, Sample, Seed, one_of, read_all
@@ -139,7 +143,7 @@ def report(
     """
     entries = list(read_log(log))
     before = None if reference is None else load(reference)
-    how = ReplayOptions(window, learn, DriftThresholds(alpha=alpha))
+    how = GuardOptions(window=window, learn=learn, thresholds=DriftThresholds(alpha=alpha))
     judged = sum(entry.observation is not None for entry in entries) - (
         learn if before is None else 0
     )

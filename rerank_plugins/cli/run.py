@@ -12,6 +12,7 @@ from rich.table import Table
 from ..errors import InvalidRequest
 from ..evaluation.datasets import read_jsonl
 from ..records import Candidate, Result
+from ..rules.residency import metadata_of
 from . import console
 from .options import Config, Json, Model, open_one
 from .waterfall import waterfall
@@ -93,11 +94,11 @@ def _from_json(path: Path, number: int, line: object) -> Candidate:
         raise InvalidRequest(
             f"{path}:{number} has the keys {sorted(line)}; expected text, and maybe prior"
         )
-    prior, metadata = line.get("prior", line.get("score")), line.get("metadata")
+    prior = line.get("prior", line.get("score"))
     return Candidate(
         line["text"],
         prior=float(prior) if isinstance(prior, int | float) else None,
-        metadata=metadata if isinstance(metadata, dict) else None,
+        metadata=metadata_of(line),
     )
 
 

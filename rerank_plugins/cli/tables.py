@@ -56,9 +56,8 @@ def _systems(found: Comparison) -> Table:
 def _quality(found: Comparison, system: System) -> list[str]:
     row = []
     for name in found.measures:
-        cell, difference = f"{system.means[name]:.3f}", system.differences.get(name)
-        if name in system.judged_only:
-            cell += f" (judged {system.judged_only[name]:.3f})"
+        cell = cells.quality(system, name, judged=" (judged {})")
+        difference = system.differences.get(name)
         row.append(escape(cell if difference is None else f"{cell}\n{_difference(difference)}"))
     return row
 

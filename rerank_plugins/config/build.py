@@ -67,7 +67,7 @@ def build_setup(
         fusion=settings.fusion.method,
         depth=None if chosen.depth is None else _depth(chosen.depth, models[0]),
         skip=None if chosen.skip is None else chosen.skip.rule(),
-        cut=None if chosen.cut is None else chosen.cut.rule(models[-1].nulls),
+        cut=None if chosen.cut is None else chosen.cut.rule(),
         top_k=chosen.top_k,
         budget=Budget(settings.budget.time_s),
         strict=settings.strict,
@@ -77,7 +77,7 @@ def build_setup(
         policy=policy,
         audit=None if policy.audit is None else AuditLog(policy.audit),
         telemetry=record(TelemetryOptions, settings.telemetry),
-        planner=Planner(models[0].plans, models[0].short_plans) if len(models) == 1 else Planner(),
+        planner=_planner(models),
         exit_audit=_exit_audit(settings, models),
         guard=guard.build(settings.guard, stages),
         full=guard.without_exits(stages),
@@ -170,6 +170,12 @@ def _depth(settings: DepthSettings, first: ModelStages) -> Depth:
     if settings.risk is None:
         return settings.rule()
     return first.depth(settings.risk, at_least=settings.min)
+
+
+def _planner(models: Sequence[ModelStages]) -> Planner:
+    """Return the planner; it knows qualities where the exits of the only model were calibrated."""
+    exits = models[0].exits if len(models) == 1 else None
+    return Planner() if exits is None else Planner(exits.plans, exits.short_plans)
 
 
 def _exit_audit(settings: Settings, models: Sequence[ModelStages]) -> ExitAudit | None:

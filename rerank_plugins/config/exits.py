@@ -1,6 +1,5 @@
 """Make stages of a model's exits: of its own heads, or of heads calibrated in a folder."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -35,21 +34,6 @@ class ModelStages:
     stages: tuple[Stage, ...]
     exits: Exits | None = None
     risk: Risk = field(default_factory=Risk)
-
-    @property
-    def plans(self) -> Mapping[tuple[int, ...], float]:
-        """The plans with their measured quality."""
-        return {} if self.exits is None else self.exits.plans
-
-    @property
-    def short_plans(self) -> Mapping[int, Mapping[tuple[int, ...], float]]:
-        """The plans that cut pairs, by the length they are cut to."""
-        return {} if self.exits is None else self.exits.short_plans
-
-    @property
-    def nulls(self) -> tuple[float, ...]:
-        """The scores of random pairs."""
-        return () if self.exits is None else self.exits.nulls
 
     def depth(self, alpha: float, *, at_least: int = 1) -> MassDepth:
         """Return the smallest depth certified for a loss of `alpha`. Raises `ConfigError`."""

@@ -8,10 +8,11 @@ from dataclasses import replace
 
 from ..core.stage import Stage
 from ..errors import ConfigError
-from ..quality.drift import DriftThresholds
-from ..quality.guard import Guard, GuardOptions, load, require
+from ..quality.drift.snapshot import load, require
+from ..quality.drift.verdict import DriftThresholds
+from ..quality.guard.guard import Guard
+from ..quality.guard.stance import GuardOptions
 from ..scoring.exits.scorer import ExitScorer
-from ..scoring.models.files import sha256
 from ..scoring.onnx.scorer import OnnxScorer
 from .exits import model_files
 from .schema import GuardSettings
@@ -74,8 +75,8 @@ def _identity(stage: Stage) -> list[str]:
     if isinstance(scorer, ExitScorer):
         limit = scorer.model.max_tokens
     return [
-        sha256(files.graph) + (" int8" if files.int8 else ""),
-        sha256(files.tokenizer),
+        files.graph_file.sha256() + (" int8" if files.int8 else ""),
+        files.tokenizer_sha256(),
         str(limit),
         stage.when,
         repr(stage.keep),

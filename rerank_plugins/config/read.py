@@ -22,6 +22,10 @@ _REMOVED: Mapping[str, str] = {
     "selection.stop": "it saved no time that a fixed depth does not; write depth = 50",
     "selection.depth.gap": "write depth = N, {mass = ...} or {risk = ...}",
     **{
+        f"selection.cut.{rule}": "write cut = N or top_k = N"
+        for rule in ("mass", "nulls", "null_rate")
+    },
+    **{
         f"stages.{key}.{rule}": _KEEP
         for key in ("keep", "exit_keep")
         for rule in ("score", "accept", "reject")

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, field_serializer, model_validator
 
 from ..scoring import Scorer
 from ..scoring.models.hub import Hub
@@ -61,10 +61,20 @@ class RemoteSettings(Table):
         default=None, description="send token_type_ids; None: where the tokenizer has any"
     )
     binary_tensors: bool = Field(default=True, description="send tensors as bytes, not as JSON")
-    proxy: str | None = Field(default=None, description="proxy to go through; never the system's")
+    proxy: str | None = Field(
+        default=None, repr=False, description="proxy to go through; never the system's"
+    )
     ca_file: Path | None = Field(
         default=None, description="certificate authorities of your own, PEM"
     )
+    insecure: bool = Field(
+        default=False, description="allow plain http out of this machine and private networks"
+    )
+
+    @field_serializer("proxy")
+    def _without_password(self, proxy: str | None) -> str | None:
+        head, at, host = (proxy or "").rpartition("@")
+        return f"{head.partition('//')[0]}//<hidden>@{host}" if at else proxy
 
     @model_validator(mode="after")
     def _one_key(self) -> "RemoteSettings":

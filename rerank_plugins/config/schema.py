@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 from ..adaptive.exit_audit import Adjust
 from ..core.setup import WhenCold
 from ..core.stage import When
-from ..quality.guard import Action
+from ..quality.guard.stance import Action
 from ..rules.fusion import Method
 from ..rules.plans import PROFILES
 from ..rules.residency import Per, Policy, Unlabelled

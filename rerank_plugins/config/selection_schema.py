@@ -6,16 +6,7 @@ from typing import Annotated, TypeAlias
 from pydantic import BeforeValidator, Field, model_validator
 
 from ..rules.keep import Keep, MarginKeep, ProbabilityKeep, ShareKeep
-from ..rules.selection import (
-    Certain,
-    Cut,
-    Depth,
-    GapCut,
-    MassCut,
-    MassDepth,
-    NullCut,
-    ProbabilityCut,
-)
+from ..rules.selection import Certain, Cut, Depth, GapCut, MassDepth, ProbabilityCut
 from .tables import Chance, Count, Positive, Share, Table
 
 
@@ -101,43 +92,23 @@ class CutSettings(Table):
         default=None,
         description="return the first hits, up to a calibrated probability below this",
     )
-    mass: Chance | None = Field(
-        default=None,
-        description="return the first hits that hold this share of all probabilities (top-p)",
-    )
     gap: bool = Field(default=False, description="return the hits before the largest drop")
     buffer: Count = Field(default=0, description="with gap: return this many more")
-    nulls: tuple[float, ...] | None = Field(
-        default=None, description="scores of random pairs; needs null_rate"
-    )
-    null_rate: Chance | None = Field(
-        default=None, description="share of random-like passages tolerated among those returned"
-    )
-    min: Count | None = Field(
-        default=None, description="None: 0 with probability or null_rate, else 1"
-    )
+    min: Count | None = Field(default=None, description="None: 0 with probability, else 1")
     max: Positive | None = None
 
     @model_validator(mode="after")
     def _check(self) -> "CutSettings":
-        _exactly_one(self, ("count", "probability", "mass", "gap", "null_rate"))
-        if self.nulls is not None and self.null_rate is None:
-            raise ValueError("nulls need null_rate, such as null_rate = 0.1")
+        _exactly_one(self, ("count", "probability", "gap"))
         _ordered(self.min or 0, self.max)
         return self
 
-    def rule(self, nulls: Sequence[float] = ()) -> Cut | None:
-        """Return the rule. `nulls` are used where the table has none of its own."""
-        low = 1 if self.min is None else self.min
+    def rule(self) -> Cut | None:
+        """Return the rule."""
         if self.probability is not None:
             return ProbabilityCut(self.probability, self.min or 0, self.max)
-        if self.mass is not None:
-            return MassCut(self.mass, low, self.max)
         if self.gap:
-            return GapCut(low, self.max, self.buffer)
-        if self.null_rate is not None:
-            found = tuple(sorted(self.nulls or nulls))
-            return NullCut(found, self.null_rate, self.min or 0, self.max)
+            return GapCut(1 if self.min is None else self.min, self.max, self.buffer)
         return self.count
 
 

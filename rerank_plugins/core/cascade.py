@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ..errors import InvalidRequest, RemoteError, RerankError, Withheld
+from ..errors import RemoteError, RerankError, Withheld
 from ..records import Code, Decision, StageRun, Timing
 from ..rules import calibration, keep
 from ..rules.deadline import FALLBACK_SHARE
@@ -30,7 +30,7 @@ async def score(
     """Return what the stages found out about `texts`, which come best first.
 
     A stage that fails leaves its texts where the stage before put them; the failure is recorded.
-    Raises `InvalidRequest` only. Stages that send text run as far as `permit` goes. Where
+    Raises nothing. Stages that send text run as far as `permit` goes. Where
     `run.local_outage` says that local stages cannot serve, they are passed over.
     """
     progress = Progress.start(len(texts))
@@ -101,9 +101,7 @@ def _stage_deadline_s(
 def _record_failure(
     progress: Progress, stage: Stage, error: RerankError, candidates: int, seconds: float
 ) -> None:
-    """Record a failed stage. Raises the caller's mistake, which no other stage makes up for."""
-    if isinstance(error, InvalidRequest):
-        raise error
+    """Record a failed stage. A query that is too long for it may still suit another stage."""
     # What a remote stage had sent stays on record, though nothing came of it.
     progress.decisions += error.decisions if isinstance(error, RemoteError) else ()
     if isinstance(error, Withheld):

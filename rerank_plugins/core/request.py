@@ -1,7 +1,7 @@
 """A request: made from a caller's arguments, checked, and completed by the setup's defaults."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 
@@ -39,11 +39,11 @@ def make_request(
     budget_ms: float | None,
     strict: bool | None,
 ) -> Request:
-    """Return a caller's arguments as a request, not checked yet.
+    """Return a caller's arguments as a request; `check_request` judges it.
 
     Raises `InvalidRequest` where `passages` is no list of texts.
     """
-    if isinstance(passages, str | bytes) or not isinstance(passages, Iterable):
+    if isinstance(passages, str | bytes | Mapping) or not isinstance(passages, Iterable):
         message = f"passages is {repr(passages)[:_SHOWN_CHARS]}; expected a list of texts"
         raise InvalidRequest(message)
     candidates = tuple(
@@ -82,6 +82,13 @@ def check_request(request: Request) -> None:
         message = f"the budget is {time_s!r} s; expected more than 0, or None"
         raise InvalidRequest(message)
     for index, candidate in enumerate(request.candidates):
+        text: object = candidate.text
+        if not isinstance(text, str) and not _is_missing(text):
+            message = (
+                f"candidate {index} is {type(text).__name__} {repr(text)[:_SHOWN_CHARS]}; expected "
+                f"text, or None for a missing one: {_advice(text)}"
+            )
+            raise InvalidRequest(message)
         if candidate.prior is not None and not _is_finite(candidate.prior):
             message = (
                 f"candidate {index} has prior {candidate.prior!r}; expected a finite number, or "
@@ -95,6 +102,25 @@ def check_feedback(score: float) -> None:
     if not 0.0 <= score <= 1.0:
         message = f"feedback is {score!r}; expected a number from 0 (bad) to 1 (good)"
         raise InvalidRequest(message)
+
+
+def _is_missing(text: object) -> bool:
+    """True for None and for the not-a-number with which tables mark a missing text."""
+    return text is None or (isinstance(text, Real) and math.isnan(text))
+
+
+def _advice(text: object) -> str:
+    """Return how to get at the text of what was given instead of it."""
+    if isinstance(text, bytes | bytearray):
+        return "decode it"
+    if isinstance(text, Mapping):
+        return 'give its text, such as passage["text"]'
+    if isinstance(text, Sequence):
+        return "give Candidate(text, score) for a text with its first-stage score"
+    for name in ("page_content", "content", "text"):
+        if isinstance(getattr(text, name, None), str):
+            return f"give its .{name}"
+    return "give a string"
 
 
 def _is_finite(value: object) -> bool:

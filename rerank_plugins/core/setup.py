@@ -7,11 +7,11 @@ from typing import Literal, TypeAlias
 from ..adaptive.exit_audit import ExitAudit
 from ..adaptive.planner import Planner
 from ..errors import ConfigError, PolicyError
-from ..quality.guard import Guard
+from ..quality.guard.guard import Guard
 from ..records import Budget
 from ..rules.fusion import Method
 from ..rules.residency import Audit, Policy
-from ..rules.selection import Certain, Cut, Depth, NullCut
+from ..rules.selection import Certain, Cut, Depth
 from ..scoring import Sends
 from ..telemetry import TelemetryOptions
 from .stage import Stage
@@ -70,7 +70,7 @@ class Setup:
         for stage in self.stages:
             check_residency(stage, self.policy)
         if self.policy.per == "candidate":
-            check_split(self.stages, self.cut)
+            check_split(self.stages)
 
     @property
     def sends(self) -> bool:
@@ -102,7 +102,7 @@ def check_residency(stage: Stage, policy: Policy) -> None:
             raise PolicyError(message)
 
 
-def check_split(stages: Sequence[Stage], cut: Cut | None) -> None:
+def check_split(stages: Sequence[Stage]) -> None:
     """Raise `PolicyError` where candidates cannot be split between local and remote stages."""
     sends = [isinstance(stage.scorer, Sends) for stage in stages]
     regular = [sends[i] for i, stage in enumerate(stages) if stage.when == "always"]
@@ -114,8 +114,6 @@ def check_split(stages: Sequence[Stage], cut: Cut | None) -> None:
         found = "there is no local stage for the candidates that have to stay"
     elif any(regular[:-1]):
         found = "a stage comes behind a remote one, which those that have to stay do not reach"
-    elif any(sends) and isinstance(cut, NullCut):
-        found = "the cut reads scores; give one that reads probabilities"
     if found:
         message = f'per = "candidate" splits candidates between models, but {found}'
         raise PolicyError(message)

@@ -9,7 +9,9 @@ from operator import attrgetter
 
 from ..errors import RerankError
 from ..quality.drift.canaries import CANARIES
-from ..quality.guard import Guard, Note, PairScorer, Stance
+from ..quality.guard.guard import Guard, Note
+from ..quality.guard.null_passages import PairScorer
+from ..quality.guard.stance import Stance
 from ..records import DEGRADING, Candidate, Result
 from ..scoring.runtime.fair_share import Claim
 from ..scoring.runtime.scheduler import Scheduler

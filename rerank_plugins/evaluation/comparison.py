@@ -1,6 +1,6 @@
 """Before and after: the first stage's order against the orders of rerankers, and gates on it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
@@ -128,18 +128,24 @@ def measure(
 
 def adjust(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
     """Adjust the p-values of each measure over all datasets and systems (Holm)."""
-    keys = [
-        (at, place, measure)
-        for at, found in enumerate(comparisons)
-        for place, system in enumerate(found.systems)
-        for measure in system.differences
-    ]
-    adjusted: dict[tuple[int, int, str], float] = {}
-    for measure in {key[2] for key in keys}:
-        family = [key for key in keys if key[2] == measure]
-        values = [comparisons[at].systems[place].differences[measure].p for at, place, _ in family]
-        adjusted |= dict(zip(family, holm(values), strict=True))
-    return tuple(_adjusted(found, at, adjusted) for at, found in enumerate(comparisons))
+    every = [system.differences for found in comparisons for system in found.systems]
+    adjusted = {
+        measure: iter(holm([found[measure].p for found in every if measure in found]))
+        for measure in {measure for found in every for measure in found}
+    }
+    return tuple(
+        replace(found, systems=tuple(_adjusted(system, adjusted) for system in found.systems))
+        for found in comparisons
+    )
+
+
+def _adjusted(system: System, adjusted: Mapping[str, Iterator[float]]) -> System:
+    """Return a system with the next adjusted p-value of each measure."""
+    differences = {
+        measure: replace(found, p_adjusted=next(adjusted[measure]))
+        for measure, found in system.differences.items()
+    }
+    return replace(system, differences=differences)
 
 
 def without_texts(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
@@ -148,22 +154,6 @@ def without_texts(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
         replace(found, systems=tuple(replace(system, worst=()) for system in found.systems))
         for found in comparisons
     )
-
-
-def _adjusted(
-    comparison: Comparison, at: int, adjusted: Mapping[tuple[int, int, str], float]
-) -> Comparison:
-    systems = [
-        replace(
-            system,
-            differences={
-                measure: replace(difference, p_adjusted=adjusted[at, place, measure])
-                for measure, difference in system.differences.items()
-            },
-        )
-        for place, system in enumerate(comparison.systems)
-    ]
-    return replace(comparison, systems=tuple(systems))
 
 
 def _first_system(before: Ranking, qrels: Qrels, measures: Sequence[str]) -> System:

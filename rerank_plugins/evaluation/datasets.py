@@ -9,12 +9,15 @@ from pathlib import Path
 
 from ..errors import InvalidRequest
 from ..records import Candidate
+from ..rules.residency import merged, metadata_of
 from .measures import Qrels
 
 _RUN_COLUMNS = 6
 _QREL_COLUMNS = (3, 4)
 _QRELS_PLACES = ("qrels/test.tsv", "qrels.txt", "qrels.tsv")
 _TABLES = frozenset({".csv", ".jsonl"})
+# What a row holds besides where its text may go.
+_TEXTS = frozenset({"text", "title", "passage", "query"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,19 +202,21 @@ def _beir_topics(folder: Path, run: Path) -> tuple[Topic, ...]:
     hits = read_run(run)
     queries = {str(line["_id"]): str(line["text"]) for line in _objects(folder / "queries.jsonl")}
     wanted = {docid for ranked in hits.values() for docid, _ in ranked}
-    texts = {
-        str(line["_id"]): f"{line.get('title') or ''} {line['text']}".strip()
-        for line in _objects(folder / "corpus.jsonl")
-        if str(line["_id"]) in wanted
-    }
+    documents: dict[str, Candidate] = {}
+    for line in _objects(folder / "corpus.jsonl"):
+        if (docid := str(line["_id"])) in wanted:
+            found = _candidate(line, f"{line.get('title') or ''} {line['text']}".strip())
+            if (earlier := documents.get(docid)) is not None:
+                found = replace(found, metadata=merged((earlier.metadata, found.metadata)))
+            documents[docid] = found
     _refuse_unknown("queries", hits, queries, run)
-    _refuse_unknown("documents", wanted, texts, run)
+    _refuse_unknown("documents", wanted, documents, run)
     return tuple(
         Topic(
             qid,
             queries[qid],
             tuple(docid for docid, _ in ranked),
-            tuple(Candidate(texts[docid], prior=score) for docid, score in ranked),
+            tuple(replace(documents[docid], prior=score) for docid, score in ranked),
         )
         for qid, ranked in hits.items()
     )
@@ -241,9 +246,15 @@ def _row(row: Mapping[str, object]) -> tuple[str, Candidate, int | None]:
     prior = float(score) if isinstance(score, int | float) else None
     return (
         str(row["docid"]),
-        Candidate(str(row["text"]), prior=prior),
+        _candidate(row, str(row["text"]), prior),
         int(relevance) if isinstance(relevance, int | float) else None,
     )
+
+
+def _candidate(row: Mapping[str, object], text: str, prior: float | None = None) -> Candidate:
+    """Return a row's text as a candidate, with all in which the row may carry a label."""
+    others = {name: value for name, value in row.items() if name not in _TEXTS}
+    return Candidate(text, prior=prior, metadata=metadata_of(others))
 
 
 def _sequence(value: object) -> Sequence[Mapping[str, object]]:
@@ -297,7 +308,7 @@ def _topic(qid: str, rows: Sequence[Mapping[str, object]]) -> Topic:
         qid,
         str(rows[0]["query"]),
         tuple(str(row["docid"]) for row in rows),
-        tuple(Candidate(str(row["passage"]), prior=_prior(row.get("prior"))) for row in rows),
+        tuple(_candidate(row, str(row["passage"]), _prior(row.get("prior"))) for row in rows),
     )
 
 

@@ -8,8 +8,9 @@ from ..config.guard import subject
 from ..core import with_guard
 from ..core.setup import Setup
 from ..errors import InvalidRequest
-from ..quality.drift import Snapshot
-from ..quality.guard import Guard, GuardOptions
+from ..quality.drift.snapshot import Snapshot
+from ..quality.guard.guard import Guard
+from ..quality.guard.stance import GuardOptions
 from ..reranker import Reranker
 from ..scoring.runtime.scheduler import Scheduler
 from .datasets import Topic

@@ -105,11 +105,11 @@ def with_null_passages(dataset: Dataset, *, seed: int = 0) -> Dataset:
             other for at, other in enumerate(dataset.topics) if at != place and other.candidates
         ]
         own = {candidate.text for candidate in topic.candidates}
-        texts = [
-            draw.choice(draw.choice(others).candidates).text
+        drawn = [
+            draw.choice(draw.choice(others).candidates)
             for _ in range(NULL_PASSAGES if others else 0)
         ]
-        topics.append(_append(topic, [text for text in texts if text not in own]))
+        topics.append(_append(topic, [other for other in drawn if other.text not in own]))
     return replace(dataset, topics=tuple(topics))
 
 
@@ -175,14 +175,14 @@ def write_pool(rankings: Sequence[Ranking], path: Path, *, depth: int, seed: int
     return rows
 
 
-def _append(topic: Topic, texts: Sequence[str | None]) -> Topic:
+def _append(topic: Topic, others: Sequence[Candidate]) -> Topic:
     priors = [candidate.prior for candidate in topic.candidates]
     known = [prior for prior in priors if prior is not None]
     lowest = min(known) if known and len(known) == len(priors) else None
     return replace(
         topic,
-        docids=(*topic.docids, *(f"{_NULL_PASSAGE}{at}" for at in range(len(texts)))),
-        candidates=(*topic.candidates, *(Candidate(text, prior=lowest) for text in texts)),
+        docids=(*topic.docids, *(f"{_NULL_PASSAGE}{at}" for at in range(len(others)))),
+        candidates=(*topic.candidates, *(replace(other, prior=lowest) for other in others)),
     )
 
 

@@ -1,6 +1,7 @@
 """API keys and the headers that carry them: bearer, API key, AWS Signature Version 4."""
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -9,6 +10,9 @@ from urllib.parse import urlsplit
 
 from ..errors import ConfigError
 from .providers import Auth
+
+_SECRETS = re.compile(r"(?:Bearer |Credential=|Signature=)([^,/\s]+)")
+_SECRET_HEADERS = ("api-key", "x-amz-security-token")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +45,14 @@ def from_file(path: Path) -> Key:
     return Key(f"file {path}", partial(_read_file, path))
 
 
-def hide(text: str, key: str | None) -> str:
-    """Return a text of somebody else, such as an error message, without the key.
+def secrets_in(headers: Mapping[str, str]) -> list[str]:
+    """Return the keys and signatures in headers that `sign` made.
 
-    >>> hide("invalid api key s3cret", "s3cret")
-    'invalid api key <key>'
+    >>> secrets_in({"authorization": "Bearer s3cret", "accept": "*/*"})
+    ['s3cret']
     """
-    return text if not key else text.replace(key, "<key>")
+    found = _SECRETS.findall(headers.get("authorization", ""))
+    return [*found, *(headers[name] for name in _SECRET_HEADERS if name in headers)]
 
 
 def check_signer(auth: Auth) -> None:

@@ -1,6 +1,7 @@
 """The calls of a request: retried where it helps, hedged, limited, and behind a breaker."""
 
 import asyncio
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,19 +14,20 @@ from numpy.typing import NDArray
 from ..errors import RemoteError, RerankError, Withheld
 from ..rules.deadline import FAIR_CALL_S, FAIR_CALL_SHARE
 from ..rules.residency import Permit
-from .auth import sign
+from .auth import secrets_in, sign
 from .chunking import split
 from .client import Client, HttpResponse
 from .dialects.json_body import ApiRequest, ApiResponse, Row
 from .options import Endpoint, RemoteOptions
 from .payload import Payload
 from .resilience import Breaker, Limiter, Outcome, backoff_s
-from .response import Failed, TooMany, check_model, failure, scores_of
+from .response import Failed, Sent, TooMany, check_model, failure, scores_of
 from .tracing import remote_call
 
 # Without a deadline, a server that asks for a longer wait is given up.
 _LONGEST_WAIT_S = 30.0
-_MOST_PAGES = 16
+_MOST_PAGES, _LONGEST_PAGE_CHARS = 16, 8192
+_REQUEST_ID = re.compile(r"[A-Za-z0-9-]{1,100}")
 _POLL_S = 0.2
 _OK, _ACCEPTED = 200, 202
 
@@ -209,7 +211,8 @@ class Calls:
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             outcome = Outcome.BAD
             message = f"the connection failed ({type(error).__name__})"
-            raise Failed(message, outcome=outcome, retryable=True) from error
+            # Its own message may quote what came back.
+            raise Failed(message, outcome=outcome, retryable=True) from None
         except RemoteError:
             outcome = Outcome.BAD
             raise
@@ -231,20 +234,24 @@ class Calls:
         )
         rows: list[Row] = []
         for _ in range(_MOST_PAGES):
-            reply = await self._post(context, request, items)
+            reply, sent = await self._post(context, request, items)
             response = endpoint.dialect.decode(reply.body, reply.headers)
             if endpoint.provider.echoes_model:
-                check_model(endpoint.model, response.model, self.options.accept_models)
+                check_model(endpoint.model, response.model, self.options.accept_models, sent)
             context.totals.add(response)
             rows += response.rows
             if response.next_page is None:
                 break
+            if len(response.next_page) > _LONGEST_PAGE_CHARS:
+                message = f"the token of the next page is longer than {_LONGEST_PAGE_CHARS} letters"
+                raise RemoteError(message)
             request = replace(request, page=response.next_page)
         return scores_of(rows, len(items), endpoint.provider.score_range)
 
     async def _post(
         self, context: CallContext, request: ApiRequest, items: Sequence[int]
-    ) -> HttpResponse:
+    ) -> tuple[HttpResponse, Sent]:
+        """Return a good answer, and what it must not repeat. Raises `Failed` for any other."""
         endpoint = self.endpoint
         body, own_headers = endpoint.dialect.encode(request)
         headers = {"content-type": "application/json", **endpoint.headers, **own_headers}
@@ -260,10 +267,10 @@ class Calls:
             call.answered(response.status, response.headers)
         if response.status == _ACCEPTED and endpoint.poll_url is not None:
             response = await self._poll(response)
+        sent = Sent([request.query, *request.texts], secrets_in(headers))
         if response.status == _OK:
-            return response
-        key = None if endpoint.key is None else endpoint.key.get()
-        raise failure(response, [request.query, *request.texts], key=key, now_s=time.time())
+            return response, sent
+        raise failure(response, sent, now_s=time.time())
 
     def _check(
         self, context: CallContext, request: ApiRequest, items: Sequence[int], url: str
@@ -282,7 +289,7 @@ class Calls:
     async def _poll(self, response: HttpResponse) -> HttpResponse:
         """Wait for the response to a call that was accepted; no text is sent."""
         number = response.headers.get("nvcf-reqid", "")
-        if not number.replace("-", "").isalnum():
+        if not _REQUEST_ID.fullmatch(number):
             return response
         url = f"{self.endpoint.poll_url}{number}"
         headers = sign("bearer", self.endpoint.key, url, b"", {})

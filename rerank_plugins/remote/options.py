@@ -10,7 +10,16 @@ from ..rules.residency import Destination, Policy
 from ..scoring import ScoreKind
 from .auth import Key, from_env
 from .client import ClientOptions
-from .destination import Attestation, check_attestation, check_model, locate, origin_of
+from .destination import (
+    Attestation,
+    check_attestable,
+    check_attestation,
+    check_plain,
+    locate,
+    normalised,
+    origin_of,
+    roams,
+)
 from .dialects.json_body import Dialect, Json
 from .payload import ReadingOptions
 from .providers import PROVIDERS, Caps, Provider
@@ -60,6 +69,7 @@ class RemoteOptions:
 class Endpoint:
     """Where calls go, and in which dialect.
 
+    roams: the model may run outside the region of its host
     listwise_limit: candidates a listwise model scores at all; None: the model is not listwise
     query_prefix: goes in front of each query
     extra: goes into each body
@@ -74,6 +84,7 @@ class Endpoint:
     score_kind: ScoreKind
     destination: Destination
     attested: Attestation | None
+    roams: bool
     headers: Mapping[str, str]
     key: Key | None
     poll_url: str | None
@@ -84,7 +95,11 @@ class Endpoint:
     def locate(self, url: str, client: ClientOptions) -> Destination:
         """Return where a final URL leads, which a redirect may have changed."""
         return locate(
-            url, self.attested, own_ca=client.ca_file is not None, proxied=client.proxy is not None
+            url,
+            self.attested,
+            own_ca=client.ca_file is not None,
+            proxied=client.proxy is not None,
+            roams=self.roams,
         )
 
 
@@ -96,13 +111,9 @@ def resolve(options: RemoteOptions) -> Endpoint:
     if options.client.proxy is not None and not url.startswith("https://"):
         message = f"{origin_of(url)} behind a proxy must be https: the proxy would read the text"
         raise ConfigError(message)
-    attested = (
-        None if options.region is None else Attestation(origin_of(url), options.region.strip())
-    )
-    own_ca = options.client.ca_file is not None
-    destination = locate(url, attested, own_ca=own_ca, proxied=options.client.proxy is not None)
-    check_attestation(destination, options.region, Policy())
-    check_model(url, options.model)
+    if not options.client.insecure:
+        check_plain(url)
+    attested, destination, roaming = _place(options, url)
     listwise_limit = next(
         (n for name, n in provider.listwise_limits.items() if options.model.startswith(name)), None
     )
@@ -123,6 +134,7 @@ def resolve(options: RemoteOptions) -> Endpoint:
         score_kind="slate" if listwise_limit else provider.score_kind,
         destination=destination,
         attested=attested,
+        roams=roaming,
         headers={
             name: _filled(value, options, f"header {name}")
             for name, value in provider.headers.items()
@@ -175,7 +187,21 @@ def _url(options: RemoteOptions, provider: Provider, key: Key | None) -> str:
         message = f"provider {options.provider!r} has no address of its own; give base_url"
         raise ConfigError(message)
     path = provider.path if options.path is None else options.path
-    return _filled(base.rstrip("/") + path, options, "the URL")
+    return normalised(_filled(base.rstrip("/") + path, options, "the URL"))
+
+
+def _place(options: RemoteOptions, url: str) -> tuple[Attestation | None, Destination, bool]:
+    """Return what is attested, where the URL leads, and whether the model may run elsewhere."""
+    region = options.region
+    attested = None if region is None else Attestation(origin_of(url), region.strip())
+    # A dialect of the operator's own may put any model into the body.
+    own = () if options.dialect is None else ("a body of its own",)
+    roaming = roams(url, options.model, (*options.extra, *own))
+    check_attestable(url, region, roams=roaming)
+    own_ca, proxied = options.client.ca_file is not None, options.client.proxy is not None
+    destination = locate(url, attested, own_ca=own_ca, proxied=proxied, roams=roaming)
+    check_attestation(destination, region, Policy())
+    return attested, destination, roaming
 
 
 def _filled(text: str, options: RemoteOptions, what: str) -> str:

@@ -115,6 +115,7 @@ class Reader:
             cache_bytes=self.how.token_cache_bytes,
             pad=padding(files),
             prompt=prompt_of(files, self.how.template, self.how.instruction),
+            listed=files.listed,
         )
         template = self.tokenizer.template
         typed = template.query_type != template.passage_type

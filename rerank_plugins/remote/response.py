@@ -1,15 +1,16 @@
 """Checks of what a destination answers: its error messages, its model, and its scores."""
 
+import base64
 import json
 import math
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import RemoteError
-from .auth import hide
 from .client import HttpResponse
 from .dialects.json_body import Row
 from .resilience import Outcome, is_retryable, retry_after_s
@@ -18,10 +19,26 @@ from .resilience import Outcome, is_retryable, retry_after_s
 _RANGE_TOLERANCE = 1e-6
 _LARGEST = float(np.finfo(np.float32).max)
 
-_SHOWN_CHARS = 200
-# A message that holds a run of so many characters of a text, looked for every few, repeats it.
-_RUN_CHARS, _STRIDE_CHARS = 12, 6
+_READ_CHARS, _SHOWN_CHARS = 1000, 200
+# A message that holds a run of so many letters of a text, looked for every few, repeats it.
+_RUN_CHARS, _STRIDE_CHARS = 12, 3
 _SHORTEST_CHARS = 4
+# A word that shares so many letters in a row with a key is taken for a part of it.
+_KEY_RUN_CHARS = 6
+
+# Words of error messages, which say nothing of a text that holds them too.
+_STOCK_WORDS = (
+    "access account again allowed api array authentication authorization bad batch been body bytes "
+    "call characters client contains content could credentials denied document documents does "
+    "empty entity error exceeded exceeds expected expired failed field forbidden format found from "
+    "gateway have header input inputs internal invalid json large later length less limit list "
+    "long many maximum message method minimum missing model models more must number object only "
+    "overloaded parameter passages permission please provided query quota rate reached request "
+    "requests required retry score scores seconds server service should size string supported "
+    "temporarily text texts than that this timeout token tokens type unauthorized unavailable "
+    "unknown unprocessable unsupported usage valid value when with your"
+)
+_STOCK = frozenset(_STOCK_WORDS.split())
 
 # What TEI and servers like it, and Triton, say of a call with too many documents.
 _BATCH_LIMIT = re.compile(
@@ -32,6 +49,36 @@ _BATCH_LIMIT = re.compile(
 # The caller's mistake, or this request's own: they say nothing about the destination's health.
 _OUR_FAULT = frozenset({400, 409, 413, 422})
 _PAYLOAD_TOO_LARGE = 413
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What a call sent, so that no message repeats it.
+
+    texts: the query and the documents
+    secrets: keys and signatures
+    """
+
+    texts: Sequence[str] = field(default=(), repr=False)
+    secrets: Sequence[str] = field(default=(), repr=False)
+
+    def show(self, said: str) -> str:
+        """Return words of the destination on one bounded line, without keys and without texts.
+
+        >>> Sent(["Jane Doe"], ["s3cret9"]).show("invalid key S3CRET9 of jane")
+        'invalid key <key> of …'
+        """
+        words = "".join(c if c.isprintable() else " " for c in said[:_READ_CHARS]).split(" ")
+        if len(said) > _READ_CHARS:
+            # Half a word could be too short to be known for a part of a key.
+            words.pop()
+        keys = [_letters(form) for secret in self.secrets for form in _forms(secret)]
+        line = " ".join("<key>" if _shows(word, keys) else word for word in words if word)
+        if _repeats(line, self.texts):
+            return "(the message repeats what was sent)"
+        texts = [text.casefold() for text in self.texts]
+        shown = re.sub(r"\w+", lambda word: _masked(word[0], texts), line)
+        return shown[:_SHOWN_CHARS]
 
 
 class Failed(RemoteError):
@@ -63,15 +110,18 @@ class TooMany(Failed):
         self.limit = limit
 
 
-def failure(
-    response: HttpResponse, sent: Sequence[str], *, key: str | None, now_s: float
-) -> Failed:
+_NOTHING = Sent()
+
+
+def failure(response: HttpResponse, sent: Sent, *, now_s: float) -> Failed:
     """Return the error for a response that is no success.
 
-    Its message repeats neither the key nor the texts that were `sent`. `now_s` is Unix time.
+    Its message repeats nothing that was `sent`. `now_s` is Unix time.
     """
-    said = _error_message(response.body)
-    message = f"HTTP {response.status}{_quoted(said, sent, key)}"
+    said = _error_message(response.body)[:_READ_CHARS]
+    message = f"HTTP {response.status}"
+    if shown := sent.show(said):
+        message += f": {shown}"
     limit = _BATCH_LIMIT.search(said)
     if response.status == _PAYLOAD_TOO_LARGE or limit is not None:
         return TooMany(message, limit=None if limit is None else int(limit[1] or limit[2]))
@@ -83,7 +133,9 @@ def failure(
     )
 
 
-def check_model(asked: str, answered: str | None, accepted: tuple[str, ...]) -> None:
+def check_model(
+    asked: str, answered: str | None, accepted: tuple[str, ...], sent: Sent = _NOTHING
+) -> None:
     """Raise `RemoteError` for the scores of another model than was asked.
 
     Names count without their owner: "rerank-large-v2" is "some-owner/rerank-large-v2".
@@ -91,8 +143,9 @@ def check_model(asked: str, answered: str | None, accepted: tuple[str, ...]) -> 
     if answered is None or not asked:
         return
     if _short(answered) not in {_short(name) for name in (asked, *accepted)}:
+        shown = sent.show(answered)[:60]
         message = (
-            f"the answer is of model {answered[:60]!r}, but {asked!r} was asked for: thresholds "
+            f"the answer is of model {shown!r}, but {asked!r} was asked for: thresholds "
             "and calibration do not carry over; name it in accept_models if it is the same model"
         )
         raise RemoteError(message)
@@ -108,10 +161,10 @@ def scores_of(
     scores = np.full(n, np.nan, dtype=np.float64)
     for index, score in rows:
         if isinstance(index, bool) or not isinstance(index, int):
-            message = f"the answer has index {str(index)[:20]!r}; expected a whole number"
+            message = f"the answer has {type(index).__name__} for an index; expected a whole number"
             raise RemoteError(message)
         if not 0 <= index < n:
-            message = f"the answer has index {index}; {n} documents were sent"
+            message = f"the answer has an index outside of the {n} documents that were sent"
             raise RemoteError(message)
         if not math.isnan(scores[index]):
             message = f"the answer has index {index} twice"
@@ -162,21 +215,15 @@ def _error_message(body: bytes) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _quoted(said: str, sent: Sequence[str], key: str | None) -> str:
-    said = " ".join(hide(said, key).split())[:_SHOWN_CHARS]
-    if not said:
-        return ""
-    return " (its message repeats what was sent)" if _repeats(said, sent) else f": {said}"
-
-
 def _repeats(said: str, sent: Sequence[str]) -> bool:
-    """True if a message holds a whole text, or a part of one."""
-    said = said.casefold()
-    for text in sent:
-        folded = " ".join(text.casefold().split())
-        if _SHORTEST_CHARS <= len(folded) <= len(said) and folded in said:
+    """True if a message holds a whole text, or a part of one, whatever stands between letters."""
+    said = _letters(said)
+    runs = list(_runs(said)) if said else []
+    for text in sent if said else ():
+        letters = _letters(text)
+        if _SHORTEST_CHARS <= len(letters) <= len(said) and letters in said:
             return True
-        if any(run in folded for run in _runs(said)):
+        if any(run in letters for run in runs):
             return True
     return False
 
@@ -184,3 +231,27 @@ def _repeats(said: str, sent: Sequence[str]) -> bool:
 def _runs(said: str) -> Iterator[str]:
     for start in range(0, len(said) - _RUN_CHARS + 1, _STRIDE_CHARS):
         yield said[start : start + _RUN_CHARS]
+
+
+def _shows(word: str, keys: Sequence[str]) -> bool:
+    """True if a word holds a key, or shares a run of letters with one."""
+    letters = _letters(word)
+    runs = [
+        letters[i : i + _KEY_RUN_CHARS] for i in range(max(0, len(letters) - _KEY_RUN_CHARS + 1))
+    ]
+    return any(key and (key in letters or any(run in key for run in runs)) for key in keys)
+
+
+def _forms(secret: str) -> tuple[str, str]:
+    return secret, base64.b64encode(secret.encode()).decode()
+
+
+def _masked(word: str, texts: Sequence[str]) -> str:
+    folded = word.casefold()
+    shortest = _SHORTEST_CHARS if folded.isascii() else 2
+    known = folded in _STOCK or len(folded) < shortest
+    return word if known or not any(folded in text for text in texts) else "…"
+
+
+def _letters(text: str) -> str:
+    return re.sub(r"[\W_]+", "", text.casefold())

@@ -43,7 +43,9 @@ class RemoteScorer:
         self.score_kind: ScoreKind = self.endpoint.score_kind
         self.destination: Destination = self.endpoint.destination
         self.reader = None if options.reading is None else Reader(options.reading)
-        self.client = Client(options.client, transport=transport)
+        # HTTP/2 never indexes an authorization header; other headers with keys it would.
+        http2 = self.endpoint.provider.auth == "bearer"
+        self.client = Client(options.client, transport=transport, http2=http2)
         self.calls = Calls(self.endpoint, options, self.client, clock=clock, jitter=random.random)
         self.clock = clock
 

@@ -5,6 +5,7 @@ with remote_call("cohere", "rerank-v4.0", destination, candidates=3) as call:
     call.answered(response.status_code, response.headers)
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -30,6 +31,12 @@ from ..rules.residency import Destination
 
 _TRACER = otel_context.create_key("rerank-tracer")
 _ERRORS = 400
+_READ_CHARS = 200
+_NUMBER = re.compile(r"\d{1,12}(?:\.\d{1,9})?")
+_STEP = re.compile(r"([\w-]+);dur=(\d{1,12}(?:\.\d{1,9})?)(?![\w.])", re.ASCII)
+_STEPS = frozenset(
+    {"app", "cache", "compute", "edge", "inference", "origin", "queue", "tokenization", "total"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +48,9 @@ class Call:
     def headers(self) -> dict[str, str]:
         """Return the headers that propagate the trace, none where there is no trace."""
         carrier: dict[str, str] = {}
-        # Not the global propagator: baggage may hold data that must not leave.
+        # Not the global propagator: baggage may hold data that must not leave, as may tracestate.
         TraceContextTextMapPropagator().inject(carrier)
-        return carrier
+        return {name: value for name, value in carrier.items() if name == "traceparent"}
 
     def answered(self, status: int, headers: Mapping[str, str]) -> None:
         """Record the status of the response and its timing headers."""
@@ -51,9 +58,9 @@ class Call:
             return
         self.span.set_attribute(semconv.HTTP_STATUS, status)
         for name in semconv.TIMING_HEADERS:
-            value = headers.get(name)
-            if value is not None:
-                self.span.set_attribute(f"{semconv.REMOTE_TIMING}.{name}", value[:200])
+            value = _times(headers.get(name, ""))
+            if value:
+                self.span.set_attribute(f"{semconv.REMOTE_TIMING}.{name}", value)
         if status >= _ERRORS:
             self.span.set_attribute(semconv.ERROR_TYPE, str(status))
             self.span.set_status(Status(StatusCode.ERROR, str(status)))
@@ -97,6 +104,20 @@ def remote_call(
 def with_tracer(tracer: Tracer, context: Context) -> Context:
     """Return a context under which remote calls are traced by `tracer`."""
     return otel_context.set_value(_TRACER, tracer, context)
+
+
+def _times(value: str) -> str:
+    """Return the numbers of a timing header, with the names of the usual steps, and no other words.
+
+    >>> _times("inference;dur=12.5, jane;dur=3"), _times("12"), _times("jane")
+    ('inference;dur=12.5, other;dur=3', '12', '')
+    """
+    if _NUMBER.fullmatch(value.strip()):
+        return value.strip()
+    found = _STEP.findall(value[:_READ_CHARS])
+    return ", ".join(
+        f"{name if name in _STEPS else 'other'};dur={number}" for name, number in found
+    )
 
 
 def _start(attributes: Mapping[str, AttributeValue]) -> Span:

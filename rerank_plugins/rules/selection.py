@@ -44,15 +44,6 @@ class ProbabilityCut:
 
 
 @dataclass(frozen=True, slots=True)
-class MassCut:
-    """Return the shortest head that holds `mass` of all calibrated probabilities (top-p)."""
-
-    mass: float
-    min: int = 1
-    max: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class GapCut:
     """Return what lies before the largest drop, and `buffer` more (Taguchi et al. 2025).
 
@@ -64,22 +55,7 @@ class GapCut:
     buffer: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class NullCut:
-    """Return the head that random passages do not explain, possibly nothing.
-
-    `nulls` are scores of random query-passage pairs, ascending. Conformal p-values (Bates et al.
-    2023) with the Benjamini-Hochberg rule at `rate`: the expected share of random-like passages
-    among those returned stays below it. "Random-like" is all it speaks of.
-    """
-
-    nulls: tuple[float, ...]
-    rate: float = 0.1
-    min: int = 0
-    max: int | None = None
-
-
-Cut: TypeAlias = int | ProbabilityCut | MassCut | GapCut | NullCut
+Cut: TypeAlias = int | ProbabilityCut | GapCut
 """How many hits are returned; a number is that many."""
 
 
@@ -126,15 +102,13 @@ def cut(
 
     >>> cut(ProbabilityCut(0.5), [2.0, 1.0, -3.0], [0.9, 0.7, 0.1])
     2
-    >>> cut(NullCut(nulls=tuple(float(i) for i in range(99)), rate=0.1), [50.0, 20.0], [None, None])
-    0
     """
     n = len(scores)
     if rule is None:
         return n
     if isinstance(rule, int):
         return min(rule, n)
-    read = scores if isinstance(rule, NullCut) else probabilities
+    read = probabilities
     if isinstance(rule, GapCut) and any(
         p is None and s is not None for p, s in zip(probabilities, scores, strict=True)
     ):
@@ -144,43 +118,12 @@ def cut(
     return _within(_cut(rule, read), rule.min, rule.max, n)
 
 
-def rejected(scores: Sequence[float | None], nulls: Sequence[float], rate: float) -> list[bool]:
-    """Return which scores the nulls do not explain: Benjamini-Hochberg over conformal p-values.
-
-    p = (1 + #{nulls >= score}) / (m + 1); None is never rejected but counts as tested.
-
-    >>> rejected([5.0, 0.0], [0.0] * 19, 0.1)
-    [True, False]
-    """
-    ordered = np.sort(np.asarray(nulls, dtype=np.float64))
-    m = len(ordered)
-    p = np.array(
-        [
-            1.0 if s is None else (1 + m - int(np.searchsorted(ordered, s, "left"))) / (m + 1)
-            for s in scores
-        ]
-    )
-    ranked = np.sort(p)
-    passes = np.flatnonzero(ranked <= rate * np.arange(1, len(p) + 1) / len(p))
-    bar = ranked[passes[-1]] if len(passes) else -1.0
-    return [bool(value <= bar) for value in p]
-
-
-def _cut(rule: ProbabilityCut | MassCut | GapCut | NullCut, read: Sequence[float | None]) -> int:
+def _cut(rule: ProbabilityCut | GapCut, read: Sequence[float | None]) -> int:
     if isinstance(rule, ProbabilityCut):
-        return _head([value is not None and value >= rule.threshold for value in read])
-    if isinstance(rule, NullCut):
-        return _head(rejected(read, rule.nulls, rule.rate))
+        passes = (value is not None and value >= rule.threshold for value in read)
+        return next((i for i, passed in enumerate(passes) if not passed), len(read))
     values = np.array([value for value in read if value is not None], dtype=np.float64)
-    if isinstance(rule, GapCut):
-        return _before_gap(values, rule.min, rule.max) + rule.buffer
-    held = np.cumsum(values)
-    return int(np.searchsorted(held, rule.mass * held[-1] - 1e-12)) + 1
-
-
-def _head(passes: Sequence[bool]) -> int:
-    """Return how many hits come before the first that does not pass."""
-    return next((i for i, one in enumerate(passes) if not one), len(passes))
+    return _before_gap(values, rule.min, rule.max) + rule.buffer
 
 
 def _before_gap(values: NDArray[np.float64], low: int, high: int | None) -> int:

@@ -12,7 +12,7 @@ from ..records import Decision, Timing, Usage
 from ..rules.residency import Destination, Permit
 
 Floats: TypeAlias = NDArray[np.float32]
-ScoreKind: TypeAlias = Literal["logit", "probability", "lexical", "vendor", "slate"]
+ScoreKind: TypeAlias = Literal["logit", "probability", "cosine", "lexical", "vendor", "slate"]
 """What a scorer's numbers are; "slate" scores can be compared within one call only."""
 
 RELATIVE: frozenset[ScoreKind] = frozenset({"lexical", "slate"})

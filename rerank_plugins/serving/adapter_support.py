@@ -13,8 +13,9 @@ from opentelemetry import context, trace
 
 from .. import semconv
 from ..records import Hit, Result
+from ..rules.residency import merged, metadata_of
 
-__all__ = ["counted", "facts", "hit_facts", "prior", "shown"]
+__all__ = ["counted", "facts", "hit_facts", "merged", "metadata_of", "prior", "shown"]
 
 
 def prior(score: object) -> float | None:

@@ -4,6 +4,7 @@ Serve: `serve run rerank_plugins.ray_app:app model=embedded max_replicas=8`. Ray
 off, because the engine's scheduler batches better. Needs `pip install 'rerank-plugins[ray]'`.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,15 +20,20 @@ from starlette.applications import Starlette
 
 from ..config.build import build_setup
 from ..config.read import read_settings
-from ..errors import ConfigError
+from ..errors import ConfigError, InvalidRequest
+from ..records import Candidate
 from ..reranker import Reranker
+from ..rules.residency import UNREADABLE, metadata_of
+from .http.admission import Limits
 from .http.app import Serving, build
+from .http.run import TOKENS_VARIABLE, open_tokens
 
 
 class RayOptions(BaseModel):
     """What `serve run rerank_plugins.ray_app:app KEY=VALUE ...` takes.
 
     cpus: worker threads of a replica, which is one engine
+    open: serve everybody where RERANK_PLUGINS_TOKENS is not set on the nodes
     target_ongoing_requests: replicas are added while more requests than this wait on each
     """
 
@@ -40,6 +46,7 @@ class RayOptions(BaseModel):
     target_ongoing_requests: float = Field(default=4.0, gt=0.0)
     max_queued_requests: int = Field(default=512, ge=1)
     cpus: int = Field(default=1, ge=1)
+    open: bool = False
 
 
 class Replica:
@@ -51,7 +58,14 @@ class Replica:
 
     def __serve_build_asgi_app__(self) -> Starlette:
         """Return the application; Ray Serve runs its start-up, which loads and warms the model."""
-        self._app = build(Serving(open_reranker=partial(open_reranker, self._options)))
+        # Ray has queues of its own, and its proxies are the only clients.
+        self._app = build(
+            Serving(
+                open_reranker=partial(open_reranker, self._options),
+                limits=Limits(client_share=1.0),
+                tokens=_tokens(self._options),
+            )
+        )
         return self._app
 
     async def check_health(self) -> None:
@@ -79,6 +93,18 @@ def app(args: RayOptions) -> Application:
     return application
 
 
+def _tokens(options: RayOptions) -> Sequence[str]:
+    """Return the allowed tokens of this node. Raises `ConfigError` if it has none and is closed."""
+    tokens = open_tokens()
+    if not tokens and not options.open:
+        message = (
+            "no tokens are given and Ray's proxies may be reached from elsewhere; set "
+            f"{TOKENS_VARIABLE} on every node, or serve everybody with open=true"
+        )
+        raise ConfigError(message)
+    return tokens
+
+
 def open_reranker(options: RayOptions) -> Reranker:
     """Return a reranker with `cpus` worker threads, unless the settings say otherwise."""
     setup = build_setup(read_settings(options.config or {"stages": [{"scorer": options.model}]}))
@@ -94,11 +120,11 @@ class _BatchReranker:
         self._top_k = top_k
 
     def __call__(self, rows: pa.Table) -> pa.Table:
+        key = self._reranker.setup.policy.residency_key
+        wanted = {"query", "passages", "metadata", "meta", key}
         results = [
-            self._reranker.rerank(query, passages, top_k=self._top_k)
-            for query, passages in zip(
-                rows["query"].to_pylist(), rows["passages"].to_pylist(), strict=True
-            )
+            self._reranker.rerank(row["query"], _candidates(row, key), top_k=self._top_k)
+            for row in rows.select([n for n in rows.column_names if n in wanted]).to_pylist()
         ]
         order = [[hit.index for hit in result] for result in results]
         scores = [[hit.score for hit in result] for result in results]
@@ -121,6 +147,10 @@ def rerank_dataset(
 ) -> Dataset:
     """Rerank every row {id, query, passages} into parquet files under `output`.
 
+    Passages are texts, or objects with `text` and where a label may be: `metadata`, `meta`, or a
+    field named as the policy's `residency_key`. Columns of these names serve as well: a list with
+    an entry for each passage, or one entry for the whole row. What is there and null keeps its
+    text local, as any label does that cannot be read; null `metadata` is none.
     Adds `order` (positions, best first), `scores` and `degraded`. Rows whose id is already under
     `output` are skipped, so that an interrupted job continues. Returns the whole output.
     Raises `ConfigError` for a dataset without those columns.
@@ -144,6 +174,35 @@ def rerank_dataset(
     # One file per batch: what is finished is on disk, and only whole files ever are.
     reranked.write_parquet(str(output), min_rows_per_file=rows_per_batch)
     return ray.data.read_parquet(str(output))
+
+
+def _candidates(row: Mapping[str, object], key: str) -> list[Candidate]:
+    """Return a row's passages, with all in which they may carry a label. Raises `InvalidRequest`."""
+    passages = row["passages"]
+    if not isinstance(passages, list):
+        message = f"passages is a {type(passages).__name__}; expected a list of texts or objects"
+        raise InvalidRequest(message)
+    columns = {name: row[name] for name in ("metadata", "meta", key) if name in row}
+    beside = {name: _spread(value, len(passages)) for name, value in columns.items()}
+    found = []
+    for place, passage in enumerate(passages):
+        own = metadata_of(passage)
+        shared = metadata_of({name: values[place] for name, values in beside.items()})
+        text = passage
+        if isinstance(passage, Mapping):
+            text = passage.get("text")
+        if not isinstance(text, str | None):
+            message = f"passage {place} is no text; expected one, or an object with a `text`"
+            raise InvalidRequest(message)
+        found.append(Candidate(text, metadata={"metadata": own, "meta": shared}))
+    return found
+
+
+def _spread(value: object, count: int) -> list[object]:
+    """Return a column's entry for each passage; one that does not fit cannot be read."""
+    if not isinstance(value, list):
+        return [value] * count
+    return value if len(value) == count else [UNREADABLE] * count
 
 
 def _done_ids(output: Path) -> list[object]:

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, TypeAlias
 from weakref import WeakValueDictionary
 
 from ..core.request import check_request, make_request
-from ..errors import ConfigError, RerankError
+from ..core.setup import Setup
+from ..errors import ConfigError, PolicyError, RerankError
 from ..records import Candidate, Code, Decision, Request, Result
 from ..reranker import Reranker
 from ..scoring.models.files import EMBEDDED
@@ -25,7 +26,7 @@ from ..scoring.models.files import EMBEDDED
 if TYPE_CHECKING:
     from ..config.schema import Settings
 
-__all__ = ["ComponentOptions", "SharedReranker", "shared_reranker"]
+__all__ = ["ComponentOptions", "SharedReranker", "loses_labels", "shared_reranker"]
 
 Source: TypeAlias = str | Mapping[str, object]
 """The path of a settings file, or settings."""
@@ -128,6 +129,28 @@ class SharedReranker:
             self._process = os.getpid()
         return engine
 
+    def refuse_bare_texts(self) -> None:
+        """Raise `PolicyError` where a text that has lost its label could be sent.
+
+        For components that get texts without their documents. It asks the engine or, before there
+        is one, the settings. Raises `ConfigError` for settings that are wrong.
+        """
+        if (engine := self._found()) is not None:
+            loses = loses_labels(engine.setup)
+        elif isinstance(self.source, Mapping) and "policy" not in self.source:
+            return
+        else:
+            settings = _read(self.source)
+            sends = any(not isinstance(stage.scorer, str) for stage in settings.stages)
+            loses = sends and settings.policy.policy().needs_labels
+        if loses:
+            message = (
+                "texts without their documents carry no residency label, a stage sends text, and "
+                'the policy restricts where to; set policy.unlabelled = "deny", leave out the '
+                "stage, or use a component that gets whole documents"
+            )
+            raise PolicyError(message)
+
     def warm_up(self) -> None:
         """Load the model and run real shapes; idempotent. Raises `ConfigError`, `ModelError`."""
         self.engine().warm_up()
@@ -222,6 +245,11 @@ def shared_reranker(
     """
     source = options.source()
     return held if held is not None and held.source == source else SharedReranker(source)
+
+
+def loses_labels(setup: Setup) -> bool:
+    """True if a text that was separated from its label could be sent against it."""
+    return setup.sends and setup.policy.needs_labels
 
 
 def _engine_for(source: Source) -> Reranker:

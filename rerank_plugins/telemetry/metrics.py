@@ -1,21 +1,24 @@
 """The metrics of a request, recorded from its result."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TypeAlias
 
 from opentelemetry.context import Context
 from opentelemetry.metrics import Meter
 
 from .. import semconv
-from ..quality.drift import Verdict
 from ..quality.drift.canaries import TOLERANCE
-from ..quality.guard import State
+from ..quality.drift.verdict import Verdict
+from ..quality.guard.guard import State
 from ..records import Code, Result, StageRun, stages_s
 from ..scoring import Breakable, BreakerState
 from ..semconv import Metric
 from .spans import padding_share
 from .timeline import total_s
 
+Recorder: TypeAlias = Callable[[float, Mapping[str, str], Context], None]
 _HEAD = 10
 _BREAKER_STATES: Mapping[BreakerState, int] = {"closed": 0, "half-open": 1, "open": 2}
 _VERDICTS: Mapping[Verdict, int] = {"ok": 0, "watch": 1, "harmful": 2}
@@ -28,27 +31,7 @@ class Instruments:
     """The instruments of one meter, and how requests are recorded with them."""
 
     def __init__(self, meter: Meter) -> None:
-        self._counters = {
-            metric.name: meter.create_counter(
-                metric.name, unit=metric.unit, description=metric.meaning
-            )
-            for metric in _of_kind("counter")
-        }
-        self._histograms = {
-            metric.name: meter.create_histogram(
-                metric.name,
-                unit=metric.unit,
-                description=metric.meaning,
-                explicit_bucket_boundaries_advisory=list(metric.buckets),
-            )
-            for metric in _of_kind("histogram")
-        }
-        self._gauges = {
-            metric.name: meter.create_gauge(
-                metric.name, unit=metric.unit, description=metric.meaning
-            )
-            for metric in _of_kind("gauge")
-        }
+        self._recorders = {metric.name: _recorder(meter, metric) for metric in semconv.METRICS}
 
     def request(
         self,
@@ -75,32 +58,34 @@ class Instruments:
             if len(result.stages) > 1:
                 next_run = result.stages[place + 1 : place + 2]
                 exits = max(0, run.scored - sum(later.candidates for later in next_run))
-                self._add(semconv.EXITS, exits, {semconv.STAGE: run.stage}, context)
+                self._record(semconv.EXITS, exits, {semconv.STAGE: run.stage}, context)
         for decision in result.decisions:
             code = {semconv.CODE: decision.code.code}
-            self._add(semconv.DECISION_COUNT, decision.count, code, context)
+            self._record(semconv.DECISION_COUNT, decision.count, code, context)
         if budget_s is not None and missed(result, budget_s):
-            self._add(semconv.BUDGET_MISSES, 1, model, context)
-        self._set(semconv.FALLBACK, fallback_state(result), model, context)
+            self._record(semconv.BUDGET_MISSES, 1, model, context)
+        self._record(semconv.FALLBACK, fallback_state(result), model, context)
         self._signals(result, model, context)
 
     def breakers(self, scorers: Sequence[Breakable], context: Context) -> None:
         """Record the state of each destination's circuit breaker."""
         for scorer in scorers:
             labels = {semconv.DESTINATION: scorer.destination.origin}
-            self._set(semconv.BREAKER, _BREAKER_STATES[scorer.breaker_state], labels, context)
+            self._record(semconv.BREAKER, _BREAKER_STATES[scorer.breaker_state], labels, context)
 
     def guard(self, state: State, model: Mapping[str, str], context: Context) -> None:
         """Record the guard's state, and how far the last window is from the snapshot."""
-        self._set(semconv.GUARD_STATE, _VERDICTS[state.verdict], model, context)
-        self._set(semconv.GUARD_ACTING, int(state.acting), model, context)
+        self._record(semconv.GUARD_STATE, _VERDICTS[state.verdict], model, context)
+        self._record(semconv.GUARD_ACTING, int(state.acting), model, context)
         for found in () if state.report is None else state.report.findings:
             labels: dict[str, str] = {semconv.FEATURE: found.feature, semconv.TEST: found.test}
-            self._set(semconv.DRIFT, found.value / found.critical, labels, context)
-            self._set(semconv.DRIFT_SHIFT, found.shift, {semconv.FEATURE: found.feature}, context)
+            self._record(semconv.DRIFT, found.value / found.critical, labels, context)
+            self._record(
+                semconv.DRIFT_SHIFT, found.shift, {semconv.FEATURE: found.feature}, context
+            )
         if state.canaries is not None:
             labels = {semconv.FEATURE: "canaries", semconv.TEST: "canaries"}
-            self._set(semconv.DRIFT, state.canaries / TOLERANCE, labels, context)
+            self._record(semconv.DRIFT, state.canaries / TOLERANCE, labels, context)
 
     def feedback(self, score: float, model: Mapping[str, str], context: Context) -> None:
         """Record the score in [0, 1] that an evaluator gave to an answer."""
@@ -110,7 +95,7 @@ class Instruments:
         """Record what an audited request lost by its exits, and the factor on the margins."""
         attributes = {semconv.REQUEST_MODEL: model}
         self._record(semconv.AUDIT_LOSS, loss, attributes, Context())
-        self._gauges[semconv.AUDIT_CARE.name].set(margin_factor, attributes)
+        self._record(semconv.AUDIT_CARE, margin_factor, attributes, Context())
 
     def _signals(self, result: Result, model: Mapping[str, str], context: Context) -> None:
         """Record what moves when something is wrong that raises no error."""
@@ -138,33 +123,43 @@ class Instruments:
     def _stage(self, run: StageRun, context: Context) -> None:
         usage, stage = run.usage, {semconv.STAGE: run.stage}
         if run.error is not None:
-            self._add(semconv.FAILURES, 1, {**stage, semconv.ERROR_TYPE: run.error}, context)
-        self._add(semconv.PAIR_COUNT, usage.pairs, stage, context)
-        self._add(semconv.TOKEN_COUNT, usage.tokens, stage, context)
-        self._add(semconv.TRUNCATED_COUNT, usage.truncated_tokens, stage, context)
+            self._record(semconv.FAILURES, 1, {**stage, semconv.ERROR_TYPE: run.error}, context)
+        self._record(semconv.PAIR_COUNT, usage.pairs, stage, context)
+        self._record(semconv.TOKEN_COUNT, usage.tokens, stage, context)
+        self._record(semconv.TRUNCATED_COUNT, usage.truncated_tokens, stage, context)
         hits = {"tokens": usage.token_cache_hits, "scores": usage.score_cache_hits}
         for cache, count in hits.items():
-            self._add(semconv.CACHE_HITS, count, {**stage, semconv.CACHE: cache}, context)
+            self._record(semconv.CACHE_HITS, count, {**stage, semconv.CACHE: cache}, context)
         if usage.batches:
             mean = (usage.tokens + usage.padding_tokens) / usage.batches
             self._record(semconv.BATCH_TOKENS, mean, stage, context)
             self._record(semconv.BATCH_PADDING, padding_share(usage), stage, context)
 
-    def _add(
-        self, metric: Metric, count: float, attributes: Mapping[str, str], context: Context
-    ) -> None:
-        if count:
-            self._counters[metric.name].add(count, attributes, context)
-
-    def _set(
-        self, metric: Metric, value: float, attributes: Mapping[str, str], context: Context
-    ) -> None:
-        self._gauges[metric.name].set(value, attributes, context)
-
     def _record(
         self, metric: Metric, value: float, attributes: Mapping[str, str], context: Context
     ) -> None:
-        self._histograms[metric.name].record(value, attributes, context)
+        self._recorders[metric.name](value, attributes, context)
+
+
+def _recorder(meter: Meter, metric: Metric) -> Recorder:
+    """Return the function that records a value of a metric, of a new instrument."""
+    if metric.kind == "gauge":
+        return meter.create_gauge(metric.name, metric.unit, metric.meaning).set
+    if metric.kind == "counter":
+        add = meter.create_counter(metric.name, metric.unit, metric.meaning).add
+        return partial(_add, add)
+    return meter.create_histogram(
+        metric.name,
+        metric.unit,
+        metric.meaning,
+        explicit_bucket_boundaries_advisory=list(metric.buckets),
+    ).record
+
+
+def _add(add: Recorder, count: float, attributes: Mapping[str, str], context: Context) -> None:
+    """Count, unless there is nothing to count: a series of zeros tells nobody anything."""
+    if count:
+        add(count, attributes, context)
 
 
 def bucket(value: int, bounds: tuple[int, ...]) -> str:
@@ -192,7 +187,3 @@ def missed(result: Result, budget_s: float) -> bool:
     return total_s(result.timings) > budget_s or any(
         decision.code is Code.DEADLINE for decision in result.decisions
     )
-
-
-def _of_kind(kind: str) -> list[Metric]:
-    return [metric for metric in semconv.METRICS if metric.kind == kind]

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -65,18 +66,26 @@ def at_end(result: Result) -> Attributes:
     waited = sum(timing.seconds for timing in result.timings if timing.step == "queue")
     attributes: Attributes = {
         semconv.REQUEST_ID: result.request_id,
-        semconv.OUTCOME: "degraded" if result.degraded else "ok",
         semconv.DEGRADED: result.degraded,
         semconv.DEPTH: result.stages[0].candidates if result.stages else 0,
         semconv.RETURNED: len(result.hits),
         semconv.INPUT_TOKENS: result.usage.tokens,
         semconv.QUEUE_WAIT: waited,
         semconv.DECISIONS: decisions(result),
+        **outcome(result, None),
         **used(result.usage),
     }
     if result.predicted_s is not None:
         attributes[semconv.PREDICTED] = result.predicted_s
     return attributes
+
+
+def outcome(result: Result | None, error: BaseException | None) -> dict[str, str]:
+    """Return how a request ended, with the type of its error where it has no result."""
+    if result is not None:
+        return {semconv.OUTCOME: "degraded" if result.degraded else "ok"}
+    ended = "cancelled" if isinstance(error, CancelledError) else "error"
+    return {semconv.OUTCOME: ended, semconv.ERROR_TYPE: type(error).__name__}
 
 
 def decisions(result: Result) -> list[str]:

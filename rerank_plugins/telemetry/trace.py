@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 
 from opentelemetry import context as otel_context
@@ -30,7 +31,7 @@ from opentelemetry.trace import (
 
 from .. import semconv
 from ..errors import FailureLog
-from ..quality.guard import Guard
+from ..quality.guard.guard import Guard
 from ..records import Request, Result
 from ..remote.tracing import with_tracer
 from ..scoring import Breakable, Scorer, Sends
@@ -100,7 +101,7 @@ class Telemetry:
         context = otel_context.get_current()
         if span is not INVALID_SPAN:
             context = with_tracer(self.tracer, set_span_in_context(span, context))
-        trace = Trace(self, request, span, context, budget_s=budget_s, started_ns=started_ns)
+        trace = Trace(self, request, span, context, budget_s, started_ns, self.clock())
         token = otel_context.attach(context)
         try:
             yield trace
@@ -130,28 +131,23 @@ class Telemetry:
         self.instruments.guard(state, {semconv.REQUEST_MODEL: self.model}, context)
 
 
+@dataclass(slots=True, eq=False)
 class Trace:
-    """The span of one request. It ends once, and everything is recorded at its end."""
+    """The span of one request. It ends once, and everything is recorded at its end.
 
-    def __init__(
-        self,
-        telemetry: Telemetry,
-        request: Request,
-        span: Span,
-        context: Context,
-        *,
-        budget_s: float | None,
-        started_ns: int,
-    ) -> None:
-        self._telemetry = telemetry
-        self._request = request
-        self._span = span
-        self._context = context
-        self._budget_s = budget_s
-        self._started_ns = started_ns
-        self._started_s = telemetry.clock()
-        self._lock = threading.Lock()
-        self._ended = False
+    started_ns: since the epoch, as spans have it
+    started_s: by the telemetry's clock, which measures durations
+    """
+
+    telemetry: Telemetry
+    request: Request
+    span: Span
+    context: Context
+    budget_s: float | None
+    started_ns: int
+    started_s: float
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    ended: bool = False
 
     def end_with(self, future: Future[Result]) -> Future[Result]:
         """End the span with the future, in case the request is cancelled or never starts."""
@@ -160,17 +156,17 @@ class Trace:
 
     def end(self, result: Result | None = None, *, error: BaseException | None = None) -> None:
         """Record everything and end the span; later calls do nothing."""
-        with self._lock:
-            if self._ended:
+        with self.lock:
+            if self.ended:
                 return
-            self._ended = True
-        seconds = self._telemetry.clock() - self._started_s
-        failures = self._telemetry.failures
+            self.ended = True
+        seconds = self.telemetry.clock() - self.started_s
+        failures = self.telemetry.failures
         for record in (self._describe, self._measure, self._log_slow):
             with failures:
                 record(result, error, seconds)
         with failures:
-            self._span.end()
+            self.span.end()
 
     def _on_done(self, future: Future[Result]) -> None:
         if future.cancelled():
@@ -182,62 +178,56 @@ class Trace:
     def _describe(
         self, result: Result | None, error: BaseException | None, _seconds: float
     ) -> None:
-        span = self._span
+        span = self.span
         if not span.is_recording():
             return
         if result is None:
-            span.set_attribute(semconv.OUTCOME, _outcome(error))
-            span.set_attribute(semconv.ERROR_TYPE, type(error).__name__)
+            span.set_attributes(spans.outcome(result, error))
             # Only the name: a message may quote the caller's text.
             span.set_status(Status(StatusCode.ERROR, type(error).__name__))
             return
         span.set_attributes(spans.at_end(result))
-        if self._telemetry.content is not None:
-            content = spans.of_content(self._telemetry.content, self._request, result.hits)
+        if self.telemetry.content is not None:
+            content = spans.of_content(self.telemetry.content, self.request, result.hits)
             span.set_attributes(content)
         for child in spans.children(result):
             self._draw(child)
 
     def _draw(self, child: spans.Child) -> None:
-        span = self._telemetry.tracer.start_span(
+        span = self.telemetry.tracer.start_span(
             child.name,
-            context=self._context,
+            context=self.context,
             attributes=child.attributes,
-            start_time=self._started_ns + int(child.start_s * 1e9),
+            start_time=self.started_ns + int(child.start_s * 1e9),
         )
         if child.error is not None:
             span.set_status(Status(StatusCode.ERROR, child.error))
-        span.end(self._started_ns + int(child.end_s * 1e9))
+        span.end(self.started_ns + int(child.end_s * 1e9))
 
     def _measure(self, result: Result | None, error: BaseException | None, seconds: float) -> None:
-        attributes = {semconv.REQUEST_MODEL: self._telemetry.model}
-        if result is None:
-            attributes |= {semconv.OUTCOME: _outcome(error)}
-            attributes |= {semconv.ERROR_TYPE: type(error).__name__}
-        else:
-            attributes |= {semconv.OUTCOME: "degraded" if result.degraded else "ok"}
-        instruments = self._telemetry.instruments
+        attributes = {semconv.REQUEST_MODEL: self.telemetry.model, **spans.outcome(result, error)}
+        instruments = self.telemetry.instruments
         instruments.request(
             seconds,
             attributes,
-            candidates=len(self._request.candidates),
+            candidates=len(self.request.candidates),
             tokens=0 if result is None else result.usage.tokens,
-            context=self._context,
+            context=self.context,
         )
-        instruments.breakers(self._telemetry.breakable, self._context)
-        self._telemetry.record_guard(self._context)
+        instruments.breakers(self.telemetry.breakable, self.context)
+        self.telemetry.record_guard(self.context)
         if result is not None:
-            instruments.result(result, budget_s=self._budget_s, context=self._context)
+            instruments.result(result, budget_s=self.budget_s, context=self.context)
 
     def _log_slow(
         self, result: Result | None, _error: BaseException | None, seconds: float
     ) -> None:
-        threshold_s = self._telemetry.options.slow_s
+        threshold_s = self.telemetry.options.slow_s
         if result is not None and threshold_s is not None and seconds >= threshold_s:
             slow_log.log(
                 result,
                 seconds=seconds,
-                candidates=len(self._request.candidates),
+                candidates=len(self.request.candidates),
                 threshold_s=threshold_s,
             )
 
@@ -248,7 +238,3 @@ def _release() -> str:
         return version("rerank-plugins")
     except PackageNotFoundError:
         return ""
-
-
-def _outcome(error: BaseException | None) -> str:
-    return "cancelled" if isinstance(error, CancelledError) else "error"

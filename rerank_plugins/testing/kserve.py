@@ -9,6 +9,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from ..scoring.runtime.ort import onnxruntime
 from .messages import Content, ParsedRequest, RefusedError
 
 Infer: TypeAlias = Callable[[Mapping[str, NDArray[np.int64]]], NDArray[np.float32]]
@@ -109,12 +110,11 @@ def error(status: int, message: str) -> object:  # noqa: ARG001 - the body holds
 
 def runner(graph: Path) -> Infer:
     """Return a function that runs an ONNX graph, as a model server would."""
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
+    library = onnxruntime()
+    options = library.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 4
-    session = ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+    session = library.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
     expected = {tensor.name for tensor in session.get_inputs()}
 
     def infer(tensors: Mapping[str, NDArray[np.int64]]) -> NDArray[np.float32]:

@@ -14,9 +14,7 @@ from rerank_plugins.rules.keep import MarginKeep, ProbabilityKeep, ShareKeep
 from rerank_plugins.rules.selection import (
     Certain,
     GapCut,
-    MassCut,
     MassDepth,
-    NullCut,
     ProbabilityCut,
 )
 from rerank_plugins.scoring import Scored
@@ -61,9 +59,7 @@ class OverlapScorer:
     st.fixed_dictionaries(
         {
             "depth": st.sampled_from([None, 4, MassDepth(0.7)]),
-            "cut": st.sampled_from(
-                [None, 3, ProbabilityCut(0.5), MassCut(0.5), GapCut(), NullCut((0.0, 0.1))]
-            ),
+            "cut": st.sampled_from([None, 3, ProbabilityCut(0.5), GapCut()]),
             "skip": st.sampled_from([None, Certain(0.4)]),
         }
     ),

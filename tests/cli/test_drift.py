@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from rerank_plugins import Candidate, cli, load
-from rerank_plugins.quality.drift import FEATURES, snapshot
-from rerank_plugins.quality.guard import save
+from rerank_plugins.quality.drift.features import FEATURES
+from rerank_plugins.quality.drift.snapshot import save, snapshot
 from rerank_plugins.quality.guard.log import note_line, request_line
 from tests import tiny
 from tests.quality.drift.requests import drawn

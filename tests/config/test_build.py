@@ -67,6 +67,9 @@ def test_an_impossible_value_is_named(data, named):
         ({"stages": [{"keep": {"score": 1.0}}]}, "stages.0.keep.score", "write keep = N"),
         ({"stages": [{"keep": {"accept": 0.9}}]}, "stages.0.keep.accept", "write keep = N"),
         ({"stages": [{"exit_keep": {"reject": 0.9}}]}, "exit_keep.reject", "write keep = N"),
+        ({"selection": {"cut": {"mass": 0.9}}}, "selection.cut.mass", "write cut = N or top_k = N"),
+        ({"selection": {"cut": {"nulls": [0.1]}}}, "selection.cut.nulls", "cut = N or top_k"),
+        ({"selection": {"cut": {"null_rate": 0.1}}}, "selection.cut.null_rate", "cut = N or top_k"),
         ({"exit_audit": {"adjust": "both"}}, 'exit_audit.adjust = "both"', '"tighten" or "off"'),
     ],
 )

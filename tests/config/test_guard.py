@@ -7,9 +7,8 @@ import pytest
 from rerank_plugins import load
 from rerank_plugins.config.guard import subject
 from rerank_plugins.errors import ConfigError, ModelError
-from rerank_plugins.quality.drift import snapshot
-from rerank_plugins.quality.guard import load as read
-from rerank_plugins.quality.guard import save
+from rerank_plugins.quality.drift.snapshot import load as read
+from rerank_plugins.quality.drift.snapshot import save, snapshot
 from tests.tiny import build
 
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import traceback
 
 import pytest
 
@@ -10,8 +11,12 @@ from rerank_plugins.config.read import read_settings
 from rerank_plugins.config.schema import Settings
 from rerank_plugins.errors import ConfigError, PolicyError
 from rerank_plugins.records import Code
+from rerank_plugins.remote.client import ClientOptions
+from rerank_plugins.remote.options import RemoteOptions
 from rerank_plugins.testing import FakeRerankServer, Fault
 from tests.remote.serving import PASSAGES, QUERY, SECRET
+
+BEDROCK = "cohere.rerank-v3-5:0"
 
 
 def settings(server, **policy):
@@ -50,8 +55,9 @@ regions = ["eu", "on-prem"]
     [
         ({"provider": "jina", "model": "m"}, ["eu"]),
         ({"provider": "zeroentropy", "model": "m"}, ["eu"]),
-        ({"provider": "bedrock", "model": "m", "location": "us-east-1"}, ["eu"]),
-        ({"provider": "bedrock", "model": "m", "location": "eu-west-2"}, ["eu"]),
+        ({"provider": "bedrock", "model": BEDROCK, "location": "us-east-1"}, ["eu"]),
+        ({"provider": "bedrock", "model": BEDROCK, "location": "eu-west-2"}, ["eu"]),
+        ({"provider": "bedrock", "model": f"us.{BEDROCK}", "location": "eu-central-1"}, ["eu"]),
         ({"provider": "zeroentropy", "model": "m", "region": "eu"}, ["eu"]),
         ({"provider": "tei", "base_url": "http://rerank.internal"}, ["on-prem"]),
     ],
@@ -68,7 +74,14 @@ def test_a_stage_that_could_never_run_is_refused_at_start_up(remote, regions):
     [
         ({"provider": "cohere", "model": "m", "region": "eu"}, ["eu"]),
         ({"provider": "zeroentropy", "base_url": "https://eu-api.zeroentropy.dev/v1"}, ["eu"]),
-        ({"provider": "bedrock", "model": "m", "location": "eu-central-1"}, ["eu"]),
+        (
+            {
+                "provider": "bedrock",
+                "model": "arn:aws:bedrock:eu-central-1::foundation-model/cohere.rerank-v3-5:0",
+                "location": "eu-central-1",
+            },
+            ["eu"],
+        ),
         ({"provider": "tei", "base_url": "http://10.0.0.9"}, ["on-prem"]),
         ({"provider": "jina", "model": "m"}, None),
     ],
@@ -195,6 +208,58 @@ def test_proxies_of_the_environment_are_not_used(monkeypatch):
     remote = {"provider": "tei", "base_url": "http://a.example", "proxy": "http://127.0.0.1:9"}
     with pytest.raises(ConfigError, match="must be https"):
         load({"stages": [{"scorer": remote}]})
+
+
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        "",
+        "no proxy",
+        "ftp://user:s3cret@a:1",
+        "http://user:s3cret@",
+        "http://user:s3cret@a:99999",
+        "http://user:s3cret@a:0",
+        "http//user:s3cret@a",
+        "socks9://user:s3cret@a:1",
+        "http://user:s3cret@a b:1",
+    ],
+)
+def test_a_proxy_that_is_none_is_refused_at_start_up(proxy):
+    """Not at the first call, and its password is not repeated."""
+    remote = {"provider": "tei", "base_url": "https://a.example", "proxy": proxy}
+    with pytest.raises(ConfigError, match="proxy") as caught:
+        load({"stages": [{"scorer": remote}]})
+    assert "s3cret" not in "".join(traceback.format_exception(caught.value, limit=0))
+
+
+def test_the_password_of_a_proxy_is_nowhere_to_be_seen():
+    """Not in settings, their dumps, options, or the parts of a stage."""
+    proxy = "http://user:s3cret@127.0.0.1:9"
+    remote = {"provider": "tei", "base_url": "https://a.example", "proxy": proxy}
+    source = {"stages": [{"scorer": remote}]}
+    found = read_settings(source)
+    with load(source) as reranker:
+        scorer = reranker.setup.stages[0].scorer
+        shown = [
+            repr(found),
+            str(found.model_dump()),
+            found.model_dump_json(),
+            repr(ClientOptions(proxy=proxy)),
+            repr(RemoteOptions("tei", client=ClientOptions(proxy=proxy))),
+            repr(vars(scorer)),
+            repr(vars(scorer.client)),
+            repr(vars(scorer.calls)),
+        ]
+    assert not any("s3cret" in one for one in shown)
+    assert "127.0.0.1:9" in found.model_dump_json()
+
+
+def test_plain_http_to_a_public_host_has_to_be_said():
+    """`insecure = true` in the stage's table, and nothing else."""
+    remote = {"provider": "tei", "base_url": "http://gateway.example", "region": "eu"}
+    with pytest.raises(ConfigError, match="insecure = true"):
+        load({"stages": [{"scorer": remote}]})
+    load({"stages": [{"scorer": {**remote, "insecure": True}}]}).close()
 
 
 def test_every_remote_setting_has_a_description():

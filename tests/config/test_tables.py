@@ -9,7 +9,7 @@ from rerank_plugins.config.schema import (
     TelemetrySettings,
 )
 from rerank_plugins.config.tables import record
-from rerank_plugins.quality.guard import GuardOptions
+from rerank_plugins.quality.guard.stance import GuardOptions
 from rerank_plugins.remote.options import RemoteOptions
 from rerank_plugins.remote.resilience import BreakerOptions
 from rerank_plugins.scoring.onnx.options import OnnxOptions

@@ -67,8 +67,8 @@ def test_no_candidates_give_an_empty_result(lexical):
 
 
 def test_blank_passages_stay_in_place_at_the_bottom(lexical):
-    """Empty, blank, missing and non-text passages are not scored, not lost, and counted."""
-    texts = ["", "a hen", None, " \n", "a fox", 7, ["x"], b"fox"]
+    """Empty, blank and missing passages are not scored, not lost, and counted."""
+    texts = ["", "a hen", None, " \n", "a fox", float("nan"), "\u200b", np.float32("nan")]
     result = lexical.rerank("fox", texts)
     assert result.order == (4, 1, 0, 2, 3, 5, 6, 7)
     assert codes(result) == {Code.BLANK: 6}
@@ -126,14 +126,23 @@ def test_a_fallback_stage_serves_where_the_first_fails():
         assert not reranker.rerank("fox", ["a hen", "a fox"]).degraded
 
 
-def test_the_callers_mistake_is_never_degraded_away():
-    """An invalid request found by a scorer is raised, strict or not."""
+def test_a_query_that_one_stage_cannot_read_is_answered_by_another():
+    """A query that is too long for a model fails that stage, as any other fault does."""
     broken = Scripted(InvalidRequest("the query is too long"))
-    with (
-        Reranker(stages=[Stage(broken)]) as reranker,
-        pytest.raises(InvalidRequest, match="too long"),
-    ):
-        reranker.rerank("q", ["a"])
+    first, fallback = LexicalScorer(), LexicalScorer()
+    cases = {
+        "alone": [Stage(broken)],
+        "behind a stage": [Stage(first), Stage(broken)],
+        "before a fallback": [Stage(broken), Stage(fallback, when="fallback")],
+    }
+    for name, stages in cases.items():
+        with Reranker(stages=stages) as reranker:
+            result = reranker.rerank("fox", ["a hen", "a fox"])
+            assert result.degraded, name
+            assert result.order == ((0, 1) if name == "alone" else (1, 0)), name
+            assert codes(result)[Code.STAGE_FAILED] == 2, name
+            with pytest.raises(InvalidRequest, match="too long"):
+                reranker.rerank("fox", ["a hen", "a fox"], strict=True)
 
 
 def test_priors_order_with_the_scores_where_every_scored_candidate_has_one():

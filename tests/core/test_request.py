@@ -1,5 +1,6 @@
 """What is refused before anything is done for it."""
 
+from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
@@ -66,7 +67,7 @@ def test_any_finite_number_is_a_prior(prior):
     check_request(Request("q", (Candidate("a", prior),), budget=Budget(0.1), top_k=1))
 
 
-@pytest.mark.parametrize("passages", ["one text", b"bytes", None, 5])
+@pytest.mark.parametrize("passages", ["one text", b"bytes", None, 5, {"d1": "a text"}])
 def test_passages_that_are_no_list_are_refused(lexical, passages):
     """One text instead of a list of them is a mistake, not a list of letters."""
     with pytest.raises(InvalidRequest, match="expected a list of texts"):
@@ -77,3 +78,28 @@ def test_passages_may_be_any_iterable(lexical):
     """A generator of passages is read once."""
     result = lexical.rerank("fox", (text for text in ["a hen", "a fox"]))
     assert result.order == (1, 0)
+
+
+@dataclass
+class Page:
+    """A document as LangChain has it."""
+
+    page_content: str
+
+
+@pytest.mark.parametrize(
+    ("passage", "advice"),
+    [
+        ({"text": "a fox"}, r'passage\["text"\]'),
+        (("a fox", 0.7), r"Candidate\(text, score\)"),
+        (b"a fox", "decode it"),
+        (Page("a fox"), r"\.page_content"),
+        (7, "give a string"),
+        (["a", "fox"], "Candidate"),
+    ],
+)
+def test_a_passage_that_is_no_text_is_refused_and_the_right_form_named(lexical, passage, advice):
+    """Neither dropped nor answered in first-stage order in silence, bare or in a candidate."""
+    for given in (passage, Candidate(passage)):
+        with pytest.raises(InvalidRequest, match=advice):
+            lexical.rerank("fox", ["a hen", given], strict=False)

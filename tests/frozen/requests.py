@@ -207,12 +207,10 @@ def selections(asked: Asked) -> None:
         "cut": {"cut": 4},
         "cut probability": {"cut": {"probability": 0.3}},
         "cut probability min": {"cut": {"probability": 0.9, "min": 2, "max": 5}},
-        "cut mass": {"cut": {"mass": 0.6}},
         "cut gap": {"cut": {"gap": True}},
         "cut gap buffer": {"cut": {"gap": True, "buffer": 1, "min": 2, "max": 7}},
-        "cut nulls": {"cut": {"nulls": [-9.0 + 0.1 * one for one in range(60)], "null_rate": 0.2}},
-        "cut and top_k": {"cut": {"mass": 0.9}, "top_k": 2},
-        "depth and cut": {"depth": 6, "cut": {"mass": 0.5}},
+        "cut and top_k": {"cut": {"gap": True, "buffer": 2}, "top_k": 2},
+        "depth and cut": {"depth": 6, "cut": {"gap": True}},
     }
     for name, selection in rules.items():
         with load(stages(selection=selection, service=_WORKERS)) as reranker:
@@ -314,7 +312,6 @@ def calibrated(asked: Asked) -> None:
     stage = {"exits": str(EXITS), "keep": {"risk": 0.2}}
     tables: Mapping[str, Mapping[str, object]] = {
         "depth": {"selection": {"depth": {"risk": 0.2, "min": 3}}},
-        "nulls": {"selection": {"cut": {"null_rate": 0.2}}},
         "audit off": {"exit_audit": {"share": 1.0, "adjust": "off"}},
         "audit": {"exit_audit": {"share": 1.0, "adjust": "tighten"}},
         "weight": {"fusion": {"prior_weight": 0.9}},
@@ -407,7 +404,7 @@ def cascades(asked: Asked) -> None:
             {"scorer": "lexical", "keep": 5}, {}, fusion={"method": "reciprocal_ranks"}
         ),
         "depth": stages({"scorer": "lexical", "keep": 5}, {}, selection={"depth": 7, "top_k": 6}),
-        "cut": stages({"scorer": "lexical", "keep": 5}, {}, selection={"cut": {"mass": 0.7}}),
+        "cut": stages({"scorer": "lexical", "keep": 5}, {}, selection={"cut": {"gap": True}}),
         "calibrated behind words": stages(
             {"scorer": "lexical", "keep": 9}, {"exits": str(EXITS), "keep": {"risk": 0.2}}
         ),
@@ -501,7 +498,7 @@ def _more_budgets(asked: Asked) -> None:
 def unready(asked: Asked) -> None:
     """Ask models that are cold, cannot be had, or answer nonsense."""
     service = {"when_cold": "pass_through", **_WORKERS}
-    with load(stages(service=service, selection={"cut": {"mass": 0.5}})) as reranker:
+    with load(stages(service=service, selection={"cut": {"gap": True}})) as reranker:
         asked.ask("cold/pass_through", reranker, QUERIES[0], found(QUERIES[0]))
         reranker.warm_up()
         asked.ask("cold/warm", reranker, QUERIES[0], found(QUERIES[0]))
@@ -852,7 +849,6 @@ def refusals(asked: Asked) -> None:
             {"scorer": {"provider": "tei", "api_key_env": "A", "api_key_file": "b"}}
         ),
         "audit": stages(LEXICAL, {}, exit_audit={"share": 0.5}),
-        "nulls": stages(selection={"cut": {"nulls": [1.0], "count": 3}}),
         "profile": stages(budget={"profile": "soon"}),
         "weight": stages(fusion={"prior_weight": 2.0}),
         "guard window": stages(guard={"window": 3}),

@@ -14,12 +14,14 @@ from rerank_plugins.testing.server import Received
 class H2Server(FakeRerankServer):
     """Answers as Cohere does, in HTTP/2 or 1.1 as the client likes.
 
-    `versions` holds the protocol of each connection. After `most` requests the next one on a
+    `versions` holds the protocol of each connection, `indexed` the names of headers with keys that
+    came in a form that proxies may index. After `most` requests the next one on a
     connection is answered by a goodbye.
     """
 
     def __init__(self, tls: ssl.SSLContext, *, most: int = 1000) -> None:
         self.versions: list[str] = []
+        self.indexed: list[str] = []
         self._most = most
         tls.set_alpn_protocols(["h2", "http/1.1"])
         super().__init__("cohere", tls=tls)
@@ -53,6 +55,7 @@ class H2Server(FakeRerankServer):
             if not data or answered > self._most:
                 return
             for event in connection.receive_data(data):
+                self._note(event)
                 _take(event, connection, heads, bodies)
                 if isinstance(event, StreamEnded):
                     answered += 1
@@ -61,6 +64,11 @@ class H2Server(FakeRerankServer):
                         break
                     number = event.stream_id
                     self._reply(connection, number, heads.pop(number), bodies.pop(number))
+
+    def _note(self, event: Event) -> None:
+        if isinstance(event, RequestReceived):
+            keys = [one for one in event.headers if one[0] in {"authorization", "api-key"}]
+            self.indexed += [one[0] for one in keys if getattr(one, "indexable", True)]
 
     def _reply(
         self, connection: H2Connection, number: int, head: dict[str, str], body: bytes

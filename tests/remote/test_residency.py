@@ -24,13 +24,13 @@ from rerank_plugins.rules.residency import Per, Permit
 from rerank_plugins.scoring import Scorer
 from rerank_plugins.scoring.lexical import LexicalScorer
 from rerank_plugins.testing import FakeRerankServer, Fault
-from tests.remote.worlds import ATTESTED, HOSTS, NAMES, TRUTH, WITHIN, World
+from tests.remote.worlds import ATTESTED, HOSTS, NAMES, TRUTH, WITHIN, World, dialect_of
 
 
 @pytest.fixture(scope="module")
 def world() -> Iterator[World]:
     """Start the servers."""
-    world = World({host: FakeRerankServer("compatible") for host in HOSTS})
+    world = World({host: FakeRerankServer(dialect_of(host)) for host in HOSTS})
     yield world
     world.scheduler.close()
     for scorer in world.scorers.values():

@@ -9,7 +9,6 @@ from rerank_plugins.errors import PolicyError
 from rerank_plugins.records import Code
 from rerank_plugins.remote.scorer import RemoteScorer
 from rerank_plugins.rules.calibration import Calibration
-from rerank_plugins.rules.selection import NullCut
 from rerank_plugins.scoring.lexical import LexicalScorer
 from rerank_plugins.testing import FakeRerankServer, Fault
 from tests.remote.serving import QUERY, options
@@ -134,7 +133,6 @@ def test_settings_say_it_and_the_audit_tells_who_went_where(tmp_path, monkeypatc
         ("bare", "not calibrated"),
         ("alone", "no local stage"),
         ("followed", "comes behind a remote one"),
-        ("cut", "reads scores"),
     ],
 )
 def test_stages_that_cannot_share_an_order_are_refused_at_start_up(shape, said):
@@ -149,9 +147,7 @@ def test_stages_that_cannot_share_an_order_are_refused_at_start_up(shape, said):
             "bare": (Stage(remote), here),
             "alone": (there,),
             "followed": (there, Stage(LexicalScorer(), calibration=LOCAL)),
-            "cut": (there, here),
         }[shape]
-        cut = NullCut(nulls=(0.0,), rate=0.1) if shape == "cut" else None
         with pytest.raises(PolicyError, match=said):
-            Setup(stages, policy=Policy(("on-prem",), per="candidate"), cut=cut)
+            Setup(stages, policy=Policy(("on-prem",), per="candidate"))
         remote.close()

@@ -1,5 +1,6 @@
 """TLS and HTTP/2 over real sockets: text leaves only for who proves to be the destination."""
 
+import logging
 import ssl
 import sys
 
@@ -11,7 +12,7 @@ from rerank_plugins.records import Code
 from rerank_plugins.remote.client import ClientOptions
 from rerank_plugins.testing import FakeRerankServer, Fault
 from tests.remote.h2_server import H2Server
-from tests.remote.serving import BEST_FIRST, PASSAGES, QUERY, remote_first
+from tests.remote.serving import BEST_FIRST, PASSAGES, QUERY, SECRET, remote_first
 
 
 @pytest.fixture(scope="module")
@@ -174,3 +175,45 @@ def test_a_ca_file_that_is_none_is_refused_when_the_stage_is_made(tmp_path):
                 remote_first(server, "cohere", **trusting(path)),
             ):
                 pass
+
+
+def test_the_keys_of_connections_are_written_nowhere(authority, ca_file, monkeypatch, tmp_path):
+    """SSLKEYLOGFILE of the environment, with which anybody can read along, is not honoured."""
+    log = tmp_path / "keys"
+    monkeypatch.setenv("SSLKEYLOGFILE", str(log))
+    with (
+        FakeRerankServer("cohere", tls=identity(authority, "127.0.0.1")) as server,
+        remote_first(server, "cohere", **trusting(ca_file)) as reranker,
+    ):
+        reranker.rerank(QUERY, PASSAGES, strict=True)
+    proxied = ClientOptions(proxy="https://127.0.0.1:9", connect_s=0.5)
+    there = {"base_url": "https://a.example", "region": "on-prem", "client": proxied}
+    with remote_first(server, "cohere", retries=0, **there) as reranker:
+        assert reranker.rerank(QUERY, PASSAGES).degraded
+    assert not log.exists()
+
+
+@pytest.mark.parametrize("provider", ["cohere", "pinecone"])
+def test_a_key_is_never_indexed_and_never_logged(authority, ca_file, caplog, provider):
+    """HTTP/2 compresses headers with a table of earlier ones: no key ever stands in it."""
+    caplog.set_level(logging.DEBUG)
+    with (
+        H2Server(identity(authority, "127.0.0.1")) as server,
+        remote_first(server, provider, path="/v2/rerank", **trusting(ca_file)) as reranker,
+    ):
+        reranker.rerank(QUERY, PASSAGES)
+    assert SECRET in str(server.requests[0].headers)
+    ours = [record for record in caplog.records if record.threadName == "rerank-remote"]
+    assert not any(SECRET in record.getMessage() for record in ours)
+    assert not any(record.name.startswith("hpack") for record in ours)
+    assert server.indexed == []
+
+
+def test_logs_of_other_connections_are_left_alone(authority, ca_file, caplog):
+    """What the application's own HTTP/2 connections log is the application's."""
+    caplog.set_level(logging.DEBUG)
+    with H2Server(identity(authority, "127.0.0.1")) as server:
+        with remote_first(server, "cohere", **trusting(ca_file)) as reranker:
+            reranker.rerank(QUERY, PASSAGES)
+        logging.getLogger("hpack.hpack").debug("of somebody else")
+    assert "of somebody else" in caplog.text

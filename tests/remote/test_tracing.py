@@ -1,10 +1,20 @@
 """rerank_plugins.remote.tracing: the span of a remote call, and the trace it carries on."""
 
 import pytest
+from opentelemetry import context
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.trace import SpanKind, StatusCode, get_current_span
+from opentelemetry.trace import (
+    NonRecordingSpan,
+    SpanContext,
+    SpanKind,
+    StatusCode,
+    TraceFlags,
+    TraceState,
+    get_current_span,
+    set_span_in_context,
+)
 
 from rerank_plugins import Reranker, Stage, semconv
 from rerank_plugins.remote.tracing import remote_call
@@ -107,3 +117,15 @@ def test_without_an_sdk_a_call_costs_and_sends_nothing():
         assert call.headers() == {}
         call.answered(503, {})
     assert not get_current_span().get_span_context().is_valid
+
+
+def test_the_state_of_a_trace_stays_here(tracer_provider):
+    """`tracestate` is what other vendors noted of the request: it is nobody else's."""
+    state = TraceState([("vendor", "customer-jane")])
+    parent = SpanContext(1, 2, is_remote=True, trace_flags=TraceFlags(1), trace_state=state)
+    scorer = Calling()
+    token = context.attach(set_span_in_context(NonRecordingSpan(parent)))
+    with Reranker(stages=[Stage(scorer)], tracer_provider=tracer_provider) as reranker:
+        reranker.rerank("red fox", ["a red fox"])
+    context.detach(token)
+    assert set(scorer.sent) == {"traceparent"}

@@ -40,6 +40,11 @@ WITHIN = {
 NAMES = tuple(WITHIN)
 
 
+def dialect_of(host: str) -> str:
+    """Return the provider whose dialect a host speaks."""
+    return "bedrock-invoke" if host.startswith("bedrock") else "compatible"
+
+
 class Roads(httpx.AsyncBaseTransport):
     """Connects host names to servers on loopback, as DNS and TLS would to the real ones."""
 
@@ -80,11 +85,11 @@ class World:
         """Return the scorer for a host that the operator attests to lie in `region`."""
         if (host, region) not in self.scorers:
             options = RemoteOptions(
-                "compatible",
-                "m",
+                dialect_of(host),
+                "cohere.rerank-v3-5:0",
                 base_url=f"https://{host}",
                 region=region,
-                key=planted(),
+                key=None if host.startswith("bedrock") else planted(),
                 retries=0,
                 breaker=PATIENT,
             )

@@ -20,6 +20,10 @@ REGIONS = (
     "eu-west-2",
     "acme",
 )
+_EU = "at be bg cy cz de dk ee es fi fr gr hr hu ie it lt lu lv mt nl pl pt ro se si sk"
+EU = set(_EU.split())
+EEA = EU | {"is", "li", "no"}
+CENTRES = [one for one in INSIDE if len(one) > 3]
 regions = st.sampled_from(REGIONS)
 proofs = st.sampled_from(["url", "attested", "unknown"])
 destinations = st.builds(
@@ -107,6 +111,15 @@ def test_unlabelled_documents_stay_when_the_policy_says_so():
         {"inside": {"unknown": "eu"}},
         {"inside": {"global": "eu"}},
         {"inside": {"a-site": "b-site", "b-site": "a-site"}},
+        {"inside": {"ap-southeast-3": "eu"}},
+        {"inside": {" AP-Southeast-3 ": "eu"}},
+        {"inside": {"asia-southeast2": "eu"}},
+        {"inside": {"indonesiacentral": "eu"}},
+        {"inside": {"ap-southeast-99": "eu"}},
+        {"inside": {"asia-north7": "eu"}},
+        {"inside": {"us-iso-east-1": "eu"}},
+        {"inside": {"asia": "eu"}},
+        {"inside": {"emea": "eu"}},
     ],
 )
 def test_a_policy_that_can_never_hold_or_moves_the_map_is_refused(wrong):
@@ -160,3 +173,55 @@ def test_an_audit_record_holds_hashes_and_counts_and_no_text():
     assert (record.texts, record.text_bytes) == (1, 26)
     assert len(record.texts_sha256[0]) == 64
     assert "secret" not in repr(record)
+
+
+@pytest.mark.parametrize("region", sorted(set(INSIDE) - {"eu", "eea"}))
+def test_every_region_of_the_map_is_a_country_or_lies_in_one(region):
+    """A data centre stands in one country, and the map says in which."""
+    policy = Policy()
+    countries = [
+        one
+        for one in {*INSIDE, *INSIDE.values()}
+        if len(one) == 2 and one != "eu" and policy.contains(one, region)
+    ]
+    assert len(countries) == 1
+    assert policy.contains("eea", region) is (countries[0] in EEA)
+
+
+@given(st.sampled_from(CENTRES), st.sampled_from(sorted({*INSIDE.values(), "on-prem", "acme"})))
+def test_nobody_moves_a_data_centre(centre, above):
+    """A name of one's own can say what the map says, and nothing against it."""
+    if INSIDE[centre] == above:
+        assert Policy(inside={centre: above}).contains(above, centre)
+        return
+    with pytest.raises(PolicyError, match="stay where they are"):
+        Policy(inside={centre.upper(): above})
+
+
+@pytest.mark.parametrize(
+    ("centre", "country"),
+    [
+        ("ap-southeast-3", "id"),
+        ("asia-southeast2", "id"),
+        ("indonesiacentral", "id"),
+        ("europe-west2", "gb"),
+        ("europe-west6", "ch"),
+        ("europe-west3", "de"),
+        ("uksouth", "gb"),
+        ("westeurope", "nl"),
+        ("norwayeast", "no"),
+        ("eusc-de-east-1", "de"),
+        ("il-central-1", "il"),
+        ("me-central2", "sa"),
+        ("mx-central-1", "mx"),
+    ],
+)
+def test_known_data_centres_stand_where_they_are(centre, country):
+    """Spot checks of the three large clouds."""
+    assert INSIDE[centre] == country
+
+
+def test_names_of_ones_own_are_fine():
+    """As long as they do not look like a cloud's region."""
+    own = {"acme-frankfurt": "de", "eu-site-1": "eu", "on-prem": "fr", "dc-east-1": "us"}
+    assert Policy(inside=own).contains("eea", "acme-frankfurt")

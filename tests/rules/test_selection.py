@@ -2,20 +2,12 @@
 
 import math
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rerank_plugins.rules import selection
-from rerank_plugins.rules.selection import (
-    Certain,
-    GapCut,
-    MassCut,
-    MassDepth,
-    NullCut,
-    ProbabilityCut,
-)
+from rerank_plugins.rules.selection import Certain, GapCut, MassDepth, ProbabilityCut
 
 NUMBERS = st.floats(-50, 50)
 MAYBE = st.lists(st.one_of(st.none(), NUMBERS), max_size=40)
@@ -34,14 +26,7 @@ CUTS = st.one_of(
     st.none(),
     st.integers(1, 60),
     st.builds(lambda t, limits: ProbabilityCut(t, *limits), st.floats(0, 1), LIMITS),
-    st.builds(lambda t, limits: MassCut(t, *limits), st.floats(0.01, 0.99), LIMITS),
     st.builds(lambda limits, b: GapCut(*limits, buffer=b), LIMITS, st.integers(0, 5)),
-    st.builds(
-        lambda nulls, rate, limits: NullCut(tuple(nulls), rate, *limits),
-        st.lists(NUMBERS, max_size=30),
-        st.floats(0.01, 0.5),
-        LIMITS,
-    ),
 )
 
 
@@ -104,7 +89,7 @@ def test_a_probability_cut_may_return_nothing():
 def test_a_cut_without_what_it_reads_returns_its_max():
     """Uncalibrated or unscored hits leave the rule blind; only max holds then."""
     assert selection.cut(ProbabilityCut(0.5, max=2), [1.0, 0.5, 0.0], [None] * 3) == 2
-    assert selection.cut(NullCut((0.0,), 0.1), [None] * 3, [None] * 3) == 3
+    assert selection.cut(GapCut(), [None] * 3, [None] * 3) == 3
 
 
 def test_unscored_hits_never_pass_an_adaptive_cut():
@@ -120,23 +105,6 @@ def test_the_gap_cut_returns_what_lies_before_the_drop():
     assert selection.cut(GapCut(buffer=1), scores, chances) == 4
     assert selection.cut(GapCut(), scores, [None] * 5) == 4
     assert selection.cut(GapCut(max=2), scores, chances) == 2
-
-
-def test_random_passages_are_rarely_returned():
-    """Of lists of nothing but null-like scores, at most the rate (10 %) return anything."""
-    random = np.random.default_rng(5)
-    nulls = tuple(np.sort(random.normal(size=999)).tolist())
-    returned = 0
-    for _ in range(400):
-        scores = np.sort(random.normal(size=50))[::-1].tolist()
-        returned += selection.cut(NullCut(nulls, 0.1), scores, [None] * 50) > 0
-    assert returned / 400 <= 0.13
-
-
-def test_what_stands_out_of_the_nulls_is_returned():
-    """Scores far above every null pass, the null-like rest does not."""
-    nulls = tuple(float(x) for x in np.linspace(-3, 3, 500))
-    assert selection.cut(NullCut(nulls, 0.1), [9.0, 8.0, 0.1, -1.0], [None] * 4) == 2
 
 
 @pytest.mark.parametrize("rule", [None, 3])

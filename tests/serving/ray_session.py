@@ -62,7 +62,7 @@ def main(output: Path) -> None:
     # Ray gives its proxy 5 s to start, which a busy machine needs for its imports alone.
     os.environ["RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S"] = "60"
     ray.init(num_cpus=3, logging_level="ERROR", log_to_driver=False)
-    options = RayOptions(model="lexical", min_replicas=2, max_replicas=2)
+    options = RayOptions(model="lexical", min_replicas=2, max_replicas=2, open=True)
     serve.run(app(options), name="rerank", route_prefix="/")
     facts: dict[str, object] = {"query": QUERY, "texts": TEXTS}
     facts |= {"before": len(replicas()), "first": ask()}

@@ -120,7 +120,7 @@ def test_a_raising_meter_stays_there(caplog):
     reader = InMemoryMetricReader()
     meters = MeterProvider([reader])
     with Reranker("lexical", meter_provider=meters) as reranker:
-        reranker._telemetry.instruments._histograms.clear()
+        reranker._telemetry.instruments._recorders.clear()
         caplog.set_level(logging.WARNING, logger="rerank_plugins")
         assert len(reranker.rerank("red fox", PASSAGES)) == 3
     assert [one.getMessage() for one in caplog.records] == [

@@ -4,7 +4,8 @@ import numpy as np
 
 from rerank_plugins import Stage, semconv
 from rerank_plugins.core.setup import Setup
-from rerank_plugins.quality.guard import Guard, GuardOptions
+from rerank_plugins.quality.guard.guard import Guard
+from rerank_plugins.quality.guard.stance import GuardOptions
 from tests.quality.guard.serving import Tied, question, reference
 
 

@@ -10,7 +10,7 @@ from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
 from rerank_plugins import Candidate, Result
-from rerank_plugins.serving.adapter_support import facts, hit_facts, prior, shown
+from rerank_plugins.serving.adapter_support import facts, hit_facts, metadata_of, prior, shown
 from rerank_plugins.serving.shared_engine import (
     ComponentOptions,
     SharedReranker,
@@ -146,7 +146,7 @@ class RerankPluginsCompressor(BaseDocumentCompressor):
             return []
         result = self._engine().rerank(
             query,
-            self._candidates([_as_document(document) for document in documents]),
+            [self._candidate(document) for document in documents],
             top_k=top_n if top_n is not None else self.top_n,
             budget_ms=self.budget_ms,
             strict=self.strict,
@@ -174,15 +174,16 @@ class RerankPluginsCompressor(BaseDocumentCompressor):
         return self._shared
 
     def _candidates(self, documents: Sequence[Document]) -> list[Candidate]:
-        key = self.prior_key
-        return [
-            Candidate(
-                document.page_content,
-                None if key is None else prior(document.metadata.get(key)),
-                document.metadata,
-            )
-            for document in documents
-        ]
+        return [self._candidate(document) for document in documents]
+
+    def _candidate(self, document: str | Document | dict[str, Any]) -> Candidate:
+        if isinstance(document, Document):
+            score = document.metadata.get(self.prior_key) if self.prior_key is not None else None
+            return Candidate(document.page_content, prior(score), document.metadata)
+        if isinstance(document, dict):
+            text = "\n".join(str(value) for value in document.values())
+            return Candidate(text, metadata=metadata_of(document))
+        return Candidate(document)
 
     def _answer(
         self, documents: Sequence[Document], result: Result
@@ -197,11 +198,3 @@ class RerankPluginsCompressor(BaseDocumentCompressor):
             metadata = {**deepcopy(found.metadata), **added}
             answer.append(found.model_copy(update={"metadata": metadata}))
         return answer, request
-
-
-def _as_document(given: str | Document | dict[str, Any]) -> Document:
-    if isinstance(given, Document):
-        return given
-    if isinstance(given, dict):
-        return Document("\n".join(str(value) for value in given.values()))
-    return Document(given)

@@ -14,7 +14,9 @@ from rerank_plugins.serving.shared_engine import ComponentOptions, SharedReranke
 class RerankPluginsCrossEncoder(BaseCrossEncoder):
     """Scores pairs of texts, for whatever takes a cross-encoder, such as `CrossEncoderReranker`.
 
-    A failure raises, since there is no order to keep. A blank text scores minus infinity.
+    A failure raises, since there is no order to keep. A blank text scores minus infinity. Pairs
+    carry no residency labels: a configuration that could send a text against its label is refused
+    with a `PolicyError`.
     """
 
     def __init__(
@@ -23,6 +25,7 @@ class RerankPluginsCrossEncoder(BaseCrossEncoder):
         self.model = model
         self.config = config
         self._shared: SharedReranker | None = None
+        self._reranker().refuse_bare_texts()
 
     def score(self, text_pairs: list[tuple[str, str]]) -> list[float]:
         """Score each pair of query and passage, in the order given; higher is better."""
@@ -32,13 +35,17 @@ class RerankPluginsCrossEncoder(BaseCrossEncoder):
         scores = [-math.inf] * len(text_pairs)
         for query, asked in places.items():
             candidates = [Candidate(text_pairs[place][1]) for place in asked]
-            result = self._engine().rerank(query, candidates, top_k=len(asked), strict=True)
+            reranker = self._reranker()
+            # Loaded first: its file may have changed since it was looked at.
+            reranker.engine()
+            reranker.refuse_bare_texts()
+            result = reranker.rerank(query, candidates, top_k=len(asked), strict=True)
             for hit in result:
                 if hit.score is not None:
                     scores[asked[hit.index]] = hit.score
         return scores
 
-    def _engine(self) -> SharedReranker:
+    def _reranker(self) -> SharedReranker:
         options = ComponentOptions(model=self.model, config=self.config)
         self._shared = shared_reranker(options, self._shared)
         return self._shared

@@ -29,7 +29,6 @@ _DEPTH_SHARES = (None, 0.2, 0.3, 0.4, 0.6)
 _MASSES = (1.0, 0.999, 0.998, 0.995, 0.99, 0.98, 0.97, 0.96, 0.95, 0.93, 0.9, 0.85, 0.8, 0.7, 0.6)
 _COUNTS = (0, 4, 8, 12, 16, 24, 32, 48, 64, 100)
 _MIN_QUERIES = 40
-_NULLS_EACH = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +126,6 @@ def certify(
         losses,
         how.top_k,
         how.loss,
-        nulls=nulls(model, questions, how.seed),
         plans=plan_qualities(held, len(heads) + 1, how),
         masses=np.array(_MASSES),
         mass_losses=_mass_losses(held, how),
@@ -196,20 +194,6 @@ def replayed_loss(
 def work(outcome: SimulatedOrder, costs: Sequence[float]) -> float:
     """Return the work done, as a share of the whole model's on all candidates."""
     return sum(s * c for s, c in zip(outcome.shares, costs, strict=True)) / sum(costs)
-
-
-def nulls(model: SegmentedModel, questions: Sequence[Question], seed: int) -> tuple[float, ...]:
-    """Return scores of queries with passages that were retrieved for others, ascending."""
-    random = np.random.default_rng(seed)
-    null_pairs: list[Question] = []
-    for place, question in enumerate(questions[:200]):
-        others = random.integers(1, len(questions), _NULLS_EACH)
-        texts = [questions[(place + int(step)) % len(questions)].passages for step in others]
-        null_pairs.append(
-            Question(question.query, tuple(t[int(random.integers(len(t)))] for t in texts))
-        )
-    found = observe(model, null_pairs)
-    return tuple(sorted(float(score) for seen in found for score in seen.final))
 
 
 def plan_qualities(

@@ -78,42 +78,38 @@ def _observe(model: SegmentedModel, question: Question) -> Observed:
         raise ModelError(
             'a passage is over max_tokens and long is "error"; calibrate with "window"'
         )
-    count = len(laid.ids)
-    first: list[NDArray[np.floating] | None] = [None] * len(model.heads)
-    own: list[NDArray[np.floating] | None] = [None] * len(model.heads)
-    final = np.zeros(count, dtype=np.float32)
+    order: list[int] = []
+    first: list[list[NDArray[np.floating]]] = [[] for _ in range(len(model))]
+    scores: list[list[NDArray[np.floating]]] = [[] for _ in range(len(model))]
     for batch in plan(laid.lengths, max_batch_tokens=_BATCH_TOKENS):
         chosen = list(batch.pairs)
+        order += chosen
         arrays = tokenizer.assemble(laid.query, [laid.ids[i] for i in chosen], batch.length_tokens)
         hidden: Floats | None = None
         for place in range(len(model)):
             step = model.run(place, arrays, hidden)
-            hidden = step.hidden
-            if hidden is None:
-                final[chosen] = step.scores
-                continue
-            _put(first, place, count, chosen, hidden[:, 0].astype(np.float16))
-            found = step.scores
-            if model.heads[place].kind == "similarity":
-                found = heads.similarity_scores(
-                    model.heads[place], hidden, laid, chosen, tokenizer.template
-                )
+            hidden, found = step.hidden, step.scores
+            if hidden is not None:
+                first[place].append(hidden[:, 0].astype(np.float16))
+                if (head := model.heads[place]).kind == "similarity":
+                    template = tokenizer.template
+                    found = heads.similarity_scores(head, hidden, laid, chosen, template)
             if found is not None:
-                _put(own, place, count, chosen, found)
-    priors = None if question.priors is None else np.array(question.priors, dtype=np.float64)
-    filled = tuple(np.zeros((0, 0), np.float16) if rows is None else rows for rows in first)
-    return Observed(laid.owners, filled, tuple(own), final, laid.lengths, priors)
+                scores[place].append(found)
+    *own, final = (_by_pair(parts, order) for parts in scores)
+    rows = [_by_pair(parts, order) for parts in first[:-1]]
+    return Observed(
+        laid.owners,
+        tuple(np.zeros((0, 0), np.float16) if found is None else found for found in rows),
+        tuple(own),
+        np.zeros(0, np.float32) if final is None else final.astype(np.float32),
+        laid.lengths,
+        None if question.priors is None else np.array(question.priors, dtype=np.float64),
+    )
 
 
-def _put(
-    kept: list[NDArray[np.floating] | None],
-    place: int,
-    count: int,
-    chosen: Sequence[int],
-    values: NDArray[np.floating],
-) -> None:
-    """Store the values of the chosen pairs in the array of all `count` pairs."""
-    found = kept[place]
-    if found is None:
-        found = kept[place] = np.zeros((count, *values.shape[1:]), dtype=values.dtype)
-    found[list(chosen)] = values
+def _by_pair(
+    batches: Sequence[NDArray[np.floating]], order: Sequence[int]
+) -> NDArray[np.floating] | None:
+    """Return the values of all batches in the order of the pairs, None where there are none."""
+    return np.concatenate(batches)[np.argsort(order)] if batches else None

@@ -35,20 +35,28 @@ def gain(
     done: Calibrated, costs: Sequence[float], how: CalibrationOptions, *, limits: Limits | None
 ) -> Gain:
     """Return the gain on the held-out cases; `costs` are each segment's per pair, in any unit."""
-    curve = [
+    curve = tuple(
         _point(
             "exits", f"{level:.2f}", done.cases, costs, how, done.exits.scale.at(level, how.top_k)
         )
         for level in done.exits.levels[::3]
-    ]
+    )
     chosen = None
     if limits is not None:
         chosen = _point("certified", "certified", done.cases, costs, how, limits)
-    baselines = [_fixed_depth(done.cases, depth, how) for depth in _DEPTHS]
+    longest = max(len(case.final) for case in done.cases)
+    whole = [replace(case, levels=[]) for case in done.cases]
+    baselines = [
+        _point("fixed depth", str(depth), whole, [1.0], how, Limits((), depth))
+        for depth in _DEPTHS
+        if depth < longest
+    ]
     for place, fitted in enumerate(done.fitted):
-        label = f"layer {fitted.head.layer}"
-        baselines.append(_fixed_layer(done.cases, place, label, costs, how))
-    return Gain(tuple(curve), chosen, tuple(point for point in baselines if point is not None))
+        label, spent = f"layer {fitted.head.layer}", sum(costs[: place + 1]) / sum(costs)
+        smaller = [replace(case, levels=[], final=case.levels[place]) for case in done.cases]
+        loss = float(np.mean([replayed_loss(case, None, how) for case in smaller]))
+        baselines.append(Point("fixed layer", label, 1.0 / spent, loss))
+    return Gain(curve, chosen, tuple(baselines))
 
 
 def _point(  # noqa: PLR0917 - a point's name and its ingredients
@@ -63,26 +71,6 @@ def _point(  # noqa: PLR0917 - a point's name and its ingredients
     spent = float(np.mean([work(outcome, costs) for outcome in outcomes]))
     losses = [loss_of(case, done.order, how) for case, done in zip(cases, outcomes, strict=True)]
     return Point(kind, label, 1.0 / spent, float(np.mean(losses)))
-
-
-def _fixed_depth(cases: Sequence[Case], depth: int, how: CalibrationOptions) -> Point | None:
-    """Return the point of scoring the first `depth` candidates in full; None: all are within it."""
-    if all(len(case.final) <= depth for case in cases):
-        return None
-    shallow = [replay(replace(case, levels=[]), None, how, counts=[depth]) for case in cases]
-    losses = [loss_of(case, done.order, how) for case, done in zip(cases, shallow, strict=True)]
-    share = float(np.mean([done.shares[0] for done in shallow]))
-    return Point("fixed depth", str(depth), 1.0 / share, float(np.mean(losses)))
-
-
-def _fixed_layer(
-    cases: Sequence[Case], place: int, label: str, costs: Sequence[float], how: CalibrationOptions
-) -> Point:
-    """Return the point of a smaller model: every candidate leaves at one exit."""
-    smaller = [replace(case, levels=[], final=case.levels[place]) for case in cases]
-    losses = [replayed_loss(case, None, how) for case in smaller]
-    spent = sum(costs[: place + 1]) / sum(costs)
-    return Point("fixed layer", label, 1.0 / spent, float(np.mean(losses)))
 
 
 def draw(gain: Gain, path: Path, *, loss: str, alpha: float, title: str) -> None:

@@ -1,6 +1,7 @@
 """Cells of evaluation tables that are alike on screen, in HTML and in Markdown."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from statistics import fmean
 
 from ..comparison import Comparison, System
 from ..cost import Latency
@@ -8,6 +9,20 @@ from ..cost import Latency
 PERCENTILES = ("p50 ms", "p95 ms", "p99 ms")
 COST = (*PERCENTILES, "pairs/s", "truncated")
 SIZE = ("", "candidates", "tokens a pair", "requests", *PERCENTILES)
+
+
+def quality(system: System, measure: str, *, judged: str) -> str:
+    """Return a system's mean; `judged` lays out that over judged documents, where it differs."""
+    mean = f"{system.means[measure]:.3f}"
+    only = system.judged_only.get(measure)
+    return mean if only is None else mean + judged.format(f"{only:.3f}")
+
+
+def overall(comparisons: Sequence[Comparison]) -> list[float]:
+    """Return each system's mean of the first measure over all datasets."""
+    measure = comparisons[0].measures[0]
+    systems = zip(*(found.systems for found in comparisons), strict=True)
+    return [fmean(system.means[measure] for system in sets) for sets in systems]
 
 
 def percentiles(latency: Latency) -> list[str]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from html import escape
-from statistics import fmean
 
 from ..comparison import Comparison, Difference, System
 from ..prior_weight import PriorWeightFit
@@ -61,11 +60,7 @@ def _overview(comparisons: Sequence[Comparison]) -> Iterator[str]:
         for place, found in enumerate(comparisons)
     ]
     if len(comparisons) > 1:
-        means = [
-            fmean(found.systems[place].means[measure] for found in comparisons)
-            for place in range(len(names))
-        ]
-        first, *others = means
+        first, *others = cells.overall(comparisons)
         rows.append(
             [
                 "<b>mean</b>",
@@ -114,9 +109,7 @@ def _set(found: Comparison, place: int) -> Iterator[str]:
 
 
 def _quality(system: System, measure: str) -> str:
-    cell = f"{system.means[measure]:.3f}"
-    if measure in system.judged_only:
-        cell += f"<small>judged only {system.judged_only[measure]:.3f}</small>"
+    cell = cells.quality(system, measure, judged="<small>judged only {}</small>")
     difference = system.differences.get(measure)
     return cell if difference is None else cell + _difference(difference)
 
@@ -150,9 +143,9 @@ def _learned(found: Comparison, system: System) -> Iterator[str]:
         caption = "Probabilities against what was relevant, each half judged by the other's fit"
         yield _figure(plots.reliability(system, found.dataset), caption)
     if system.fusion is not None:
-        yield _figure(
-            plots.weights(system, found.measures[0], found.dataset), _weight(system.fusion)
-        )
+        salt = f"{system.name} {found.dataset}"
+        plot = plots.weights(system.fusion, found.measures[0], salt)
+        yield _figure(plot, _weight(system.fusion))
     yield "</div>"
     if system.reliability:
         rows = [_fit(fitted) for fitted in system.reliability]

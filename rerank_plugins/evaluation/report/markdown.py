@@ -1,7 +1,6 @@
 """The report as Markdown tables."""
 
 from collections.abc import Iterator, Sequence
-from statistics import fmean
 
 from ..comparison import Comparison, System
 from ..worst_queries import QueryLoss
@@ -27,19 +26,20 @@ def _overview(comparisons: Sequence[Comparison]) -> Iterator[str]:
     measure = comparisons[0].measures[0]
     systems = comparisons[0].systems
     rows = [
-        (found.dataset, str(found.queries), *(_brief(system, measure) for system in found.systems))
+        (
+            found.dataset,
+            str(found.queries),
+            *(_quality(system, measure) for system in found.systems),
+        )
         for found in comparisons
     ]
-    means = [
-        fmean(found.systems[place].means[measure] for found in comparisons)
-        for place in range(len(systems))
-    ]
+    means = cells.overall(comparisons)
     rows.append(("**mean**", "", *(f"**{value:.3f}**" for value in means)))
     yield from _table((measure, "queries", *(system.name for system in systems)), rows)
 
 
-def _brief(system: System, measure: str) -> str:
-    cell = f"{system.means[measure]:.3f}"
+def _quality(system: System, measure: str) -> str:
+    cell = cells.quality(system, measure, judged=" (judged {})")
     difference = system.differences.get(measure)
     return cell if difference is None else f"{cell}<br>{difference.interval}"
 
@@ -64,13 +64,7 @@ def _section(found: Comparison) -> Iterator[str]:
 
 
 def _system(found: Comparison, system: System) -> tuple[str, ...]:
-    row = [system.name]
-    for name in found.measures:
-        difference = system.differences.get(name)
-        cell = f"{system.means[name]:.3f}"
-        if name in system.judged_only:
-            cell += f" (judged {system.judged_only[name]:.3f})"
-        row.append(cell if difference is None else f"{cell}<br>{difference.interval}")
+    row = [system.name, *(_quality(system, name) for name in found.measures)]
     first = system.differences.get(found.measures[0])
     if first is None:
         row += ["", ""]

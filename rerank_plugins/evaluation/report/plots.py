@@ -1,11 +1,13 @@
 """Plots as inline SVG, drawn without pyplot: no global state, no window."""
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING
 
 from ..comparison import Comparison, System
+from ..prior_weight import PriorWeightFit
+from . import cells
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,10 +23,7 @@ def pareto(comparisons: Sequence[Comparison]) -> str:
     """Plot quality against p95, both averaged over the datasets; the first stage is a line."""
     measure = comparisons[0].measures[0]
     names = [system.name for system in comparisons[0].systems]
-    quality = [
-        fmean(found.systems[place].means[measure] for found in comparisons)
-        for place in range(len(names))
-    ]
+    quality = cells.overall(comparisons)
 
     def draw(axes: "Axes") -> None:
         axes.axhline(quality[0], color=_GREY, linestyle="--", linewidth=1)
@@ -92,13 +91,12 @@ def forest(comparisons: Sequence[Comparison]) -> str:
 def depth(comparison: Comparison) -> str:
     """Plot the first measure against the number of candidates reranked."""
     measure = comparison.measures[0]
-    curves = {system.name: system.by_depth for system in comparison.systems[1:]}
+    curves = {system.name: system.by_depth.items() for system in comparison.systems[1:]}
     level = comparison.systems[0].means[measure]
 
     def draw(axes: "Axes") -> None:
         axes.axhline(level, color=_GREY, linestyle="--", linewidth=1, label="first stage")
-        _lines(axes, curves)
-        axes.set_ylabel(measure)
+        _curves(axes, curves, x="candidates", y=measure)
 
     return _svg(draw, f"depth {comparison.dataset}", height=3.0)
 
@@ -108,54 +106,48 @@ def recall(comparison: Comparison) -> str:
     found = comparison.recall
 
     def draw(axes: "Axes") -> None:
-        _lines(axes, {"first stage": found.by_depth})
         axes.axvline(found.recommended, color=_GREY, linestyle=":", label=f"{found.recommended}")
-        axes.legend(frameon=False, fontsize=8)
-        axes.set_ylabel("recall")
+        _curves(axes, {"first stage": found.by_depth.items()}, x="candidates", y="recall")
 
     return _svg(draw, f"recall {comparison.dataset}", height=3.0)
 
 
 def reliability(system: System, dataset: str) -> str:
     """Plot the share that was relevant against the predicted probability."""
+    curves = {
+        f"{fitted.method}, ECE {fitted.ece:.3f}": [
+            (part.said, part.relevant) for part in fitted.bins
+        ]
+        for fitted in system.reliability
+    }
 
     def draw(axes: "Axes") -> None:
         axes.plot([0.0, 1.0], [0.0, 1.0], color=_GREY, linestyle="--", linewidth=1)
-        for place, fitted in enumerate(system.reliability):
-            said = [part.said for part in fitted.bins]
-            relevant = [part.relevant for part in fitted.bins]
-            colour = _COLOURS[place % len(_COLOURS)]
-            label = f"{fitted.method}, ECE {fitted.ece:.3f}"
-            axes.plot(said, relevant, marker="o", color=colour, label=label)
-        axes.set_xlabel("probability")
-        axes.set_ylabel("share relevant")
-        axes.legend(frameon=False, fontsize=8)
+        _curves(axes, curves, x="probability", y="share relevant")
 
     return _svg(draw, f"reliability {system.name} {dataset}", height=3.0)
 
 
-def weights(system: System, measure: str, dataset: str) -> str:
+def weights(fit: PriorWeightFit, measure: str, salt: str) -> str:
     """Plot the measure against the prior's weight in the fusion."""
 
     def draw(axes: "Axes") -> None:
-        if system.fusion is None:
-            return
-        curve = system.fusion.by_weight
-        axes.plot(list(curve), list(curve.values()), marker="o", color=_COLOURS[0])
-        level = system.fusion.reciprocal_ranks
-        axes.axhline(level, color=_GREY, linestyle=":", label="reciprocal ranks")
-        axes.set_xlabel("prior_weight: 0 the model alone, 1 the first stage alone")
-        axes.set_ylabel(measure)
-        axes.legend(frameon=False, fontsize=8)
+        axes.axhline(fit.reciprocal_ranks, color=_GREY, linestyle=":", label="reciprocal ranks")
+        x = "prior_weight: 0 the model alone, 1 the first stage alone"
+        _curves(axes, {"convex": fit.by_weight.items()}, x=x, y=measure)
 
-    return _svg(draw, f"weights {system.name} {dataset}", height=3.0)
+    return _svg(draw, f"weights {salt}", height=3.0)
 
 
-def _lines(axes: "Axes", curves: Mapping[str, Mapping[int, float]]) -> None:
-    for place, (name, curve) in enumerate(curves.items()):
+def _curves(
+    axes: "Axes", curves: Mapping[str, Iterable[tuple[float, float]]], *, x: str, y: str
+) -> None:
+    """Draw named curves through points, with the names of both axes."""
+    for place, (name, points) in enumerate(curves.items()):
         colour = _COLOURS[place % len(_COLOURS)]
-        axes.plot(list(curve), list(curve.values()), marker="o", color=colour, label=name)
-    axes.set_xlabel("candidates")
+        axes.plot(*zip(*points, strict=True), marker="o", color=colour, label=name)
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
     axes.legend(frameon=False, fontsize=8)
 
 

@@ -1,7 +1,7 @@
 """The features of a request that are watched for drift."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -48,6 +48,12 @@ class Observation:
 
     def __getitem__(self, feature: Feature) -> float:
         return self.values[_PLACES[feature]]
+
+
+def sample(observations: Iterable[Observation], feature: Feature) -> NDArray[np.float64]:
+    """Return the values of a feature, of the observations that have it."""
+    column = np.array([seen[feature] for seen in observations], dtype=np.float64)
+    return column[~np.isnan(column)]
 
 
 def observe_hits(

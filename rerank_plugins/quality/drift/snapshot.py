@@ -3,14 +3,14 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import ModelError
-from .features import DECIMALS, FEATURES, Feature, Observation
+from .features import DECIMALS, FEATURES, Feature, Observation, sample
 
 FORMAT = 1
 # KS and PSI can use no more: further quantiles say nothing new.
@@ -51,8 +51,7 @@ def snapshot(
     """Return the snapshot of requests that were observed while reranking worked well."""
     values: dict[Feature, tuple[float, ...]] = {}
     for feature in FEATURES:
-        column = np.array([seen[feature] for seen in observations], dtype=np.float64)
-        column = np.sort(column[~np.isnan(column)])
+        column = np.sort(sample(observations, feature))
         if column.size > _MAX_VALUES:
             column = np.quantile(column, (np.arange(_MAX_VALUES) + 0.5) / _MAX_VALUES)
         values[feature] = _rounded(column.tolist())
@@ -61,15 +60,7 @@ def snapshot(
 
 def to_json(found: Snapshot) -> dict[str, object]:
     """Return a snapshot as data for JSON."""
-    return {
-        "format": FORMAT,
-        "subject": found.subject,
-        "model": found.model,
-        "requests": found.requests,
-        "top_k": found.top_k,
-        "values": {name: list(values) for name, values in found.values.items()},
-        "canaries": list(found.canaries),
-    }
+    return {"format": FORMAT, **asdict(found)}
 
 
 def from_json(data: Mapping[str, object]) -> Snapshot:
@@ -135,7 +126,7 @@ def _count(value: object) -> int:
 
 
 def _numbers(values: object) -> tuple[float, ...]:
-    if not isinstance(values, list) or not all(
+    if not isinstance(values, list | tuple) or not all(
         isinstance(value, int | float) and math.isfinite(value) for value in values
     ):
         message = "a sample is no list of finite numbers"

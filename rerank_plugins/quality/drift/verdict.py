@@ -1,14 +1,14 @@
 """The verdict on a window of requests: ok, watch (features moved) or harmful (they show damage)."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import two_sample_tests as statistics
-from .features import FEATURES, Feature, Observation
+from .features import FEATURES, Feature, Observation, sample
 from .snapshot import Snapshot
 
 Verdict: TypeAlias = Literal["ok", "watch", "harmful"]
@@ -82,43 +82,21 @@ class DriftReport:
         return _features(found for found in self.findings if found.moved)
 
 
-@dataclass(slots=True)
-class RequestWindow:
-    """Collects `size` observations to judge together."""
-
-    size: int
-    observations: list[Observation] = field(default_factory=list)
-
-    @property
-    def full(self) -> bool:
-        """True if there are enough observations to judge."""
-        return len(self.observations) >= self.size
-
-    def add(self, seen: Observation) -> None:
-        """Add a request."""
-        self.observations.append(seen)
-
-    def sample(self, feature: Feature) -> NDArray[np.float64]:
-        """Return a feature's values, of the requests that have it."""
-        column = np.array([seen[feature] for seen in self.observations], dtype=np.float64)
-        return column[~np.isnan(column)]
-
-
 def judge(
-    reference: Snapshot, window: RequestWindow, how: DriftThresholds | None = None
+    reference: Snapshot, window: Sequence[Observation], how: DriftThresholds | None = None
 ) -> DriftReport:
-    """Return the verdict on a window, compared with a snapshot.
+    """Return the verdict on a window of requests, compared with a snapshot.
 
     >>> from .snapshot import snapshot
-    >>> judge(snapshot([], subject="", model=""), RequestWindow(1)).verdict
+    >>> judge(snapshot([], subject="", model=""), []).verdict
     'ok'
     """
     how = how or DriftThresholds()
-    samples = {name: (reference.sample(name), window.sample(name)) for name in FEATURES}
+    samples = {name: (reference.sample(name), sample(window, name)) for name in FEATURES}
     samples = {name: pair for name, pair in samples.items() if min(map(len, pair)) >= MIN_REQUESTS}
     level = how.alpha / max(1, 2 * len(samples) + len(_SIGNS & samples.keys()))
     findings = [found for name, pair in samples.items() for found in _tests(name, *pair, level)]
-    return rejudge(DriftReport("ok", len(window.observations), tuple(findings)), how)
+    return rejudge(DriftReport("ok", len(window), tuple(findings)), how)
 
 
 def rejudge(report: DriftReport, how: DriftThresholds) -> DriftReport:

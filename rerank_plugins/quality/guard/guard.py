@@ -13,10 +13,10 @@ from typing import TypeAlias
 from ...errors import FailureLog
 from ...records import Candidate, Hit
 from ...scoring.runtime.process import OwnerProcess
-from .. import drift
-from ..drift import DriftReport, Observation, RequestWindow, Snapshot, Verdict
 from ..drift.canaries import TOLERANCE, deviation
-from ..drift.features import observe_hits
+from ..drift.features import Observation, observe_hits
+from ..drift.snapshot import Snapshot, snapshot
+from ..drift.verdict import DriftReport, Verdict, judge
 from . import log
 from .feedback_test import Arm, FeedbackTest
 from .null_passages import NullPassages, PairScorer
@@ -86,7 +86,7 @@ class Guard:
         share = options.control_share
         self._control_every = 0 if share <= 0.0 else max(2, round(1.0 / share))
         self._learned: list[Observation] = []
-        self._window = RequestWindow(options.window)
+        self._window: list[Observation] = []
         self._hysteresis = Hysteresis(options.patience, options.relief)
         self._feedback = FeedbackTest(
             options.thresholds.alpha, options.window, bool(self._control_every)
@@ -147,7 +147,7 @@ class Guard:
     ) -> Snapshot:
         """Return a snapshot of the requests so far, which had no snapshot to be compared with."""
         self.settle()
-        return drift.snapshot(self._learned, subject=subject, model=model, canaries=canaries)
+        return snapshot(self._learned, subject=subject, model=model, canaries=canaries)
 
     def close(self) -> None:
         """End the thread after the waiting notes, and close the log; in a fork do nothing."""
@@ -206,10 +206,10 @@ class Guard:
             if len(self._learned) >= self.options.learn:
                 self.reference = self._learn()
             return
-        self._window.add(seen)
-        if self._window.full:
-            report = drift.judge(self.reference, self._window, self.options.thresholds)
-            self._window = RequestWindow(self.options.window)
+        self._window.append(seen)
+        if len(self._window) >= self.options.window:
+            report = judge(self.reference, self._window, self.options.thresholds)
+            self._window = []
             self._hysteresis.add_report(report)
             self._change_to(report)
             acting = self.state.acting
@@ -221,7 +221,7 @@ class Guard:
         """Return the snapshot of the first requests, with the fixed pairs as they score now."""
         canaries = self._canaries() if self._canaries and self.options.canary_every else ()
         learned, self._learned = self._learned, []
-        return drift.snapshot(learned, subject="", model="", canaries=canaries)
+        return snapshot(learned, subject="", model="", canaries=canaries)
 
     def _check_canaries(self) -> None:
         """Score the fixed pairs after some windows, or after every window while they deviate."""

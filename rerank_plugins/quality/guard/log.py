@@ -3,13 +3,14 @@
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from io import FileIO
 from pathlib import Path
 from typing import Any
 
 from ...errors import ConfigError, InvalidRequest
-from ..drift import FEATURES, DriftReport, Observation
+from ..drift.features import FEATURES, Observation
+from ..drift.verdict import DriftReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,29 +52,8 @@ def request_line(request_id: str, seen: Observation, at_s: float) -> str:
 
 def window_line(report: DriftReport, *, acting: bool, action: str, at_s: float) -> str:
     """Return the line of a window."""
-    return _line(
-        {
-            "kind": "window",
-            "at_s": at_s,
-            "verdict": report.verdict,
-            "requests": report.requests,
-            "reasons": list(report.reasons),
-            "acting": acting,
-            "action": action,
-            "findings": [
-                {
-                    "feature": found.feature,
-                    "test": found.test,
-                    "value": round(found.value, 4),
-                    "critical": round(found.critical, 4),
-                    "p": found.p,
-                    "shift": round(found.shift, 3),
-                    "moved": found.moved,
-                }
-                for found in report.findings
-            ],
-        }
-    )
+    facts = {"kind": "window", "at_s": at_s, "acting": acting, "action": action}
+    return _line(facts | asdict(report))
 
 
 def note_line(cause: str, value: float, *, harmful: bool, at_s: float) -> str:

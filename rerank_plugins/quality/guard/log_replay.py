@@ -1,13 +1,14 @@
 """The replay of a guard's log: its windows compared with a snapshot, and what the guard did."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ...errors import InvalidRequest
 from ..drift.features import Observation
 from ..drift.snapshot import Snapshot, snapshot
-from ..drift.verdict import DriftReport, DriftThresholds, RequestWindow, Verdict, judge
+from ..drift.verdict import DriftReport, Verdict, judge
 from .log import LogEntry
+from .stance import GuardOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,25 +41,16 @@ class LogReview:
         return sum(window.report.verdict == verdict for window in self.windows)
 
 
-@dataclass(frozen=True, slots=True)
-class ReplayOptions:
-    """How a log is replayed; without a snapshot, the first `learn` requests become it."""
-
-    window: int = 100
-    learn: int = 300
-    thresholds: DriftThresholds = field(default_factory=DriftThresholds)
-
-
 def replay_log(
     entries: Sequence[LogEntry],
     reference: Snapshot | None,
-    how: ReplayOptions,
+    how: GuardOptions,
     *,
     progress: Callable[[], None] = lambda: None,
 ) -> LogReview:
     """Return the verdict on each window of a log; `progress` is called after each request.
 
-    Raises `InvalidRequest` where the requests do not fill a window.
+    Without a reference, the first `how.learn` requests become it. Raises `InvalidRequest` where the requests do not fill a window.
     """
     asked = [(entry.at_s, entry.observation) for entry in entries if entry.observation is not None]
     learning = how.learn if reference is None else 0
@@ -84,15 +76,14 @@ def replay_log(
 def _judged(
     asked: Sequence[tuple[float, Observation]],
     reference: Snapshot,
-    how: ReplayOptions,
+    how: GuardOptions,
     progress: Callable[[], None],
 ) -> Iterable[JudgedWindow]:
-    start_s, window = 0.0, RequestWindow(how.window)
-    for at_s, seen in asked:
-        if not window.observations:
-            start_s = at_s
-        window.add(seen)
-        if window.full:
-            yield JudgedWindow(start_s, at_s, judge(reference, window, how.thresholds))
-            window = RequestWindow(how.window)
+    window: list[tuple[float, Observation]] = []
+    for request in asked:
+        window.append(request)
+        if len(window) >= how.window:
+            report = judge(reference, [seen for _, seen in window], how.thresholds)
+            yield JudgedWindow(window[0][0], window[-1][0], report)
+            window = []
         progress()

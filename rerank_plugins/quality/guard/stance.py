@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from ...records import Code, Decision
-from ..drift import DriftReport, DriftThresholds, Verdict
+from ..drift.verdict import DriftReport, DriftThresholds, Verdict
 
 Action: TypeAlias = Literal["first_stage", "raise_prior", "disable_exits", "fallback"]
 """What is done where reranking hurts."""

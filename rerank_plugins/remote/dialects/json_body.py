@@ -15,6 +15,14 @@ Path: TypeAlias = tuple[str, ...]
 Row: TypeAlias = tuple[object, object]
 """The index and the score of one result, not yet checked."""
 
+# What of an answer's own words may be repeated: a destination could answer with what was sent.
+_USUAL_KEYS = frozenset(
+    {"data", "detail", "error", "errors", "id", "message", "meta", "model", "object", "outputs"}
+    | {"rankings", "records", "results", "scores", "status", "usage"}
+)
+_USUAL_TYPES = frozenset({"text/html", "text/plain", "application/xml", "text/xml"})
+_LARGEST = 1e15
+
 
 @dataclass(frozen=True, slots=True)
 class ApiRequest:
@@ -119,7 +127,7 @@ class JsonDialect:
             name = next((name for name in self.results if name in table), None)
             if name is None:
                 expected = " or ".join(map(repr, self.results))
-                keys = ", ".join(sorted(table))[:120] or "none"
+                keys = ", ".join(sorted(_USUAL_KEYS.intersection(table))) or "none that are usual"
                 message = f"the answer has no {expected}; its keys are {keys}"
                 raise RemoteError(message)
             rows = table[name]
@@ -162,15 +170,15 @@ def parse_json(body: bytes, headers: Mapping[str, str]) -> object:
     """Return the value of a JSON body. Raises `RemoteError` where it is something else."""
     kind = headers.get("content-type", "application/json").partition(";")[0].strip()
     if not (kind.endswith("json") or kind == "application/octet-stream"):
-        message = (
-            f"the answer is {kind[:40]!r}; expected JSON: check the URL, and what is before it"
-        )
+        shown = repr(kind) if kind in _USUAL_TYPES else "of another type"
+        message = f"the answer is {shown}; expected JSON: check the URL, and what is before it"
         raise RemoteError(message)
     try:
         answer: object = json.loads(body)
     except (ValueError, RecursionError) as error:
         message = f"the answer of {len(body)} bytes is not JSON ({type(error).__name__})"
-        raise RemoteError(message) from error
+        # The error holds the whole answer.
+        raise RemoteError(message) from None
     return answer
 
 
@@ -186,7 +194,12 @@ def _number(value: object, path: Path) -> float:
     """Return the number at `path`, 0 where there is none: its absence must not fail the call."""
     for name in path:
         value = value.get(name) if isinstance(value, dict) else None
-    return float(value) if path and isinstance(value, int | float) else 0.0
+    return _bounded(value) if path and isinstance(value, int | float) else 0.0
+
+
+def _bounded(value: float) -> float:
+    """Return a count or a time as such, 0 for what cannot be either."""
+    return float(value) if 0 <= value <= _LARGEST else 0.0
 
 
 def _text(value: object, name: str) -> str | None:
@@ -204,6 +217,6 @@ def _kind(value: object) -> str:
 
 def _milliseconds(value: str | None) -> float:
     try:
-        return float(value or 0.0)
+        return _bounded(float(value or 0.0))
     except ValueError:
         return 0.0

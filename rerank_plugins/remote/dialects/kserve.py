@@ -110,7 +110,7 @@ def _from_bytes(blob: bytes, datatype: object) -> NDArray[np.float32]:
     kind = _FLOATS.get(str(datatype))
     if kind is None or len(blob) % np.dtype(kind).itemsize:
         message = (
-            f"the answer has a tensor of {str(datatype)[:20]!r} in {len(blob)} bytes; expected "
+            f"the answer has a tensor of another type in {len(blob)} bytes; expected "
             f"{', '.join(_FLOATS)}"
         )
         raise RemoteError(message)
@@ -120,7 +120,8 @@ def _from_bytes(blob: bytes, datatype: object) -> NDArray[np.float32]:
 def _shaped(values: NDArray[np.float32], shape: object) -> NDArray[np.float32]:
     sizes = [_whole_number(size, "shape") for size in shape] if isinstance(shape, list) else []
     if not sizes or math.prod(sizes) != values.size:
-        message = f"the answer's tensor of shape {str(shape)[:40]} holds {values.size} numbers"
+        shown = "x".join(map(str, sizes))[:40]
+        message = f"the answer's tensor of shape {shown or 'unknown'} holds {values.size} numbers"
         raise RemoteError(message)
     return values.reshape(sizes[0], -1) if values.size else values.reshape(0, 1)
 
@@ -128,6 +129,6 @@ def _shaped(values: NDArray[np.float32], shape: object) -> NDArray[np.float32]:
 def _whole_number(value: object, what: str) -> int:
     text = str(value)
     if isinstance(value, bool) or not text.isdecimal():
-        message = f"the answer's {what} is {text[:20]!r}; expected a whole number"
+        message = f"the answer's {what} is no whole number"
         raise RemoteError(message)
     return int(text)

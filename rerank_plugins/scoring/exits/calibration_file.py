@@ -1,9 +1,10 @@
 """Calibrated exits on disk: heads, margins, and the losses that a promise is computed from."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from ...errors import ConfigError, ModelError
 from ...rules import risk_control
 from ...rules.calibration import Calibration
 from ...rules.risk_control import Choice, Method
-from ..models.files import ModelFiles, sha256
+from ..models.files import ModelFiles
 from .heads import Head, Probe
 
 FORMAT = 3
@@ -71,7 +72,6 @@ class Exits:
     levels: from careful to bold, see `LimitScale`
     losses: [queries, levels] for the best `top_k`, on queries that chose neither heads nor scale
     loss: the name of what is lost
-    nulls: scores of random query-passage pairs, ascending
     plans: quality by the number of candidates per stage
     masses: shares of the softmax of the priors, from careful to bold
     mass_losses: [queries, masses] lost if only the candidates with that share are scored in full
@@ -86,7 +86,6 @@ class Exits:
     losses: NDArray[np.float64]
     top_k: int
     loss: str
-    nulls: tuple[float, ...] = ()
     plans: Mapping[tuple[int, ...], float] = field(default_factory=dict)
     facts: Mapping[str, object] = field(default_factory=dict)
     masses: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
@@ -127,7 +126,8 @@ class Exits:
 
 def subject(files: ModelFiles, max_tokens: int, prior_weight: float = 0.0) -> Subject:
     """Identify a model as it is run."""
-    return Subject(sha256(files.graph), sha256(files.tokenizer), max_tokens, prior_weight)
+    hashes = files.graph_file.sha256(), files.tokenizer_sha256()
+    return Subject(*hashes, max_tokens, prior_weight)
 
 
 def save(exits: Exits, folder: Path) -> None:
@@ -138,28 +138,22 @@ def save(exits: Exits, folder: Path) -> None:
         "losses": exits.losses.astype(np.float32),
         "masses": exits.masses,
         "mass_losses": exits.mass_losses.astype(np.float32),
-        "nulls": np.array(exits.nulls, dtype=np.float32),
     }
-    listed: list[dict[str, object]] = []
     for place, head in enumerate(exits.heads):
-        facts: dict[str, object] = {
-            name: getattr(head, name) for name in head.__slots__ if name != "probe"
-        }
         if head.probe is not None:
             arrays[f"weights_{place}"] = head.probe.weights
-            facts |= {name: getattr(head.probe, name) for name in ("previous", "log_rank", "bias")}
-        listed.append(facts)
     text = {
         "format": FORMAT,
         "subject": asdict(exits.subject),
-        "heads": listed,
-        "scales": list(exits.scale.scales),
-        "depth_scale": exits.scale.depth_scale,
+        "heads": [_head_facts(head) for head in exits.heads],
+        **asdict(exits.scale),
         "top_k": exits.top_k,
         "loss": exits.loss,
-        "probability": [exits.probability.a, exits.probability.b],
-        "plans": _listed(exits.plans),
-        "short_plans": [[tokens, _listed(plans)] for tokens, plans in exits.short_plans.items()],
+        "probability": astuple(exits.probability),
+        "plans": list(exits.plans.items()),
+        "short_plans": [
+            [tokens, list(plans.items())] for tokens, plans in exits.short_plans.items()
+        ],
         "facts": dict(exits.facts),
     }
     (folder / _FACTS).write_text(json.dumps(text, indent=1) + "\n", encoding="utf-8")
@@ -170,10 +164,12 @@ def load(folder: Path) -> Exits:
     """Read calibrated exits. Raises `ModelError`; `require` checks which model they are for."""
     try:
         text = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
-        with np.load(folder / _ARRAYS, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        # numpy leaves a file open that it cannot read.
+        with (folder / _ARRAYS).open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
         return _parse(text, arrays)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except Exception as error:
+        # Damaged archives raise what zlib and zipfile please, deep JSON a RecursionError.
         message = (
             f"{folder} holds no calibrated exits ({type(error).__name__}: {error}); make them "
             "with: rerank-plugins calibrate --out DIR"
@@ -197,44 +193,44 @@ def require(found: Exits, current: Subject, folder: Path) -> None:
         raise ModelError(message)
 
 
-def _parse(text: Mapping[str, object], arrays: Mapping[str, NDArray[np.generic]]) -> Exits:
+def _head_facts(head: Head) -> dict[str, object]:
+    """Return what exits.json holds of a head; the weights of its probe are in exits.npz."""
+    facts = asdict(head)
+    probe = facts.pop("probe") or {}
+    return facts | {name: value for name, value in probe.items() if name != "weights"}
+
+
+def _head(facts: Mapping[str, Any], weights: NDArray[np.generic] | None) -> Head:
+    if weights is None:
+        return Head(**facts)
+    known = dict(facts)
+    numbers = {name: float(known.pop(name)) for name in ("previous", "log_rank", "bias")}
+    return Head(**known, probe=Probe(np.asarray(weights, dtype=np.float32), **numbers))
+
+
+def _parse(text: Mapping[str, Any], arrays: Mapping[str, NDArray[np.generic]]) -> Exits:
     if text["format"] != FORMAT:
         raise ValueError(f"format {text['format']}, expected {FORMAT}")
-    listed = text["heads"]
-    heads: list[Head] = []
-    for place, facts in enumerate(listed if isinstance(listed, list) else []):
-        known = dict(facts)
-        probe = None
-        if f"weights_{place}" in arrays:
-            numbers = {name: float(known.pop(name)) for name in ("previous", "log_rank", "bias")}
-            weights = np.asarray(arrays[f"weights_{place}"], dtype=np.float32)
-            probe = Probe(weights, **numbers)
-        heads.append(Head(**known, probe=probe))
-    short = text.get("short_plans", [])
+    numbers = {
+        name: np.asarray(arrays[name], dtype=np.float64)
+        for name in ("levels", "losses", "masses", "mass_losses")
+    }
     return Exits(
-        subject=Subject(**text["subject"]),  # type: ignore[arg-type]
-        heads=tuple(heads),
-        scale=LimitScale(
-            tuple(float(scale) for scale in text["scales"]),  # type: ignore[attr-defined]
-            None if text["depth_scale"] is None else float(text["depth_scale"]),  # type: ignore[arg-type]
+        subject=Subject(**text["subject"]),
+        heads=tuple(
+            _head(facts, arrays.get(f"weights_{place}"))
+            for place, facts in enumerate(text["heads"])
         ),
-        levels=np.asarray(arrays["levels"], dtype=np.float64),
-        losses=np.asarray(arrays["losses"], dtype=np.float64),
-        top_k=int(text["top_k"]),  # type: ignore[call-overload]
+        scale=LimitScale(tuple(text["scales"]), text["depth_scale"]),
+        top_k=int(text["top_k"]),
         loss=str(text["loss"]),
-        nulls=tuple(np.asarray(arrays["nulls"], dtype=np.float64).tolist()),
-        plans=_mapped(text["plans"]),
-        facts=dict(text["facts"]),  # type: ignore[call-overload]
-        masses=np.asarray(arrays["masses"], dtype=np.float64),
-        mass_losses=np.asarray(arrays["mass_losses"], dtype=np.float64),
-        probability=Calibration(*text["probability"]),  # type: ignore[misc]
-        short_plans={int(tokens): _mapped(plans) for tokens, plans in short},  # type: ignore[attr-defined]
+        plans=_plans(text["plans"]),
+        facts=text["facts"],
+        probability=Calibration(*text["probability"]),
+        short_plans={int(tokens): _plans(plans) for tokens, plans in text.get("short_plans", [])},
+        **numbers,
     )
 
 
-def _listed(plans: Mapping[tuple[int, ...], float]) -> list[list[object]]:
-    return [[list(counts), quality] for counts, quality in plans.items()]
-
-
-def _mapped(plans: object) -> dict[tuple[int, ...], float]:
-    return {tuple(counts): float(q) for counts, q in plans}  # type: ignore[attr-defined]
+def _plans(listed: Iterable[tuple[Sequence[int], float]]) -> dict[tuple[int, ...], float]:
+    return {tuple(counts): float(quality) for counts, quality in listed}

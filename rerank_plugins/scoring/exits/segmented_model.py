@@ -53,7 +53,9 @@ class SegmentedModel:
         self.files = files
         self.heads = tuple(heads)
         self.options = checked(options or OnnxOptions(), files)
-        self.tokenizer = PairTokenizer(files.tokenizer, cache_bytes=self.options.token_cache_bytes)
+        self.tokenizer = PairTokenizer(
+            files.tokenizer, cache_bytes=self.options.token_cache_bytes, listed=files.listed
+        )
         self.max_tokens = self._most_tokens = self.options.max_tokens or usable_tokens(files)
         if prompt_of(files, self.options.template, self.options.instruction) is not None:
             message = (
@@ -63,7 +65,9 @@ class SegmentedModel:
         self.origin = identity(self.options, files)
         self._column = score_column(self.options, files)
         provider, threads = self.options.provider, self.options.intra_threads
-        original = open_graph(files.graph, provider=provider, intra_threads=threads, literal=True)
+        original = open_graph(
+            files.graph_file, provider=provider, intra_threads=threads, literal=True
+        )
         self._output = original.output
         difference = 0.0
         for rewritten in (True, False) if self.options.rewrite else (False,):
@@ -151,11 +155,10 @@ class SegmentedModel:
 
 def layers(files: ModelFiles) -> Mapping[int, str]:
     """Return the layers after which a model can be cut, with the name of the hidden state."""
-    import onnx
-
+    from ..onnx.graph.read import load
     from ..onnx.graph.segments import cut_points
 
-    model = onnx.load(str(files.graph))
+    model = load(files.graph_file)
     found = cut_points(model, score_output([value.name for value in model.graph.output]))
     return {layer: found.after(layer) for layer in sorted(set(found.layers))}
 
@@ -187,12 +190,11 @@ def heads_at(files: ModelFiles, wanted: Sequence[int] | None = None) -> tuple[He
 
 
 def _cut(files: ModelFiles, heads: Sequence[Head], output: str, *, rewritten: bool) -> list[bytes]:
-    import onnx
-
+    from ..onnx.graph.read import load
     from ..onnx.graph.rewrite import rewrite
     from ..onnx.graph.segments import segments
 
-    model = onnx.load(str(files.graph))
+    model = load(files.graph_file)
     hidden = [head.hidden for head in heads]
     outputs = [[head.output] if head.kind == "output" else [] for head in heads] + [[output]]
     if rewritten:

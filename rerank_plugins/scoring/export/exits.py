@@ -1,12 +1,12 @@
 """Add exits to a model: its card names where its graph is cut; scores are proved unchanged."""
 
 import json
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from ...errors import ModelError
 from ..exits.segmented_model import SegmentedModel, heads_at
+from ..models.content import read
 from ..models.files import EMBEDDED, SIDE_FILES, ModelFiles, find
 from .parity import Parity, of_segments
 
@@ -28,19 +28,12 @@ def copy(source: str, folder: Path) -> None:
 
     Raises `ModelError`.
     """
-    import onnx
-    from onnx.external_data_helper import ExternalDataInfo, uses_external_data
-
     files = find(source)
-    graph = onnx.load(str(files.graph), load_external_data=False).graph
-    beside = {ExternalDataInfo(t).location for t in graph.initializer if uses_external_data(t)}
-    for name in sorted(beside):
-        # A name with a path in it would be read, and written, outside the folders.
-        if Path(name).name != name:
-            message = f"{files.graph} keeps weights in {name[:80]!r}; expected a file beside it"
+    for path in files.graph_file.files:
+        if path.parent != files.graph.parent:
+            message = f"{files.graph} keeps weights in {path}; expected a file beside it"
             raise ModelError(message)
-    for path in (files.graph, *(files.graph.parent / name for name in beside)):
-        shutil.copyfile(path, folder / path.name)
+        (folder / path.name).write_bytes(read(path, files.listed))
     copy_sides(files, folder)
 
 
@@ -49,7 +42,7 @@ def copy_sides(files: ModelFiles, folder: Path) -> None:
     for name in SIDE_FILES:
         source = files.tokenizer.parent / name
         if name != "manifest.json" and source.is_file():
-            shutil.copyfile(source, folder / name)
+            (folder / name).write_bytes(read(source, files.listed))
 
 
 def add_exits(folder: Path, layers: Sequence[int]) -> Parity:

@@ -15,11 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import ModelError
-from ..models.files import find, sha256
+from ..models.content import sha256
+from ..models.files import find
+from ..models.hub import switch_off_reports
 from ..models.registry import PROMPTS
 from ..onnx.graph.verify import probes
 from ..onnx.options import usable_tokens
 from ..onnx.session import open_graph
+from ..runtime.ort import onnxruntime, quantization
 from ..text.tokenizer import PairArrays, PairTokenizer
 from . import decoder
 from .exits import add_exits, copy, is_onnx
@@ -127,6 +130,9 @@ def _refuse_used(folder: Path) -> None:
 
 
 def _load(source: str, revision: str | None, template: str | None) -> _Checkpoint:
+    # Exporters import onnxruntime by themselves.
+    onnxruntime()
+    switch_off_reports()
     try:
         from transformers import (
             AutoConfig,
@@ -138,22 +144,37 @@ def _load(source: str, revision: str | None, template: str | None) -> _Checkpoin
         message = "exporting needs more packages: pip install 'rerank-plugins[export]'"
         raise ModelError(message) from error
     try:
-        built = AutoConfig.from_pretrained(source, revision=revision).architectures or [""]
+        config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
+        built = config.architectures or [""]
         decodes = built[0].endswith("ForCausalLM")
         kind = AutoModelForCausalLM if decodes else AutoModelForSequenceClassification
-        model = kind.from_pretrained(source, revision=revision)
-        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
-    except (OSError, ValueError) as error:
-        message = (
-            f"no checkpoint at {source!r}: {error}. Expected a hub id or a folder with config.json "
-            "and weights of a sequence-classification model, or of a decoder"
+        model = kind.from_pretrained(source, revision=revision, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(
+            source, revision=revision, trust_remote_code=False
         )
-        raise ModelError(message) from error
+    except BaseException as error:
+        # A tokenizer's panic is no Exception.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise ModelError(_unloadable(source, error)) from error
     if not tokenizer.is_fast:
         message = f"the tokenizer of {source!r} has no tokenizer.json; only fast ones can be used"
         raise ModelError(message)
     name = decoder.template_of(source, template) if decodes else None
     return _Checkpoint(source, model.float().eval(), tokenizer, name)
+
+
+def _unloadable(source: str, error: BaseException) -> str:
+    """Return why a checkpoint does not load."""
+    if "trust_remote_code" in str(error):
+        return (
+            f"the checkpoint {source!r} needs Python code of its own, and code of a model is never "
+            "run here; export it with its publisher's tools and give the folder with its ONNX files"
+        )
+    return (
+        f"no checkpoint at {source!r}: {error}. Expected a hub id or a folder with config.json "
+        "and weights of a sequence-classification model, or of a decoder"
+    )
 
 
 def _write_sides(checkpoint: _Checkpoint, folder: Path) -> PairTokenizer:
@@ -256,16 +277,16 @@ def _quantise(source: Path, target: Path) -> None:
     The head stays fp32: it is small, and close scores decide the order.
     """
     import onnx
-    from onnxruntime.quantization import QuantType, quantize_dynamic
 
+    tools = quantization()
     model = onnx.load(source)
     # The quantiser takes the exporter's names of axes in declared shapes for contradictions.
     del model.graph.value_info[:]
-    quantize_dynamic(
+    tools.quantize_dynamic(
         model,
         target,
         per_channel=True,
-        weight_type=QuantType.QInt8,
+        weight_type=tools.QuantType.QInt8,
         op_types_to_quantize=["MatMul"],
         extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
     )

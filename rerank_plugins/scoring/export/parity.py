@@ -41,7 +41,7 @@ def between(
 
 def of_segments(model: SegmentedModel) -> Parity:
     """Compare a model cut into segments, no candidate dropped, with its whole graph."""
-    whole = open_graph(model.files.graph, literal=True)
+    whole = open_graph(model.files.graph_file, literal=True)
     column = score_column(OnnxOptions(), model.files)
     batches = probes(model.tokenizer, model.max_tokens)
     expected = [single_column(whole.run(batch), column, model.files.name) for batch in batches]

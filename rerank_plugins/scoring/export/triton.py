@@ -140,7 +140,7 @@ def _write_graph(files: ModelFiles, path: Path) -> "onnx.GraphProto":
     from ..onnx.graph.read import load
     from ..onnx.graph.rewrite import prune
 
-    model = load(files.graph)
+    model = load(files.graph_file)
     dequantise(model)
     prune(model, [score_output([value.name for value in model.graph.output])])
     size = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
@@ -151,9 +151,9 @@ def _write_graph(files: ModelFiles, path: Path) -> "onnx.GraphProto":
 
 def _checked(files: ModelFiles, model: str, graph: Path) -> float:
     """Return the difference of the written graph's scores. Raises `ModelError` if it is too big."""
-    tokenizer = PairTokenizer(files.tokenizer, prompt=prompt_of(files))
+    tokenizer = PairTokenizer(files.tokenizer, prompt=prompt_of(files), listed=files.listed)
     batches = probes(tokenizer, min(usable_tokens(files), 256))
-    difference = compare(open_graph(files.graph, literal=True), open_graph(graph), batches)
+    difference = compare(open_graph(files.graph_file, literal=True), open_graph(graph), batches)
     if difference > TOLERANCE:
         message = (
             f"the graph for Triton gives other scores than {model!r}: they differ by "

@@ -1,7 +1,5 @@
 """Find a model's files: in the package, in a folder, or on the Hugging Face hub."""
 
-import hashlib
-import json
 import platform
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal, TypeAlias
 
 from ...errors import ModelError
+from .content import GraphFile, Listed, check, expected, manifest, read_json, sha256
 from .hub import Hub, snapshot
 
 Precision: TypeAlias = Literal["auto", "fp32", "int8"]
@@ -54,7 +53,7 @@ class ModelFiles:
     """
 
     name: str
-    graph: Path
+    graph_file: GraphFile
     tokenizer: Path
     config: Mapping[str, object]
     tokenizer_config: Mapping[str, object]
@@ -62,6 +61,20 @@ class ModelFiles:
     revision: str | None = None
     kernels_reason: str = ""
     int8: bool = False
+
+    @property
+    def graph(self) -> Path:
+        """The graph's path."""
+        return self.graph_file.path
+
+    @property
+    def listed(self) -> Listed:
+        """The hashes by the model's manifest, None without one."""
+        return self.graph_file.listed
+
+    def tokenizer_sha256(self) -> str:
+        """Hash the tokenizer's file."""
+        return expected(self.tokenizer, self.listed) or sha256(self.tokenizer)
 
 
 def find(model: str | Path, *, precision: Precision = "fp32", hub: Hub | None = None) -> ModelFiles:
@@ -110,7 +123,8 @@ def find_without_graph(model: str | Path, *, hub: Hub | None = None) -> ModelFil
             'id like "org/name", or "embedded"'
         )
         raise ModelError(message)
-    return _describe(folder, str(model), folder / "model.onnx")
+    listed = manifest(folder)
+    return _describe(folder, str(model), GraphFile(folder / "model.onnx", {}, listed))
 
 
 def padding(files: ModelFiles) -> int | str | None:
@@ -163,59 +177,6 @@ def choose_graph(
     return graphs[0] if len(graphs) == 1 else None
 
 
-def sha256(path: Path) -> str:
-    """Hash a file in constant memory."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def fingerprint(facts: Iterable[str]) -> str:
-    """Return one sha256 of several facts, such as the hashes of files and the options used."""
-    return hashlib.sha256("\n".join(facts).encode()).hexdigest()
-
-
-def verify(folder: Path, *, partial: bool = False) -> int:
-    """Check every file that manifest.json lists; return how many. Raises `ModelError`.
-
-    `partial` skips absent files: the hub's cache holds only those that were needed.
-    """
-    listed = read_json(folder / "manifest.json").get("files")
-    if not isinstance(listed, Mapping) or not listed:
-        message = (
-            f'{folder / "manifest.json"} lists no files; expected {{"files": {{name: '
-            '{"sha256": ...}}}. Fetch the model again'
-        )
-        raise ModelError(message)
-    for name, facts in listed.items():
-        path = folder / str(name)
-        if partial and not path.is_file():
-            continue
-        expected = facts.get("sha256") if isinstance(facts, Mapping) else None
-        found = sha256(path) if path.is_file() else "no such file"
-        if found != expected:
-            message = (
-                f"{path} does not match its manifest: found sha256 {found}, expected {expected}. "
-                "The file is damaged or was replaced; fetch the model again"
-            )
-            raise ModelError(message)
-    return len(listed)
-
-
-def read_json(path: Path) -> Mapping[str, object]:
-    """Return a JSON object, {} where there is no file. Raises `ModelError` for anything else."""
-    if not path.is_file():
-        return {}
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        message = f"{path} is not readable JSON ({error}); fetch the model again"
-        raise ModelError(message) from error
-    if not isinstance(value, dict):
-        message = f"{path} holds a JSON {type(value).__name__}; expected an object"
-        raise ModelError(message)
-    return value
-
-
 def _from_file(path: Path) -> ModelFiles:
     if path.suffix != ".onnx":
         message = (
@@ -229,7 +190,10 @@ def _from_file(path: Path) -> ModelFiles:
     if home is None:
         message = f"{path} has no tokenizer.json beside it; copy the model's tokenizer.json there"
         raise ModelError(message)
-    return _describe(home, str(path), path)
+    listed = manifest(home)
+    if listed is not None:
+        check(listed)
+    return _describe(home, str(path), GraphFile.of(path, listed))
 
 
 def _in_folder(
@@ -254,20 +218,22 @@ def _in_folder(
             f"and tokenizer.json. {remedy}"
         )
         raise ModelError(message)
-    # Other programs also write a manifest.json; only ours has "files".
-    if must_verify or "files" in read_json(folder / "manifest.json"):
-        verify(folder, partial=cached)
-    return _describe(folder, name, folder / chosen)
+    listed = manifest(folder, required=must_verify)
+    if listed is not None:
+        check(listed, partial=cached)
+    return _describe(folder, name, GraphFile.of(folder / chosen, listed))
 
 
-def _describe(folder: Path, name: str, graph: Path) -> ModelFiles:
+def _describe(folder: Path, name: str, graph: GraphFile) -> ModelFiles:
+    tokenizer = folder / "tokenizer.json"
+    expected(tokenizer, graph.listed)
     return ModelFiles(
         name=name,
-        graph=graph,
-        tokenizer=folder / "tokenizer.json",
-        config=read_json(folder / "config.json"),
-        tokenizer_config=read_json(folder / "tokenizer_config.json"),
-        card=read_json(folder / "card.json"),
+        graph_file=graph,
+        tokenizer=tokenizer,
+        config=read_json(folder / "config.json", graph.listed),
+        tokenizer_config=read_json(folder / "tokenizer_config.json", graph.listed),
+        card=read_json(folder / "card.json", graph.listed),
     )
 
 

@@ -1,10 +1,16 @@
 """A model's snapshot from the Hugging Face hub or its local cache."""
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import ModelError
+
+# Read by huggingface_hub and transformers when they are imported. Without them the first also
+# fetches a list of coding agents, to report whether one runs it, and the second asks a service to
+# convert a model that has no safetensors.
+_REPORTS_OFF = {"HF_HUB_DISABLE_TELEMETRY": "1", "DISABLE_SAFETENSORS_CONVERSION": "1"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +31,7 @@ def snapshot(name: str, hub: Hub, choose: Callable[[Sequence[str]], list[str]]) 
 
     The local cache serves where the hub is switched off or out of reach. Raises `ModelError`.
     """
+    switch_off_reports()
     from huggingface_hub import constants
 
     failure: Exception | None = None
@@ -44,6 +51,23 @@ def snapshot(name: str, hub: Hub, choose: Callable[[Sequence[str]], list[str]]) 
         )
         raise ModelError(message) from failure
     return folder
+
+
+def local_cache() -> tuple[Path, bool]:
+    """Return the folder of the local cache, and True if the environment switches the hub off."""
+    switch_off_reports()
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE), constants.HF_HUB_OFFLINE
+
+
+def switch_off_reports() -> None:
+    """Keep the hub's libraries to the files that are asked for, unless the user's environment says.
+
+    To be called before `huggingface_hub` or `transformers` is imported.
+    """
+    for variable, value in _REPORTS_OFF.items():
+        os.environ.setdefault(variable, value)
 
 
 def _fetched(name: str, hub: Hub, choose: Callable[[Sequence[str]], list[str]]) -> Path:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ...errors import ConfigError, ModelError
 from .. import Floats
+from ..models.content import GraphFile
 from ..models.files import ModelFiles
 from ..models.registry import KNOWN, PROMPTS, Prompt
 from ..text.tokenizer import PairArrays
@@ -101,7 +102,11 @@ def prompt_of(
 
 
 def open_decoder(
-    graph: Path, answers: tuple[int, int], *, provider: Provider = "cpu", intra_threads: int = 1
+    graph: Path | GraphFile,
+    answers: tuple[int, int],
+    *,
+    provider: Provider = "cpu",
+    intra_threads: int = 1,
 ) -> Decoder:
     """Load a decoder's graph, with or without inputs for a cache. Raises `ModelError`."""
     session = open_session(graph, provider=provider, intra_threads=intra_threads)

@@ -4,7 +4,8 @@ from dataclasses import dataclass, replace
 
 from ...errors import ConfigError
 from ...rules.windows import Fold
-from ..models.files import ModelFiles, fingerprint, sha256
+from ..models.content import fingerprint
+from ..models.files import ModelFiles
 from ..text.pairs import MIN_WINDOW_TOKENS, LongPassages, Windowing
 from .decoder import prompt_of
 from .session import Provider
@@ -130,7 +131,8 @@ def score_column(options: OnnxOptions, files: ModelFiles) -> int | None:
 
 def identity(options: OnnxOptions, files: ModelFiles) -> str:
     """Hash everything that decides a score: the files and the options that change it."""
-    facts = [sha256(files.graph), sha256(files.tokenizer), repr(score_column(options, files))]
+    facts = [files.graph_file.sha256(), files.tokenizer_sha256()]
+    facts += [repr(score_column(options, files))]
     facts += [repr(options.max_tokens or usable_tokens(files)), options.fold]
     facts += [repr(options.windowing)]
     facts += [repr(prompt_of(files, options.template, options.instruction)), repr(files.int8)]

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from ...errors import ModelError
-from ..models.files import ModelFiles, sha256
+from ..models.files import ModelFiles
 from .graph import cache
 from .graph.prepare import runtime
 from .options import OnnxOptions
@@ -94,11 +94,11 @@ def _has_hash(losses: Mapping[str, float]) -> bool:
 
 def _name(files: ModelFiles) -> str:
     """Return the name of a graph on cards."""
-    return f"{_HASH}{sha256(files.graph)}" if files.int8 else files.graph.name
+    return f"{_HASH}{files.graph_file.sha256()}" if files.int8 else files.graph.name
 
 
 def _remembered_gain(files: ModelFiles, other: ModelFiles, options: OnnxOptions) -> float:
-    folder = cache.directory() if options.graph_cache else None
+    folder = cache.usable() if options.graph_cache else None
     place = None if folder is None else folder / f"{_key(files, other, options)}.json"
     known = None if place is None else cache.number(place)
     if known is not None:
@@ -115,4 +115,4 @@ def _remembered_gain(files: ModelFiles, other: ModelFiles, options: OnnxOptions)
 def _key(files: ModelFiles, other: ModelFiles, options: OnnxOptions) -> str:
     kind = "int8" if other.int8 else "kernels"
     facts = f"{runtime(options.provider)} {options.intra_threads} {options.rewrite} {kind}"
-    return cache.key(other.graph, f"{facts} {cache.key(files.graph, facts)}")
+    return cache.key(other.graph_file, f"{facts} {cache.key(files.graph_file, facts)}")

@@ -53,6 +53,7 @@ class OnnxScorer:
             cache_bytes=self.options.token_cache_bytes,
             pad=padding(files),
             prompt=self._prompt,
+            listed=files.listed,
         )
         self.max_tokens = self.options.max_tokens or usable_tokens(files)
         self.int8_failure = ""
@@ -156,11 +157,12 @@ class OnnxScorer:
         return known
 
     def _costs_path(self) -> Path | None:
-        if not self._cache_key:
+        folder = cache.usable() if self._cache_key else None
+        if folder is None:
             return None
         threads = f"{self.throughput.workers}x{self.options.intra_threads}"
         size = self._fixed_tokens or "auto"
-        return cache.directory() / f"{self._cache_key}-{threads}-{self.max_tokens}-{size}.json"
+        return folder / f"{self._cache_key}-{threads}-{self.max_tokens}-{size}.json"
 
     def _time_twice(self, size: BatchSize) -> float:
         return min(self.throughput.time([size] * 2, self.time_batch))
@@ -187,9 +189,9 @@ class OnnxScorer:
         Also return why it was not rewritten if that failed, and the key under which facts about it
         are cached on disk; "" where there is none.
         """
-        options, path = self.options, self.files.graph
+        options, path = self.options, self.files.graph_file
         provider, threads = options.provider, options.intra_threads
-        folder = cache.directory() if options.graph_cache else None
+        folder = cache.usable() if options.graph_cache else None
         obstacle = "" if options.rewrite else "rewrite is off"
         if self._prompt is not None:
             obstacle = "the model is asked by a prompt"

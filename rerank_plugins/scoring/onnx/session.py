@@ -9,6 +9,8 @@ import numpy as np
 
 from ...errors import ConfigError, ModelError
 from .. import Floats
+from ..models.content import GraphFile
+from ..runtime.ort import onnxruntime
 from ..text.tokenizer import PairArrays
 
 if TYPE_CHECKING:
@@ -59,7 +61,7 @@ class Graph:
 
 
 def open_graph(
-    graph: Path | bytes,
+    graph: Path | GraphFile | bytes,
     *,
     provider: Provider = "cpu",
     intra_threads: int = 1,
@@ -70,10 +72,10 @@ def open_graph(
     See `open_session`. Raises `ModelError` for a broken or foreign graph and `ConfigError` for an
     absent provider.
     """
+    where = _named(graph)
     session = open_session(graph, provider=provider, intra_threads=intra_threads, literal=literal)
     inputs = frozenset(value.name for value in session.get_inputs())
     axes = {value.name: len(value.shape) for value in session.get_outputs()}
-    where = str(graph) if isinstance(graph, Path) else "the rewritten graph"
     if "input_ids" not in inputs or inputs - KNOWN_INPUTS:
         message = (
             f"{where} takes {sorted(inputs)}; expected input_ids, and at most attention_mask and "
@@ -91,7 +93,7 @@ def open_graph(
 
 
 def open_session(
-    graph: Path | bytes,
+    graph: Path | GraphFile | bytes,
     *,
     provider: Provider = "cpu",
     intra_threads: int = 1,
@@ -104,10 +106,9 @@ def open_session(
     exact (they quantise activations where weights are stored as int8). Raises `ModelError` for a
     broken graph or a provider that does not start, and `ConfigError` for an absent provider.
     """
-    import onnxruntime as ort
-
-    chosen = providers(provider, ort.get_available_providers())
-    options = ort.SessionOptions()
+    library = onnxruntime()
+    chosen = providers(provider, library.get_available_providers())
+    options = library.SessionOptions()
     options.intra_op_num_threads = intra_threads
     options.inter_op_num_threads = 1
     # Idle workers must not burn the cores that others compute on.
@@ -115,24 +116,52 @@ def open_session(
     # Errors reach the caller as exceptions; the library need not print them as well.
     options.log_severity_level = 4
     if literal:
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    where = str(graph) if isinstance(graph, Path) else "the rewritten graph"
+        options.graph_optimization_level = library.GraphOptimizationLevel.ORT_DISABLE_ALL
+    source, weights = _source(graph)
+    if weights:
+        sizes = [len(values) for values in weights.values()]
+        options.add_external_initializers_from_files_in_memory(
+            list(weights), list(weights.values()), sizes
+        )
     try:
-        session = ort.InferenceSession(
-            str(graph) if isinstance(graph, Path) else graph,
+        session = library.InferenceSession(
+            source,
             options,
             providers=chosen,
             disabled_optimizers=list(UNHELPFUL.get(chosen[0][0], ())),
         )
     except Exception as error:
         message = (
-            f"{where} does not load in onnxruntime {ort.__version__}: {error}. Expected a "
-            "cross-encoder exported to ONNX, its .onnx.data sidecar beside it if it has one; "
+            f"{_named(graph)} does not load in onnxruntime {library.__version__}: {error}. "
+            "Expected a cross-encoder exported to ONNX, its .onnx.data sidecar beside it if it has one; "
             "export it again with: rerank-plugins export MODEL OUT_DIR"
         )
         raise ModelError(message) from error
     check_provider(provider, session.get_providers()[0])
+    # The runtime computes with these buffers and does not keep them alive itself.
+    session.verified_weights = weights
+    if chosen[0][0] == "CPUExecutionProvider" and isinstance(source, bytes):
+        # It keeps them for a fallback to another provider; here there is none.
+        session._model_bytes = b""  # noqa: SLF001
     return session
+
+
+def _named(graph: Path | GraphFile | bytes) -> str:
+    if isinstance(graph, bytes):
+        return "the rewritten graph"
+    return str(graph.path if isinstance(graph, GraphFile) else graph)
+
+
+def _source(graph: Path | GraphFile | bytes) -> tuple[str | bytes, dict[str, bytes]]:
+    """Return what a session is made from, and weights by name where they are handed over.
+
+    What a manifest vouches for is handed over as the bytes that were hashed. Without a manifest the
+    runtime reads the files itself, which takes less memory.
+    """
+    if isinstance(graph, bytes):
+        return graph, {}
+    file = GraphFile.of(graph)
+    return (str(file.path), {}) if file.listed is None else file.read()
 
 
 def check_provider(wanted: Provider, found: str) -> None:

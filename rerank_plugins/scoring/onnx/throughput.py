@@ -235,10 +235,10 @@ def save(costs: Costs, path: Path) -> None:
 def load(path: Path) -> Costs | None:
     """Return the costs that an earlier process measured, None where the file is of no use."""
     try:
-        facts = json.loads(path.read_text(encoding="ascii"))
+        facts = json.loads(cache.read(path) or b"")
         sizes = tuple((int(pairs), int(length)) for pairs, length in facts["sizes"])
         costs = Costs(int(facts["batch_tokens"]), sizes, tuple(map(float, facts["seconds"])))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
     sound = sizes and len(sizes) == len(costs.seconds) and costs.batch_tokens > 0
     possible = all(math.isfinite(seconds) and seconds > 0.0 for seconds in costs.seconds)

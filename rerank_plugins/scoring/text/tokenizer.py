@@ -1,5 +1,6 @@
 """Pairs as token ids: one tokenizer that is never changed after loading, and a bounded cache."""
 
+import contextlib
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import InvalidRequest, ModelError
+from ..models.content import Listed, read
 from ..models.registry import Prompt
 from ..runtime.lru import LruCache
 
@@ -61,6 +63,8 @@ class PairTokenizer:
     cache_bytes: bounds the memory of cached passage ids; 0 switches the cache off.
     pad: the padding id or token of the model, None for the tokenizer's own.
     prompt: a decoder's chat template, None to read the tokenizer's own pair template.
+    listed: the hashes of the model's manifest, which the file must have; None without one.
+    single: texts are read alone: queries are empty and the template is that of one text.
     sentence_ends: the tokens that sentences end with.
     """
 
@@ -71,23 +75,26 @@ class PairTokenizer:
         cache_bytes: int = 64 * 2**20,
         pad: int | str | None = None,
         prompt: Prompt | None = None,
+        single: bool = False,
+        listed: Listed = None,
     ) -> None:
         from tokenizers import Tokenizer
 
-        try:
-            self._tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:
-            message = f"{path} is not a tokenizer.json ({error}); export the model again"
-            raise ModelError(message) from error
-        self.pad_id = _pad_id(self._tokenizer, pad)
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
         self._prompt = prompt
-        self.template = (
-            _template(self._tokenizer) if prompt is None else _prompted(self._tokenizer, prompt)
-        )
-        self._tokenizer.encode_special_tokens = True
-        self.sentence_ends = _sentence_ends(self._tokenizer)
+        data = read(path, listed)
+        with _failures(f"{path} is not a tokenizer.json"):
+            self._tokenizer = Tokenizer.from_buffer(data)
+            self.pad_id = _pad_id(self._tokenizer, pad)
+            self._tokenizer.no_truncation()
+            self._tokenizer.no_padding()
+            if single:
+                self.template = _single(self._tokenizer)
+            elif prompt is None:
+                self.template = _template(self._tokenizer)
+            else:
+                self.template = _prompted(self._tokenizer, prompt)
+            self._tokenizer.encode_special_tokens = True
+            self.sentence_ends = _sentence_ends(self._tokenizer)
         # One long text must not push out all others.
         self._cache: LruCache[Ids] = LruCache(cache_bytes, max_entry_bytes=cache_bytes // 8)
 
@@ -155,11 +162,8 @@ class PairTokenizer:
         pieces = [_pieces(text) for text in texts]
         encoded: list[Ids] = []
         for group in _groups([piece for parts in pieces for piece in parts]):
-            try:
+            with _failures("the tokenizer fails on a text"):
                 done = self._tokenizer.encode_batch_fast(group, add_special_tokens=False)
-            except Exception as error:
-                message = f"the tokenizer fails on a text: {error}; export the model again"
-                raise ModelError(message) from error
             encoded += [np.array(piece.ids, dtype=np.int32) for piece in done]
         out: list[Ids] = []
         place = 0
@@ -168,6 +172,19 @@ class PairTokenizer:
             out.append(chunk[0] if len(chunk) == 1 else np.concatenate(chunk))
             place += len(parts)
         return out
+
+
+@contextlib.contextmanager
+def _failures(what: str) -> Iterator[None]:
+    """Raise whatever the tokenizer raises as a `ModelError`; its panics are no `Exception`."""
+    try:
+        yield
+    except ModelError:
+        raise
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise ModelError(f"{what} ({error}); export the model again") from error
 
 
 def _key(text: str) -> bytes:
@@ -226,6 +243,22 @@ def _template(tokenizer: "Tokenizer") -> Template:
         after=tuple(ids[passage_end:]),
         query_type=types[first],
         passage_type=types[second],
+    )
+
+
+def _single(tokenizer: "Tokenizer") -> Template:
+    """Read the template of one text from an encoded example; there may be no special tokens."""
+    probe = tokenizer.encode("a", add_special_tokens=True)
+    places = [place for place, special in enumerate(probe.special_tokens_mask) if not special]
+    if not places:
+        raise ModelError("the tokenizer gives no token for the text 'a'; export the model again")
+    ids, kind = probe.ids, probe.type_ids[places[0]]
+    return Template(
+        tuple(ids[: places[0]]),
+        (),
+        tuple(ids[places[-1] + 1 :]),
+        query_type=kind,
+        passage_type=kind,
     )
 
 

@@ -3,33 +3,43 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from opentelemetry import context as otel_context
 from opentelemetry import propagate
-from pydantic import TypeAdapter, ValidationError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from ...errors import ClosedError, InvalidRequest, RerankError
-from ...records import Code, Result
+from ...records import Candidate, Code, Result
 from ...reranker import Reranker
+from ..shared_engine import loses_labels
 from . import openapi
-from .admission import Limits, Refused, check_token, read_body, read_budget_ms
+from .admission import (
+    Limits,
+    Queue,
+    Refused,
+    check_content_type,
+    check_host,
+    check_token,
+    read_body,
+    read_budget_ms,
+)
+from .bodies import Bodies
+from .connections import CloseUnread, ConnectionBounds, Connections
 from .dialects import Dialect, RerankBody, TeiBody, documents_answer, tei_answer
 from .exporters import prometheus_text
 
 _LOG = logging.getLogger(__name__)
 _PARSE_IN_THREAD_BYTES = 256 * 2**10
-Body = TypeVar("Body")
-_RERANK_BODY: TypeAdapter[RerankBody] = TypeAdapter(RerankBody)
-_RERANK_OR_TEI_BODY: TypeAdapter[RerankBody | TeiBody] = TypeAdapter(RerankBody | TeiBody)
+T = TypeVar("T")
 Handler = Callable[[Request], Awaitable[Response]]
 
 
@@ -38,59 +48,81 @@ class Serving:
     """What the application is made of.
 
     open_reranker: called once, in the worker process, before the first request
-    limits: bounds on a single request
+    limits: bounds on requests
     tokens: bearer tokens that are allowed; empty: no token is needed
+    hosts: names under which clients may call; None: any
+    connections: bounds on connections, where uvicorn runs with `BoundedProtocol`
     """
 
     open_reranker: Callable[[], Reranker]
     limits: Limits = field(default_factory=Limits)
     tokens: Sequence[str] = ()
+    hosts: Collection[str] | None = None
+    connections: ConnectionBounds = field(default_factory=ConnectionBounds)
 
 
 def build(serving: Serving) -> Starlette:
     """Return the application; its start-up loads and warms the reranker."""
 
     @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+    async def lifespan(app: Starlette) -> AsyncIterator[dict[str, object]]:
         reranker = await asyncio.to_thread(serving.open_reranker)
         await asyncio.to_thread(reranker.warm_up)
+        setup = reranker.setup
+        # Where the local queue is full, a stage that sends may still serve.
+        places = setup.max_requests * (2 if setup.sends else 1)
+        app.state.queue = Queue(serving.limits, places)
+        app.state.bodies = Bodies(serving.limits, setup.policy.residency_key)
         app.state.reranker = reranker
         _LOG.info("ready: %s", reranker.model)
         try:
-            yield
+            yield {"connections": Connections(serving.connections)}
         finally:
             await asyncio.to_thread(reranker.close)
 
-    def post(path: str, answer: Handler) -> Route:
-        return Route(path, answer, methods=["POST"])
-
-    def get(path: str, answer: Handler) -> Route:
-        return Route(path, answer, methods=["GET"])
-
-    return Starlette(
+    app = Starlette(
         routes=[
-            post("/v2/rerank", _rerank_route(serving, "cohere_v2")),
-            post("/v1/rerank", _rerank_route(serving, "jina")),
-            post("/rerank", _rerank_or_tei_route(serving)),
-            get("/healthz", _healthz),
-            get("/readyz", _readyz),
-            get("/metrics", _metrics),
-            get("/openapi.json", _openapi),
-            get("/", _page),
+            Route("/v2/rerank", _rerank_route(serving, "cohere_v2"), methods=["POST"]),
+            Route("/v1/rerank", _rerank_route(serving, "jina"), methods=["POST"]),
+            Route("/rerank", _rerank_or_tei_route(serving), methods=["POST"]),
+            Route("/healthz", _healthz, methods=["GET"]),
+            Route("/readyz", _readyz, methods=["GET"]),
+            Route("/metrics", _private(serving, _metrics), methods=["GET"]),
+            Route("/openapi.json", _private(serving, _openapi), methods=["GET"]),
+            Route("/", _private(serving, _page), methods=["GET"]),
         ],
         lifespan=lifespan,
+        middleware=[Middleware(CloseUnread)],
         exception_handlers={
             Refused: _on_refused,
             HTTPException: _on_http_error,
             RerankError: _on_rerank_error,
         },
     )
+    # A redirection would repeat the caller's Host.
+    app.router.redirect_slashes = False
+    app.state.limits = serving.limits
+    return app
+
+
+def _private(serving: Serving, answer: Handler) -> Handler:
+    """Return a handler that answers those only who may rerank, too."""
+
+    async def private(request: Request) -> Response:
+        check_host(request, serving.hosts)
+        check_token(request, serving.tokens)
+        return await answer(request)
+
+    return private
 
 
 def _rerank_route(serving: Serving, dialect: Dialect) -> Handler:
     async def answer(request: Request) -> Response:
-        body = await _parse(request, serving, _RERANK_BODY)
-        return await _answer_documents(request, serving, dialect, body)
+        client = _admit(request, serving)
+        with request.app.state.queue.place(client) as place:
+            data = await read_body(request, serving.limits, place)
+            body, candidates = await _parsed(request.app.state.bodies.rerank, data)
+            return await _answer_documents(request, dialect, body, candidates)
 
     return answer
 
@@ -99,36 +131,65 @@ def _rerank_or_tei_route(serving: Serving) -> Handler:
     """Return the handler of `/rerank`: TEI clients send `texts`, all others `documents`."""
 
     async def answer(request: Request) -> Response:
-        body = await _parse(request, serving, _RERANK_OR_TEI_BODY)
-        if isinstance(body, RerankBody):
-            return await _answer_documents(request, serving, "jina", body)
-        result = await _rerank(request, serving, body.query, body.texts, None)
-        return JSONResponse(tei_answer(body, result), headers=_headers(result))
+        client = _admit(request, serving)
+        with request.app.state.queue.place(client) as place:
+            data = await read_body(request, serving.limits, place)
+            body, candidates = await _parsed(request.app.state.bodies.rerank_or_tei, data)
+            if isinstance(body, RerankBody):
+                return await _answer_documents(request, "jina", body, candidates)
+            return await _answer_texts(request, body, candidates)
 
     return answer
 
 
+def _admit(request: Request, serving: Serving) -> str:
+    """Return the client's name. Raises `Refused` where it may not call."""
+    check_host(request, serving.hosts)
+    client = check_token(request, serving.tokens)
+    check_content_type(request)
+    return client
+
+
+async def _parsed(parse: Callable[[bytearray], T], data: bytearray) -> T:
+    if len(data) > _PARSE_IN_THREAD_BYTES:
+        return await asyncio.to_thread(parse, data)
+    return parse(data)
+
+
 async def _answer_documents(
-    request: Request, serving: Serving, dialect: Dialect, body: RerankBody
+    request: Request, dialect: Dialect, body: RerankBody, candidates: Sequence[Candidate]
 ) -> Response:
-    result = await _rerank(request, serving, body.query, body.texts, body.wanted)
-    model = body.model or result.model
-    return JSONResponse(documents_answer(dialect, body, result, model), headers=_headers(result))
+    result = await _rerank(request, body.query, candidates, body.wanted)
+    answer = documents_answer(dialect, body, candidates, result)
+    return JSONResponse(answer, headers=_headers(result))
+
+
+async def _answer_texts(
+    request: Request, body: TeiBody, candidates: Sequence[Candidate]
+) -> Response:
+    if loses_labels(request.app.state.reranker.setup):
+        message = (
+            "texts cannot carry residency labels, and the policy needs them; send documents as "
+            'objects, or set policy.unlabelled = "deny"'
+        )
+        raise Refused(422, message)
+    result = await _rerank(request, body.query, candidates, None)
+    return JSONResponse(tei_answer(body, candidates, result), headers=_headers(result))
 
 
 async def _rerank(
-    request: Request, serving: Serving, query: str, texts: list[str], top_n: int | None
+    request: Request, query: str, candidates: Sequence[Candidate], top_n: int | None
 ) -> Result:
     """Run the engine under the caller's trace and deadline."""
-    if len(texts) > serving.limits.max_candidates:
-        limit = serving.limits.max_candidates
-        raise Refused(422, f"{len(texts)} documents; at most {limit} are allowed")
     reranker: Reranker = request.app.state.reranker
     budget_ms = read_budget_ms(request)
+    if budget_ms is None and reranker.setup.budget.time_s is None:
+        budget_ms = request.app.state.limits.default_budget_ms
     started = time.monotonic()
     token = otel_context.attach(propagate.extract(dict(request.headers)))
     try:
-        result = await reranker.arerank(query, texts, top_k=top_n, budget_ms=budget_ms)
+        work = reranker.arerank(query, candidates, top_k=top_n, budget_ms=budget_ms)
+        result = await _while_connected(request, work)
     except asyncio.CancelledError as error:
         # The time to finish requests is over; a client that is told so can ask another server.
         raise Refused(503, "the server is ending; retry elsewhere") from error
@@ -139,32 +200,30 @@ async def _rerank(
     _LOG.debug(
         "rerank %s: %d candidates, %.1f ms%s",
         result.request_id,
-        len(texts),
+        len(candidates),
         (time.monotonic() - started) * 1e3,
         ", degraded" if result.degraded else "",
     )
     return result
 
 
-async def _parse(request: Request, serving: Serving, kind: TypeAdapter[Body]) -> Body:
-    """Return the body as a model of `kind`. Raises `Refused`."""
-    check_token(request, serving.tokens)
-    data = await read_body(request, serving.limits)
-    if len(data) > _PARSE_IN_THREAD_BYTES:
-        return await asyncio.to_thread(_validated, data, kind)
-    return _validated(data, kind)
-
-
-def _validated(data: bytes, kind: TypeAdapter[Body]) -> Body:
+async def _while_connected(request: Request, work: Coroutine[object, object, Result]) -> Result:
+    """Return the result of `work`, which is dropped if the client leaves. Raises `Refused`."""
+    result = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(_until_disconnect(request))
     try:
-        return kind.validate_json(data)
-    except ValidationError as error:
-        # Locations and reasons only: the input may be somebody's document.
-        problems = [
-            f"{'.'.join(map(str, problem['loc'])) or 'body'}: {problem['msg']}"
-            for problem in error.errors(include_input=False, include_url=False)[:5]
-        ]
-        raise Refused(422, "invalid request: " + "; ".join(problems)) from error
+        await asyncio.wait({result, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not result.done():
+            raise Refused(499, "the client closed the connection")
+        return result.result()
+    finally:
+        result.cancel()
+        leaving.cancel()
+
+
+async def _until_disconnect(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def _headers(result: Result) -> dict[str, str]:
@@ -198,12 +257,12 @@ async def _metrics(_: Request) -> Response:
     return Response(prometheus_text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-async def _openapi(_: Request) -> Response:
-    return JSONResponse(openapi.description())
+async def _openapi(request: Request) -> Response:
+    return JSONResponse(openapi.description(request.app.state.limits))
 
 
-async def _page(_: Request) -> Response:
-    return HTMLResponse(openapi.html_page())
+async def _page(request: Request) -> Response:
+    return HTMLResponse(openapi.html_page(request.app.state.limits))
 
 
 async def _on_refused(_: Request, error: Exception) -> Response:

@@ -2,65 +2,63 @@
 
 import time
 import uuid
+from collections.abc import Sequence
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+import msgspec
+from msgspec import UNSET, Meta, Raw, UnsetType
 
-from ...records import Hit, Result
+from ...records import Candidate, Hit, Result
 from ..adapter_support import shown
+from .admission import Limits
 
 Dialect: TypeAlias = Literal["cohere_v2", "jina", "tei"]
 
 
-def _not_blank(text: str) -> str:
-    if not text.strip():
-        message = "expected text that is not blank"
-        raise ValueError(message)
-    return text
+# The lists are decoded by themselves, so their schema is written here.
+_TEXT = {"type": "string", "maxLength": Limits().max_text_chars}
+_DOCUMENT = {"$ref": "#/components/schemas/Document"}
 
 
-Text: TypeAlias = Annotated[str, Field(max_length=2_000_000)]
-
-Query: TypeAlias = Annotated[
-    str, Field(min_length=1, max_length=100_000), AfterValidator(_not_blank)
-]
+def _array(items: object) -> Meta:
+    schema = {"type": "array", "minItems": 1, "maxItems": Limits().max_candidates, "items": items}
+    return Meta(extra_json_schema=schema)
 
 
-class Document(BaseModel):
-    """A document given as an object; only its text is read."""
+Text: TypeAlias = Annotated[str, Meta(extra_json_schema={"maxLength": Limits().max_text_chars})]
+Query: TypeAlias = Annotated[str, Meta(min_length=1, max_length=100_000)]
+Count: TypeAlias = Annotated[int, Meta(ge=0)]
 
-    model_config = ConfigDict(extra="allow")
+
+class Document(msgspec.Struct, gc=False):
+    """A document given as an object; its text is scored, and its residency label is obeyed.
+
+    label: under the policy's `residency_key`, here or in `metadata` or `meta`
+    """
 
     text: Text
+    label: Raw | UnsetType = msgspec.field(default=UNSET, name="residency")
+    metadata: Raw | UnsetType = UNSET
+    meta: Raw | UnsetType = UNSET
 
 
-class RerankBody(BaseModel):
+class RerankBody(msgspec.Struct):
     """The request of Cohere, Jina, Voyage, vLLM and Infinity clients: `documents`, and how many.
 
     Fields that only other servers know are accepted and ignored, so that clients need no change.
     """
 
-    model_config = ConfigDict(extra="ignore")
-
     query: Query
-    documents: Annotated[list[Text | Document], Field(min_length=1)]
+    documents: Annotated[Raw, _array({"anyOf": [_TEXT, _DOCUMENT]})]
     model: str | None = None
-    top_n: Annotated[int, Field(ge=0)] | None = Field(
-        default=None, description="hits wanted; null or 0: all"
-    )
-    top_k: Annotated[int, Field(ge=0)] | None = Field(
-        default=None, description="Voyage's word for top_n; its answer then has `data`, too"
-    )
+    top_n: Annotated[Count | None, Meta(description="hits wanted; null or 0: all")] = None
+    top_k: Annotated[
+        Count | UnsetType | None,
+        Meta(description="Voyage's word for top_n; its answer then has `data`, too"),
+    ] = UNSET
     return_documents: bool = False
-    raw_scores: bool = Field(default=False, description="the model's own scores, not 0 to 1")
-    explain: bool = Field(default=False, description="add decisions and timings to the answer")
-
-    @property
-    def texts(self) -> list[str]:
-        """The documents' texts, in order."""
-        return [
-            document if isinstance(document, str) else document.text for document in self.documents
-        ]
+    raw_scores: Annotated[bool, Meta(description="the model's own scores, not 0 to 1")] = False
+    explain: Annotated[bool, Meta(description="add decisions and timings to the answer")] = False
 
     @property
     def wanted(self) -> int | None:
@@ -70,16 +68,14 @@ class RerankBody(BaseModel):
     @property
     def from_voyage(self) -> bool:
         """True if `top_k` is given, which Voyage's SDK always does, even to get all hits."""
-        return "top_k" in self.model_fields_set
+        return self.top_k is not UNSET
 
 
-class TeiBody(BaseModel):
+class TeiBody(msgspec.Struct):
     """The request of a text-embeddings-inference client: `texts`, answered by a bare list."""
 
-    model_config = ConfigDict(extra="ignore")
-
     query: Query
-    texts: Annotated[list[Text], Field(min_length=1)]
+    texts: Annotated[Raw, _array(_TEXT)]
     raw_scores: bool = False
     return_text: bool = False
 
@@ -96,14 +92,13 @@ def relevance(hit: Hit, *, raw: bool) -> float:
 
 
 def documents_answer(
-    dialect: Dialect, body: RerankBody, result: Result, model: str
+    dialect: Dialect, body: RerankBody, candidates: Sequence[Candidate], result: Result
 ) -> dict[str, object]:
     """Return the answer that Cohere, Jina, Voyage, vLLM and Infinity clients all parse.
 
     Cohere reads `id`, `results` and `meta`; Voyage `data` and `usage`; the others `model`,
     `results` and `usage`.
     """
-    texts = body.texts
     results: list[dict[str, object]] = []
     for hit in result.hits:
         item: dict[str, object] = {
@@ -111,7 +106,7 @@ def documents_answer(
             "relevance_score": relevance(hit, raw=body.raw_scores),
         }
         if body.return_documents and dialect != "cohere_v2":
-            item["document"] = {"text": texts[hit.index]}
+            item["document"] = {"text": candidates[hit.index].text}
         results.append(item)
     answer: dict[str, object] = {
         "id": str(uuid.UUID(result.request_id)),
@@ -128,7 +123,7 @@ def documents_answer(
         answer |= {
             "object": "rerank",
             "created": int(time.time()),
-            "model": model,
+            "model": body.model or result.model,
             "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
         }
     if body.from_voyage:
@@ -138,11 +133,13 @@ def documents_answer(
     return answer
 
 
-def tei_answer(body: TeiBody, result: Result) -> list[dict[str, object]]:
+def tei_answer(
+    body: TeiBody, candidates: Sequence[Candidate], result: Result
+) -> list[dict[str, object]]:
     """Return the answer of text-embeddings-inference: a list, best first."""
     return [
         {"index": hit.index, "score": relevance(hit, raw=body.raw_scores)}
-        | ({"text": body.texts[hit.index]} if body.return_text else {})
+        | ({"text": candidates[hit.index].text} if body.return_text else {})
         for hit in result.hits
     ]
 

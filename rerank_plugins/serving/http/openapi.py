@@ -2,14 +2,14 @@
 
 import html
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
-from pydantic import BaseModel
+import msgspec
 
-from .admission import BUDGET_HEADER
-from .dialects import RerankBody, TeiBody
+from .admission import BUDGET_HEADER, Limits
+from .dialects import Document, RerankBody, TeiBody
 
-_ROUTES: Mapping[str, tuple[str, tuple[type[BaseModel], ...]]] = {
+_ROUTES: Mapping[str, tuple[str, tuple[type[msgspec.Struct], ...]]] = {
     "/v2/rerank": ("Rerank, as Cohere v2 clients ask", (RerankBody,)),
     "/v1/rerank": ("Rerank, as Cohere v1, Jina, vLLM and Infinity clients ask", (RerankBody,)),
     "/rerank": ("Rerank, as Jina, vLLM, Infinity and TEI clients ask", (RerankBody, TeiBody)),
@@ -24,22 +24,25 @@ _GETS: Mapping[str, str] = {
 _ERRORS: Mapping[str, str] = {
     "400": "Malformed header",
     "401": "Missing or unknown bearer token",
+    "403": "Sent by a page of another site",
     "404": "Not available on this server",
     "408": "The body took too long to arrive",
     "413": "The body is too large",
+    "415": "The content type is a form's",
+    "421": "Sent to an unknown Host",
     "422": "The body does not describe a request",
-    "429": "The queue is full; Retry-After says when to come back",
+    "429": "The queue, or the client's share of it, is full; Retry-After says when to come back",
     "503": "Not ready, or shutting down",
 }
 
 
-def description() -> dict[str, object]:
-    """Return the OpenAPI 3.1 description of every route."""
-    schemas: dict[str, object] = {}
-    for kind in (RerankBody, TeiBody):
-        schema = kind.model_json_schema(ref_template="#/components/schemas/{model}")
-        schemas.update(schema.pop("$defs", {}))
-        schemas[kind.__name__] = schema
+def description(limits: Limits) -> dict[str, object]:
+    """Return the OpenAPI 3.1 description of every route, on a server with these limits."""
+    template = "#/components/schemas/{name}"
+    _, schemas = msgspec.json.schema_components(
+        (Document, RerankBody, TeiBody), ref_template=template
+    )
+    _set_limits(schemas, limits)
     paths: dict[str, object] = {path: {"get": _get(text)} for path, text in _GETS.items()}
     paths |= {path: {"post": _post(text, kinds)} for path, (text, kinds) in _ROUTES.items()}
     return {
@@ -54,9 +57,9 @@ def description() -> dict[str, object]:
     }
 
 
-def html_page() -> str:
+def html_page(limits: Limits) -> str:
     """Return a page that shows the description and loads nothing from elsewhere."""
-    described = description()
+    described = description(limits)
     rows = "".join(
         f"<tr><td><code>{'GET' if path in _GETS else 'POST'} {html.escape(path)}</code></td>"
         f"<td>{html.escape(_GETS.get(path) or _ROUTES[path][0])}</td></tr>"
@@ -74,6 +77,18 @@ def html_page() -> str:
     )
 
 
+def _set_limits(schema: object, limits: Limits) -> None:
+    """Write this server's limits over the defaults."""
+    found = schema.values() if isinstance(schema, dict) else schema
+    if isinstance(schema, dict) and "maxItems" in schema:
+        schema["maxItems"] = limits.max_candidates
+    if isinstance(schema, dict) and schema.get("maxLength") == Limits().max_text_chars:
+        schema["maxLength"] = limits.max_text_chars
+    if isinstance(found, Iterable) and not isinstance(found, str):
+        for part in found:
+            _set_limits(part, limits)
+
+
 def _get(summary: str) -> dict[str, object]:
     codes = {"200": summary, "404": _ERRORS["404"], "503": _ERRORS["503"]}
     return {
@@ -82,7 +97,7 @@ def _get(summary: str) -> dict[str, object]:
     }
 
 
-def _post(summary: str, kinds: tuple[type[BaseModel], ...]) -> dict[str, object]:
+def _post(summary: str, kinds: tuple[type[msgspec.Struct], ...]) -> dict[str, object]:
     refs = [{"$ref": f"#/components/schemas/{kind.__name__}"} for kind in kinds]
     schema: dict[str, object] = {"anyOf": refs} if len(refs) > 1 else dict(refs[0])
     answers = {"200": "The order, best first", **_ERRORS}

@@ -8,9 +8,10 @@ import pytest
 
 from rerank_plugins import Candidate, load
 from rerank_plugins.adaptive.exit_audit import ExitAudit
-from rerank_plugins.adaptive.exits import CalibrationOptions, Question, calibrate, simulate
-from rerank_plugins.adaptive.exits.collect import observe
+from rerank_plugins.adaptive.exits.calibrate import CalibrationOptions, calibrate
+from rerank_plugins.adaptive.exits.collect import Question, observe
 from rerank_plugins.adaptive.exits.fit import levels
+from rerank_plugins.adaptive.exits.simulate import simulate
 from rerank_plugins.errors import ConfigError, InvalidRequest, ModelError
 from rerank_plugins.records import Code
 from rerank_plugins.rules.keep import MarginKeep
@@ -145,7 +146,7 @@ def test_a_first_stage_that_knows_the_order_shortens_the_queue(model, tmp_path):
 
 
 def test_an_artefact_survives_the_disk(calibrated, tmp_path):
-    """Saved and loaded, heads, shape, losses, nulls and plans are the same."""
+    """Saved and loaded, heads, scale, losses and plans are the same."""
     calibration_file.save(calibrated.exits, tmp_path)
     found = calibration_file.load(tmp_path)
     assert found.scale == calibrated.exits.scale
@@ -155,7 +156,6 @@ def test_an_artefact_survives_the_disk(calibrated, tmp_path):
     for one, other in zip(found.heads, calibrated.exits.heads, strict=True):
         np.testing.assert_array_equal(one.probe.weights, other.probe.weights)
         assert dataclasses.replace(one, probe=None) == dataclasses.replace(other, probe=None)
-    assert list(found.nulls) == sorted(found.nulls)
 
 
 def test_exits_of_another_model_are_refused(calibrated, tmp_path):
@@ -218,15 +218,6 @@ def test_the_promise_is_in_the_decisions(model, calibrated, tmp_path):
         result = reranker.rerank("what is a monoid", tiny.passages(20))
     kept = [one.detail for one in result.decisions if one.code is Code.KEPT]
     assert any("regret <= 0.3 with 90% confidence" in detail for detail in kept)
-
-
-def test_calibrated_nulls_serve_the_cut(model, calibrated, tmp_path):
-    """`cut = {null_rate}` takes its random scores from the stage's calibration."""
-    calibration_file.save(calibrated.exits, tmp_path)
-    stage = {"scorer": str(model), "exits": str(tmp_path), "keep": {"risk": 0.3}}
-    with load({"stages": [stage], "selection": {"cut": {"null_rate": 0.1}}}) as reranker:
-        assert len(reranker.setup.cut.nulls) == len(calibrated.exits.nulls)
-        assert len(reranker.rerank("what is a monoid", tiny.passages(20))) < 20
 
 
 def test_calibrated_exits_can_be_audited(model, calibrated, tmp_path):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from rerank_plugins.quality.drift import Observation, observe
+from rerank_plugins.quality.drift.features import Observation, observe
 
 
 def drawn(

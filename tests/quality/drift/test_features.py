@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rerank_plugins.quality.drift import common_start, observe
+from rerank_plugins.quality.drift.features import common_start, observe
 
 
 @given(st.text(max_size=9), st.lists(st.text(max_size=9), min_size=3, max_size=6))

@@ -4,8 +4,10 @@ import numpy as np
 
 from rerank_plugins import Candidate, Reranker, Stage
 from rerank_plugins.core.setup import Setup
-from rerank_plugins.quality.drift import snapshot
-from rerank_plugins.quality.guard import Guard, GuardOptions, observe_hits
+from rerank_plugins.quality.drift.features import observe_hits
+from rerank_plugins.quality.drift.snapshot import snapshot
+from rerank_plugins.quality.guard.guard import Guard
+from rerank_plugins.quality.guard.stance import GuardOptions
 from rerank_plugins.scoring import Scored
 
 

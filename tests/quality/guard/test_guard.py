@@ -9,10 +9,11 @@ import pytest
 
 from rerank_plugins import Candidate
 from rerank_plugins.errors import ConfigError
-from rerank_plugins.quality.drift import DriftReport, snapshot
-from rerank_plugins.quality.guard import CONFIGURED, Guard, GuardOptions, Note
+from rerank_plugins.quality.drift.snapshot import snapshot
+from rerank_plugins.quality.drift.verdict import DriftReport
 from rerank_plugins.quality.guard.feedback_test import FeedbackTest, Moments
-from rerank_plugins.quality.guard.stance import Hysteresis
+from rerank_plugins.quality.guard.guard import Guard, Note
+from rerank_plugins.quality.guard.stance import CONFIGURED, GuardOptions, Hysteresis
 from rerank_plugins.records import Hit
 from rerank_plugins.scoring.lexical import LexicalScorer
 from tests.quality.guard.serving import Tied, ask, guarded, question, reference

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from rerank_plugins.errors import InvalidRequest
-from rerank_plugins.quality.drift import snapshot
-from rerank_plugins.quality.guard import LogEntry, ReplayOptions, replay_log
-from rerank_plugins.quality.guard.log import note_line, read, request_line
+from rerank_plugins.quality.drift.snapshot import snapshot
+from rerank_plugins.quality.guard.log import LogEntry, note_line, read, request_line
+from rerank_plugins.quality.guard.log_replay import replay_log
+from rerank_plugins.quality.guard.stance import GuardOptions
 from tests.quality.drift.requests import drawn
 
 
@@ -21,7 +22,7 @@ def test_windows_are_judged_in_order_with_their_times():
     before = snapshot(drawn(source, 300), subject="s", model="m")
     asked = entries([*drawn(source, 100), *drawn(source, 130, agreement=0.0)])
     moves = []
-    found = replay_log(asked, before, ReplayOptions(window=100), progress=lambda: moves.append(1))
+    found = replay_log(asked, before, GuardOptions(window=100), progress=lambda: moves.append(1))
     assert [one.report.verdict for one in found.windows] == ["ok", "harmful"]
     assert [(one.start_s, one.end_s) for one in found.windows] == [(0.0, 99.0), (100.0, 199.0)]
     assert (found.requests, found.reference, len(moves)) == (230, 300, 230)
@@ -31,7 +32,7 @@ def test_windows_are_judged_in_order_with_their_times():
 def test_without_a_snapshot_the_first_requests_are_one():
     """The first requests of the log are learnt from, and are not judged."""
     asked = entries(drawn(np.random.default_rng(1), 260))
-    found = replay_log(asked, None, ReplayOptions(window=60, learn=200))
+    found = replay_log(asked, None, GuardOptions(window=60, learn=200))
     assert (found.reference, found.requests, len(found.windows)) == (200, 60, 1)
 
 
@@ -39,7 +40,7 @@ def test_a_log_too_short_for_a_window_is_refused():
     """The error says how many requests there are and how many it takes."""
     asked = entries(drawn(np.random.default_rng(2), 50))
     with pytest.raises(InvalidRequest, match="holds 50 requests; expected at least 400"):
-        replay_log(asked, None, ReplayOptions())
+        replay_log(asked, None, GuardOptions())
 
 
 def test_what_the_guard_found_otherwise_is_kept(tmp_path):
@@ -51,6 +52,6 @@ def test_what_the_guard_found_otherwise_is_kept(tmp_path):
     lines += [note_line("feedback", 0.4, harmful=False, at_s=7.0)]
     window = '{"kind": "window", "at_s": 8.0, "verdict": "harmful", "acting": true}\n'
     path.write_text("".join([*lines, window]))
-    found = replay_log(list(read(path)), None, ReplayOptions(window=60, learn=60))
+    found = replay_log(list(read(path)), None, GuardOptions(window=60, learn=60))
     assert (found.acted, found.alarms) == (1, ("canaries",))
     assert read(path).__next__().observation == requests[0]

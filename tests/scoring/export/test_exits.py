@@ -11,7 +11,8 @@ from rerank_plugins.errors import ConfigError, ModelError
 from rerank_plugins.records import Code
 from rerank_plugins.scoring.exits.segmented_model import heads_at
 from rerank_plugins.scoring.export.export import export
-from rerank_plugins.scoring.models.files import find, verify
+from rerank_plugins.scoring.models.content import verify
+from rerank_plugins.scoring.models.files import find
 from tests import layered, tiny
 from tests.scoring import families
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -13,7 +14,7 @@ from rerank_plugins import Reranker
 from rerank_plugins.errors import ModelError
 from rerank_plugins.records import Code
 from rerank_plugins.scoring.export.export import STEPS, export
-from rerank_plugins.scoring.models.files import verify
+from rerank_plugins.scoring.models.content import verify
 from tests.scoring.tiny import folder as tiny_folder
 from tests.scoring.tiny import passages
 
@@ -49,6 +50,37 @@ def checkpoint(tmp_path_factory):
     )
     tokenizer.save_pretrained(home / "bert")
     return home / "bert"
+
+
+@pytest.mark.parametrize("answer", ["y", "n"])
+def test_code_of_a_checkpoint_never_runs(tmp_path, monkeypatch, answer):
+    """A checkpoint that brings its own code is refused without a question."""
+    folder = tmp_path / "checkpoint"
+    folder.mkdir()
+    (folder / "code.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\n")
+    auto = {"AutoConfig": "code.Config", "AutoModelForSequenceClassification": "code.Model"}
+    (folder / "config.json").write_text(json.dumps({"model_type": "own", "auto_map": auto}))
+    asked = []
+
+    def reply(prompt=""):
+        asked.append(prompt)
+        return answer
+
+    monkeypatch.setattr("builtins.input", reply)
+    with pytest.raises(ModelError, match="needs Python code of its own"):
+        export(str(folder), tmp_path / "out")
+    assert not asked
+    assert not (tmp_path / "ran").exists()
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json"])
+def test_a_checkpoint_whose_json_is_too_deep_is_an_error(checkpoint, tmp_path, name):
+    """The libraries that read a checkpoint give up; the export says so."""
+    folder = shutil.copytree(checkpoint, tmp_path / "deep")
+    (folder / name).write_text("[" * 100_000 + "]" * 100_000)
+    with pytest.raises(ModelError, match="no checkpoint at"):
+        export(str(folder), tmp_path / "out")
 
 
 @pytest.mark.slow

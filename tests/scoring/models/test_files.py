@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from rerank_plugins import Reranker
 from rerank_plugins.errors import ModelError
-from rerank_plugins.scoring.models.files import choose_graph, find, padding, sha256, verify
+from rerank_plugins.scoring.models.content import sha256, verify
+from rerank_plugins.scoring.models.files import choose_graph, find, padding
 from rerank_plugins.scoring.models.hub import Hub
 from tests import tiny
 
@@ -153,10 +154,10 @@ def test_a_name_that_is_none_is_refused_without_asking_anyone(name):
 def test_a_manifest_is_verified(tmp_path):
     """A damaged, replaced or missing file under a manifest is refused, and named."""
     folder = tiny.build(tmp_path / "m")
-    names = ("model.onnx", "tokenizer.json")
+    names = ("model.onnx", "tokenizer.json", "config.json", "tokenizer_config.json")
     facts = {name: {"sha256": sha256(folder / name)} for name in names}
     (folder / "manifest.json").write_text(json.dumps({"files": facts}))
-    assert verify(folder) == 2
+    assert verify(folder) == 4
     find(folder)
     graph = (folder / "model.onnx").read_bytes()
     (folder / "model.onnx").write_bytes(graph[:-1] + b"\0")
@@ -266,7 +267,7 @@ class TestCache:
         """Files that were not needed may be missing from the cache, damaged ones may not."""
         folder = tiny.build(tmp_path / "m")
         facts = {
-            "model.onnx": {"sha256": sha256(folder / "model.onnx")},
+            **{path.name: {"sha256": sha256(path)} for path in folder.iterdir()},
             "model_int8.onnx": {"sha256": "0" * 64},
         }
         (folder / "manifest.json").write_text(json.dumps({"files": facts}))

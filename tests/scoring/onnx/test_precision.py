@@ -15,7 +15,8 @@ from rerank_plugins.config.build import build_setup
 from rerank_plugins.config.read import parse_settings
 from rerank_plugins.records import Code
 from rerank_plugins.reranker import Reranker
-from rerank_plugins.scoring.models.files import find, sha256
+from rerank_plugins.scoring.models.content import sha256
+from rerank_plugins.scoring.models.files import find
 from rerank_plugins.scoring.onnx import precision
 from rerank_plugins.scoring.onnx.graph import cache
 from rerank_plugins.scoring.onnx.options import OnnxOptions

@@ -203,3 +203,27 @@ def test_one_long_text_does_not_push_out_the_others(tmp_path):
         texts = ["red fox", "red fox " * 1_000]
         tokenizer.passages(texts)
         assert tokenizer.passages(texts)[1] == expected
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"}},
+        {"model": {"type": "BPE", "vocab": {"a": 0, "b": 1}, "merges": [["a", "b"]]}},
+        {
+            "post_processor": {
+                "type": "TemplateProcessing",
+                "single": [{"SpecialToken": {"id": "[X]", "type_id": 0}}],
+                "pair": [{"SpecialToken": {"id": "[X]", "type_id": 0}}],
+                "special_tokens": {},
+            }
+        },
+    ],
+    ids=["at-loading", "at-merging", "at-the-first-text"],
+)
+def test_a_tokenizer_that_panics_is_an_error(tmp_path, change):
+    """A panic in the tokenizer's own code is no Exception, and no reason to end the process."""
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps({**json.loads(tiny.tokenizer().to_str()), **change}))
+    with pytest.raises(ModelError, match=r"tokenizer\.json"):
+        PairTokenizer(path)

@@ -16,6 +16,9 @@ import httpx
 _PROGRAM = (
     "import json, sys\n"
     "from rerank_plugins.serving.http.run import ServeOptions, serve\n"
+    "if sys.argv[2]:\n"
+    "    import resource\n"
+    "    resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[2]),) * 2)\n"
     "serve(ServeOptions(**json.loads(sys.argv[1])))\n"
 )
 
@@ -34,13 +37,17 @@ class Server:
 
 @contextlib.contextmanager
 def running(
-    *, model: str = "lexical", environment: dict[str, str] | None = None, **options: object
+    *,
+    model: str = "lexical",
+    environment: dict[str, str] | None = None,
+    files: int | None = None,
+    **options: object,
 ) -> Iterator[Server]:
-    """Serve `model` on a free port until the block ends."""
+    """Serve `model` on a free port until the block ends, under a limit on open files."""
     port = _free_port()
     arguments = json.dumps({"port": port, "model": model, **options})
     process = subprocess.Popen(
-        [sys.executable, "-c", _PROGRAM, arguments],
+        [sys.executable, "-c", _PROGRAM, arguments, str(files or "")],
         env=os.environ | (environment or {}),
         stderr=subprocess.PIPE,
         text=True,

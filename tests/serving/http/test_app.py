@@ -147,7 +147,9 @@ def test_slow_bodies_end() -> None:
     with running(body_timeout_s=0.5) as slow:
         address = urlsplit(slow.url)
         with socket.create_connection((address.hostname, address.port), timeout=20.0) as line:
-            line.sendall(b"POST /v1/rerank HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{")
+            line.sendall(
+                b"POST /v1/rerank HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\n{"
+            )
             assert line.recv(100).startswith(b"HTTP/1.1 408")
 
 
@@ -208,7 +210,7 @@ def fill(server: Server) -> None:
 
 def test_termination_finishes_what_is_under_way() -> None:
     """SIGTERM under load: every request in flight is answered and the process ends cleanly."""
-    with running(model="embedded", threads=1, max_requests=4) as server:
+    with running(model="embedded", threads=1, max_requests=4, client_share=1.0) as server:
         with ThreadPoolExecutor(4) as pool:
             answers = [pool.submit(insist, server, LONG[:10]) for _ in range(4)]
             fill(server)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from ...models.content import GraphFile
 from ...models.files import cpu_features
 from ..session import Provider, open_graph, score_output
 from . import cache
@@ -31,7 +32,7 @@ _AXES_AS_INPUT = 18
 
 
 def open_int8(
-    path: Path,
+    path: Path | GraphFile,
     probes: Probes,
     *,
     provider: Provider = "cpu",
@@ -45,11 +46,12 @@ def open_int8(
     """
     if provider != "cpu":
         return f"they need provider 'cpu', found {provider!r}"
-    if too_big := oversized(path):
+    file = GraphFile.of(path)
+    if too_big := oversized(file):
         return too_big
     opener = partial(open_graph, intra_threads=intra_threads)
-    name = "" if folder is None else cache.key(path, f"{runtime(provider)} int8")
-    making = partial(make_graph, path, opener, _take_kernels, objection, probes)
+    name = "" if folder is None else cache.key(file, f"{runtime(provider)} int8")
+    making = partial(make_graph, file, opener, _take_kernels, objection, probes)
     found = kept_or_made(folder, name, making, opener)
     return found if isinstance(found, str) else Prepared(found, key=name)
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from ....errors import ModelError
+from ...models.content import GraphFile
+from ...runtime.ort import onnxruntime
 from ...text.tokenizer import PairArrays
 from ..session import Graph, Provider, open_graph, score_output
 from . import cache
@@ -42,7 +44,7 @@ class Prepared:
 
 
 def open_rewritten(
-    path: Path,
+    path: Path | GraphFile,
     probes: Probes,
     *,
     provider: Provider = "cpu",
@@ -55,44 +57,38 @@ def open_rewritten(
     `ConfigError` for an absent provider.
     """
     opener = partial(open_graph, provider=provider, intra_threads=intra_threads)
-    if too_big := oversized(path):
-        return Prepared(opener(path), too_big)
-    name = "" if folder is None else cache.key(path, runtime(provider))
-    found = kept_or_made(folder, name, partial(_rewritten, path, provider, probes, opener), opener)
+    file = GraphFile.of(path)
+    if too_big := oversized(file):
+        return Prepared(opener(file), too_big)
+    name = "" if folder is None else cache.key(file, runtime(provider))
+    found = kept_or_made(folder, name, partial(_rewritten, file, provider, probes, opener), opener)
     if isinstance(found, str):
-        return Prepared(opener(path), found, name)
+        return Prepared(opener(file), found, name)
     return Prepared(found, key=name)
 
 
 def runtime(provider: Provider) -> str:
     """Return name and version of what runs graphs."""
-    import onnxruntime as ort
-
-    return f"onnxruntime {ort.__version__} {provider}"
+    return f"onnxruntime {onnxruntime().__version__} {provider}"
 
 
-def oversized(path: Path) -> str:
+def oversized(file: GraphFile) -> str:
     """Return why a graph is too big to rewrite, "" where it is not."""
-    files = (file for file in path.parent.glob(f"{path.name}*") if file.is_file())
-    size = sum(file.stat().st_size for file in files)
+    size = sum(path.stat().st_size for path in file.files)
     return f"{size >> 20} MB are too many to rewrite at load" if size > _MAX_BYTES else ""
 
 
 def kept_or_made(
-    folder: Path | None, name: str, make: Callable[[], Made], opener: Callable[[Path], Graph]
+    folder: Path | None, name: str, make: Callable[[], Made], opener: Callable[[bytes], Graph]
 ) -> Graph | str:
     """Return a graph that an earlier process kept, or make and keep it; else why there is none."""
     if folder is None:
         made = make()
         return made if isinstance(made, str) else made[0]
-    path = folder / f"{name}.onnx"
-    if cache.touch(path):
-        try:
-            return opener(path)
-        except ModelError:
-            # Damaged on disk: made again below.
-            with contextlib.suppress(OSError):
-                path.unlink(missing_ok=True)
+    if (kept := cache.graph(folder, name)) is not None:
+        # One that does not load after all is made again below.
+        with contextlib.suppress(ModelError):
+            return opener(kept)
     reason = cache.note(folder, name)
     if reason is not None:
         return reason
@@ -100,12 +96,12 @@ def kept_or_made(
     if isinstance(made, str):
         cache.write(folder / f"{name}.txt", made.encode())
         return made
-    cache.write(path, made[1])
+    cache.keep(folder, name, made[1])
     return made[0]
 
 
 def make_graph(
-    path: Path,
+    file: GraphFile,
     opener: Callable[[bytes], Graph],
     change: Callable[["ModelProto"], str],
     objection: Callable[[Graph, Graph, Sequence[PairArrays]], str],
@@ -119,8 +115,8 @@ def make_graph(
 
     try:
         # The runtime's own optimisations change scores; `literal` runs what the file says.
-        original = open_graph(path, literal=True)
-        model = load(path)
+        original = open_graph(file, literal=True)
+        model = load(file)
         if reason := change(model):
             return reason
     except Exception as error:  # noqa: BLE001 - what onnxruntime runs, onnx may still refuse
@@ -134,11 +130,14 @@ def make_graph(
 
 
 def _rewritten(
-    path: Path, provider: Provider, probes: Probes, opener: Callable[[Path | bytes], Graph]
+    file: GraphFile,
+    provider: Provider,
+    probes: Probes,
+    opener: Callable[[GraphFile | bytes], Graph],
 ) -> Made:
-    if provider != "cpu" and (here := opener(path).provider) not in _PROVIDERS:
+    if provider != "cpu" and (here := opener(file).provider) not in _PROVIDERS:
         return f"{here} has no kernels for fused operators"
-    return make_graph(path, opener, _rewrite, _scores_differ, probes)
+    return make_graph(file, opener, _rewrite, _scores_differ, probes)
 
 
 def _rewrite(model: "ModelProto") -> str:

@@ -3,12 +3,13 @@
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from ...models.content import GraphFile, external, parse
 
 # Operators that return their first input unchanged at inference.
 PASSING = frozenset({"Identity", "Dropout"})
@@ -168,26 +169,16 @@ class GraphIndex:
         return Norm(source, scaled[1], shift[1], float(epsilon[1].reshape(-1)[0]))
 
 
-def load(path: Path) -> ModelProto:
-    """Read a graph and the weights beside it, which may be links, as in the hub's cache.
-
-    `onnx.load` refuses links. Raises `ValueError` for weights outside the graph's folder.
-    """
-    model = onnx.load(str(path), load_external_data=False)
-    for tensor in model.graph.initializer:
-        if tensor.data_location == TensorProto.EXTERNAL:
-            _fill(tensor, path.parent)
+def load(graph: Path | GraphFile) -> ModelProto:
+    """Read a graph with its weights, wherever it keeps them. Raises `ModelError`."""
+    file = GraphFile.of(graph)
+    data, weights = file.read()
+    model = parse(file.path, data)
+    for tensor in list(external(model)):
+        fields = {entry.key: entry.value for entry in tensor.external_data}
+        start = int(fields.get("offset", 0))
+        stored = memoryview(weights[fields["location"]])[start:]
+        tensor.raw_data = bytes(stored[: int(fields["length"])] if "length" in fields else stored)
+        del tensor.external_data[:]
+        tensor.data_location = TensorProto.DEFAULT
     return model
-
-
-def _fill(tensor: TensorProto, folder: Path) -> None:
-    fields = {entry.key: entry.value for entry in tensor.external_data}
-    place = PurePosixPath(fields["location"])
-    if place.is_absolute() or ".." in place.parts:
-        message = f"weights lie at {place}; expected a file beside the graph"
-        raise ValueError(message)
-    with (folder / place).open("rb") as file:
-        file.seek(int(fields.get("offset", 0)))
-        tensor.raw_data = file.read(int(fields["length"]) if "length" in fields else -1)
-    del tensor.external_data[:]
-    tensor.data_location = TensorProto.DEFAULT

@@ -1,6 +1,7 @@
 """A LlamaIndex node postprocessor over a shared engine."""
 
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -10,10 +11,25 @@ from llama_index.core.callbacks import CBEventType, EventPayload
 from llama_index.core.instrumentation import get_dispatcher
 from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
-from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, QueryBundle
+from llama_index.core.schema import (
+    BaseNode,
+    MetadataMode,
+    NodeRelationship,
+    NodeWithScore,
+    QueryBundle,
+    RelatedNodeInfo,
+)
 
 from rerank_plugins import Candidate, Hit, Result
-from rerank_plugins.serving.adapter_support import counted, facts, hit_facts, prior, shown
+from rerank_plugins.serving.adapter_support import (
+    counted,
+    facts,
+    hit_facts,
+    merged,
+    metadata_of,
+    prior,
+    shown,
+)
 from rerank_plugins.serving.shared_engine import (
     ComponentOptions,
     SharedReranker,
@@ -164,13 +180,18 @@ class RerankPluginsRerank(BaseNodePostprocessor):
         return self._shared
 
     def _candidates(self, nodes: Sequence[NodeWithScore]) -> list[Candidate]:
+        """Return nodes as candidates; what one says of its content holds for all that share it."""
+        twins: defaultdict[str, list[Mapping[str, object] | None]] = defaultdict(list)
+        contents = [_content(found.node) for found in nodes]
+        for content, found in zip(contents, nodes, strict=True):
+            twins[content].append(_metadata(found.node))
         return [
             Candidate(
                 found.node.get_content(metadata_mode=self.metadata_mode),
                 prior(found.score),
-                found.node.metadata,
+                merged(twins[content]),
             )
-            for found in nodes
+            for content, found in zip(contents, nodes, strict=True)
         ]
 
     @contextmanager
@@ -233,3 +254,15 @@ def _text_of(query_bundle: QueryBundle | None) -> str:
         message = "there is no query; expected one: pass query_str or query_bundle with the nodes"
         raise ValueError(message)
     return query_bundle.query_str
+
+
+def _content(node: BaseNode) -> str:
+    return node.get_content(metadata_mode=MetadataMode.NONE) or node.node_id
+
+
+def _metadata(node: BaseNode) -> Mapping[str, object] | None:
+    """Return a node's metadata, with those of the document it was cut from."""
+    source = node.relationships.get(NodeRelationship.SOURCE)
+    if not isinstance(source, RelatedNodeInfo):
+        return node.metadata
+    return metadata_of({"metadata": node.metadata, "meta": source.metadata})

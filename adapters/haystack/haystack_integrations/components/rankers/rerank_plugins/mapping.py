@@ -1,6 +1,7 @@
 """Haystack's documents as candidates, and results as documents."""
 
 import os
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -8,7 +9,7 @@ from haystack import Document
 from haystack.utils import Secret
 
 from rerank_plugins import Candidate, Result
-from rerank_plugins.serving.adapter_support import prior, shown
+from rerank_plugins.serving.adapter_support import merged, prior, shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +45,32 @@ def distinct(documents: Sequence[Document]) -> list[Document]:
 
 
 def candidates(
-    documents: Sequence[Document], meta_fields: Sequence[str], separator: str
+    documents: Sequence[Document],
+    kept: Sequence[Document],
+    meta_fields: Sequence[str],
+    separator: str,
 ) -> list[Candidate]:
-    """Return documents as candidates: metadata and content are the text, the score is the prior."""
+    """Return the kept documents as candidates.
+
+    Metadata and content are the text, the score is the prior. A text may be sent where all
+    `documents` with its id or its content may be.
+    """
+    twins: defaultdict[tuple[str, str], set[int]] = defaultdict(set)
+    for place, document in enumerate(documents):
+        for name in _names(document):
+            twins[name].add(place)
     return [
-        Candidate(_text(document, meta_fields, separator), prior(document.score), document.meta)
-        for document in documents
+        Candidate(
+            _text(document, meta_fields, separator),
+            prior(document.score),
+            merged(
+                [
+                    documents[place].meta
+                    for place in sorted(set().union(*(twins[name] for name in _names(document))))
+                ]
+            ),
+        )
+        for document in kept
     ]
 
 
@@ -86,6 +107,12 @@ def variable(secret: Secret | None) -> str | None:
         raise ValueError(message) from error
     secret.resolve_value()
     return next((name for name in names if name in os.environ), None)
+
+
+def _names(document: Document) -> list[tuple[str, str]]:
+    """Return by what a document is known as the same as another."""
+    content = document.content
+    return [("id", document.id), *([("content", content)] if isinstance(content, str) else [])]
 
 
 def _score(document: Document) -> float:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from haystack import Document, component, default_from_dict, default_to_dict, logging
 from haystack.utils import Secret
 
-from rerank_plugins import RerankError
+from rerank_plugins import Candidate, RerankError
 from rerank_plugins.serving.adapter_support import counted, facts
 from rerank_plugins.serving.shared_engine import (
     ComponentOptions,
@@ -211,7 +211,7 @@ class RerankPluginsRanker:
         with counted(type(self).__name__):
             result = self._engine().rerank(
                 query,
-                candidates(found, self.meta_fields_to_embed, self.embedding_separator),
+                self._candidates(documents, found),
                 top_k=output.engine_top_k,
                 budget_ms=self.budget_ms if budget_ms is None else budget_ms,
                 strict=self.strict,
@@ -236,7 +236,7 @@ class RerankPluginsRanker:
         with counted(type(self).__name__):
             result = await self._engine().arerank(
                 query,
-                candidates(found, self.meta_fields_to_embed, self.embedding_separator),
+                self._candidates(documents, found),
                 top_k=output.engine_top_k,
                 budget_ms=self.budget_ms if budget_ms is None else budget_ms,
                 strict=self.strict,
@@ -251,6 +251,9 @@ class RerankPluginsRanker:
             self.scale_score if scale_score is None else scale_score,
             self.score_threshold if score_threshold is None else score_threshold,
         )
+
+    def _candidates(self, documents: list[Document], kept: list[Document]) -> list[Candidate]:
+        return candidates(documents, kept, self.meta_fields_to_embed, self.embedding_separator)
 
     def _engine(self) -> SharedReranker:
         if self._shared is None:

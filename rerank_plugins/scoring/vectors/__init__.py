@@ -1,0 +1,1 @@
+"""Encoders of single texts, and the memory of their vectors."""
