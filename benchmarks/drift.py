@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 import thresholds
 from maps import drift_map
-from rerank_plugins.quality.snapshot import Snapshot, snapshot
 from streams import HALVES, MODEL, SNAPSHOT, Asked, asking, document, half, load, streams
 from tables import Row, choosing, markdown
 from thresholds import Stream, Thresholds, Tried
@@ -28,6 +27,7 @@ from rerank_plugins.core import with_guard
 from rerank_plugins.core.setup import Setup
 from rerank_plugins.quality.drift import canaries
 from rerank_plugins.quality.drift.features import FEATURES, Feature, Observation, observe
+from rerank_plugins.quality.drift.snapshot import Snapshot, snapshot
 from rerank_plugins.quality.drift.verdict import DriftReport, DriftThresholds, Finding, judge
 from rerank_plugins.rules import fusion
 from rerank_plugins.scoring.models.files import EMBEDDED

@@ -19,7 +19,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 from text import workload
 
@@ -28,6 +27,7 @@ from rerank_plugins import load
 from rerank_plugins.scoring.onnx import session
 from rerank_plugins.scoring.onnx.graph import cache
 from rerank_plugins.scoring.onnx.graph.prepare import open_rewritten
+from rerank_plugins.scoring.runtime.ort import onnxruntime
 from rerank_plugins.scoring.text.tokenizer import PairArrays
 
 # Weights, passages, and how many draws of their lengths.
@@ -97,6 +97,7 @@ class Profiled:
 
     def __init__(self, graph: str | bytes) -> None:
         self._folder = TemporaryDirectory()
+        ort = onnxruntime()
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1
         options.enable_profiling = True

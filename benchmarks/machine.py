@@ -7,6 +7,11 @@ import re
 import subprocess
 from pathlib import Path
 
+# Libraries that report to their makers would do so while they are measured.
+for _variable in ("ORT_DISABLE_TELEMETRY", "HF_HUB_DISABLE_TELEMETRY"):
+    os.environ.setdefault(_variable, "1")
+os.environ.setdefault("INFINITY_ANONYMOUS_USAGE_STATS", "0")
+
 _PEAK = """
 import json, time, numpy as np
 import onnxruntime as ort

@@ -178,6 +178,10 @@ class Hit:
     stage: name of the last stage that scored it
     depth: how many stages scored it
     truncated_tokens: tokens of the passage that were not read
+    relevance: what adapters and the server show, and what thresholds read: the calibrated
+        probability, else the logistic function of a logit, else the scorer's own number; a
+        fallback's too; None: not scored
+    score_kind: what the scorer's numbers are, such as "logit" or "probability"; None: not scored
     """
 
     index: int
@@ -188,6 +192,8 @@ class Hit:
     stage: str | None = None
     depth: int = 0
     truncated_tokens: int = 0
+    relevance: float | None = None
+    score_kind: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

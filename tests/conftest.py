@@ -2,11 +2,15 @@
 
 import gc
 import ipaddress
+import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+# For the tests that import onnxruntime by themselves, and their processes.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 class BlockedSocketError(RuntimeError):

@@ -33,6 +33,20 @@ def test_the_image_is_built_from_what_is_there_and_runs_as_nobody() -> None:
     assert any(line.startswith("ENTRYPOINT") and '"serve"' in line for line in lines)
 
 
+def test_nothing_that_is_deployed_reports_to_its_maker() -> None:
+    """The image, the composed services and the pods switch the reports of libraries off."""
+    off = {"ORT_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    image = (DEPLOY / "Containerfile").read_text().split()
+    services = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
+    pods = yaml.safe_load_all((DEPLOY / "kubernetes.yaml").read_text())
+    pod = next(part for part in pods if part["kind"] == "Deployment")["spec"]["template"]["spec"]
+    listed = {entry["name"]: entry.get("value") for entry in pod["containers"][0]["env"]}
+    for variable, value in off.items():
+        assert f"{variable}={value}" in image
+        assert services["rerank"]["environment"][variable] == listed[variable] == value
+    assert services["grafana"]["environment"]["GF_ANALYTICS_REPORTING_ENABLED"] == "false"
+
+
 def test_pods_are_confined_and_probed() -> None:
     """The manifest probes our own routes, drops privileges, and outlives the drain."""
     documents = list(yaml.safe_load_all((DEPLOY / "kubernetes.yaml").read_text()))

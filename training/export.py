@@ -195,11 +195,11 @@ def difference(model: CrossEncoder, path: Path, *, seed: int = 0) -> float:
 def manifest(folder: Path) -> None:
     """Write manifest.json: size and sha256 of every other file in the folder."""
     files = {
-        path.name: {
+        path.relative_to(folder).as_posix(): {
             "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
             "bytes": path.stat().st_size,
         }
-        for path in sorted(folder.iterdir())
+        for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name not in {"manifest.json", "__init__.py"}
     }
     (folder / "manifest.json").write_text(

@@ -193,10 +193,8 @@ def _cells(tests: Mapping[DriftTest, Finding]) -> Iterator[str]:
             yield from ("", "")
         else:
             value = f"{finding.value:.2f}"
-            yield from (
-                f"[bold]{value}[/bold]" if finding.moved else value,
-                f"{finding.critical:.2f}",
-            )
+            yield f"[bold]{value}[/bold]" if finding.moved else value
+            yield f"{finding.critical:.2f}"
     yield f"{tests['ks'].shift:+.1f}"
 
 

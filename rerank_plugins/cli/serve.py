@@ -37,7 +37,7 @@ ClientShare: TypeAlias = Annotated[
 ]
 DefaultBudget: TypeAlias = Annotated[
     float,
-    typer.Option(metavar="MS", min=1.0, help="Deadline of a request that names none."),
+    typer.Option(metavar="MS", min=1.0, help="Deadline of a large request that names none."),
 ]
 MaxBodyBytes: TypeAlias = Annotated[int, typer.Option(metavar="N", min=1)]
 MaxHeldBytes: TypeAlias = Annotated[

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..records import Candidate, Code, Decision, Hit, Result
-from ..rules import fusion, selection
+from ..rules import calibration, fusion, selection
 from ..rules.selection import Cut
 from .progress import Progress
 from .setup import Setup
@@ -39,7 +39,7 @@ def rank(
     nothing is fused. Unscored candidates keep first-stage order behind the others.
     """
     hits = [
-        _hit(index, candidate, slot, progress)
+        _hit(index, candidate, slot, progress, setup.stages)
         for index, (candidate, slot) in enumerate(zip(candidates, chosen.slot_of, strict=True))
     ]
     fused = 0
@@ -75,17 +75,28 @@ def cut(result: Result, top_k: int | None, rule: Cut | None = None, *, depth: in
     return replace(result, hits=hits[:count], decisions=(*result.decisions, decision))
 
 
-def _hit(index: int, candidate: Candidate, slot: int | None, progress: Progress) -> Hit:
-    if slot is None:
-        return Hit(index, None, prior=candidate.prior)
+def _hit(
+    index: int,
+    candidate: Candidate,
+    slot: int | None,
+    progress: Progress,
+    stages: Sequence[Stage],
+) -> Hit:
+    if slot is None or not progress.depths[slot]:
+        truncated = 0 if slot is None else progress.truncated_tokens[slot]
+        return Hit(index, None, prior=candidate.prior, truncated_tokens=truncated)
+    score, probability = progress.scores[slot], progress.probabilities[slot]
+    kind = stages[progress.depths[slot] - 1].scorer.score_kind
     return Hit(
         index,
-        progress.scores[slot],
-        probability=progress.probabilities[slot],
+        score,
+        probability=probability,
         prior=candidate.prior,
         stage=progress.stages[slot],
         depth=progress.depths[slot],
         truncated_tokens=progress.truncated_tokens[slot],
+        relevance=calibration.relevance(score, kind, probability),
+        score_kind=kind,
     )
 
 

@@ -12,7 +12,7 @@ from ..quality.drift.canaries import CANARIES
 from ..quality.guard.guard import Guard, Note
 from ..quality.guard.null_passages import PairScorer
 from ..quality.guard.stance import Stance
-from ..records import DEGRADING, Candidate, Result
+from ..records import DEGRADING, Candidate, Hit, Result
 from ..scoring.runtime.fair_share import Claim
 from ..scoring.runtime.scheduler import Scheduler
 from . import pipeline
@@ -153,8 +153,12 @@ def _first_order(result: Result, stance: Stance) -> Result:
     decision = stance.decision(len(hits))
     return replace(
         result,
-        hits=tuple(replace(hit, score=None, probability=None, fused=None) for hit in hits),
+        hits=tuple(_without_scores(hit) for hit in hits),
         order=tuple(range(len(hits))),
         decisions=(*(() if decision is None else (decision,)), *result.decisions),
         degraded=result.degraded or not stance.control,
     )
+
+
+def _without_scores(hit: Hit) -> Hit:
+    return replace(hit, score=None, probability=None, fused=None, relevance=None, score_kind=None)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..rules import fusion
 from .datasets import Topic
@@ -42,9 +43,11 @@ def fit(ranking: Ranking, qrels: Qrels, measure: str, *, seed: int = 0) -> Prior
         )[measure]
         for weight in WEIGHTS
     }
-    ranks = per_query(
-        {topic.qid: _by_ranks(topic, ranked) for topic, ranked in pairs}, qrels, [measure]
-    )[measure]
+    by_ranks = {
+        topic.qid: _ordered(topic, fusion.reciprocal_ranks(_scores(ranked)))
+        for topic, ranked in pairs
+    }
+    ranks = per_query(by_ranks, qrels, [measure])[measure]
     gains = _cross_validated(values, [topic.qid for topic, _ in pairs])
     by_weight = {weight: fmean(by_query.values()) for weight, by_query in values.items()}
     return PriorWeightFit(
@@ -79,15 +82,13 @@ def _incomplete(topic: Topic, ranked: RankedTopic) -> bool:
 
 
 def _fused(topic: Topic, ranked: RankedTopic, weight: float) -> list[str]:
-    scores = np.array(ranked.scores, dtype=np.float64)
     priors = np.array([candidate.prior for candidate in topic.candidates], dtype=np.float64)
-    return _ordered(topic, fusion.fuse(scores, priors, weight).tolist())
+    return _ordered(topic, fusion.fuse(_scores(ranked), priors, weight))
 
 
-def _by_ranks(topic: Topic, ranked: RankedTopic) -> list[str]:
-    scores = np.array(ranked.scores, dtype=np.float64)
-    return _ordered(topic, fusion.reciprocal_ranks(scores).tolist())
+def _scores(ranked: RankedTopic) -> NDArray[np.float64]:
+    return np.array(ranked.scores, dtype=np.float64)
 
 
-def _ordered(topic: Topic, keys: Sequence[float]) -> list[str]:
-    return [topic.docids[place] for place in fusion.merge([1] * len(keys), keys)]
+def _ordered(topic: Topic, keys: NDArray[np.float64]) -> list[str]:
+    return [topic.docids[place] for place in fusion.merge([1] * len(keys), keys.tolist())]

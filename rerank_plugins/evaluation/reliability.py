@@ -79,7 +79,8 @@ def examine(ranking: Ranking, qrels: Qrels) -> tuple[Reliability, ...]:
         predicted = _cross_validated(fit, pairs)
         if predicted is not None:
             whole = fit(pairs.scores, pairs.relevant)
-            found.append(assess(name, predicted, pairs.relevant, _parameters(whole)))
+            parameters = (whole.a, whole.b) if isinstance(whole, Calibration) else None
+            found.append(assess(name, predicted, pairs.relevant, parameters))
     return tuple(found)
 
 
@@ -147,7 +148,3 @@ def _cross_validated(fit: Fitter, pairs: _Pairs) -> NDArray[np.float64] | None:
             return None
         said[~learn] = calibration.apply(fit(pairs.scores[learn], labels), pairs.scores[~learn])
     return said
-
-
-def _parameters(fitted: Calibration | Isotonic) -> tuple[float, float] | None:
-    return (fitted.a, fitted.b) if isinstance(fitted, Calibration) else None

@@ -23,6 +23,7 @@ _READ_CHARS, _SHOWN_CHARS = 1000, 200
 # A message that holds a run of so many letters of a text, looked for every few, repeats it.
 _RUN_CHARS, _STRIDE_CHARS = 12, 3
 _SHORTEST_CHARS = 4
+_MARKS = bytes(code for code in range(128) if not chr(code).isalnum())
 # A word that shares so many letters in a row with a key is taken for a part of it.
 _KEY_RUN_CHARS = 6
 
@@ -69,16 +70,15 @@ class Sent:
         'invalid key <key> of …'
         """
         words = "".join(c if c.isprintable() else " " for c in said[:_READ_CHARS]).split(" ")
-        if len(said) > _READ_CHARS:
+        if len(said) >= _READ_CHARS:
             # Half a word could be too short to be known for a part of a key.
             words.pop()
         keys = [_letters(form) for secret in self.secrets for form in _forms(secret)]
         line = " ".join("<key>" if _shows(word, keys) else word for word in words if word)
         if _repeats(line, self.texts):
             return "(the message repeats what was sent)"
-        texts = [text.casefold() for text in self.texts]
-        shown = re.sub(r"\w+", lambda word: _masked(word[0], texts), line)
-        return shown[:_SHOWN_CHARS]
+        texts = "\n".join(self.texts).casefold()
+        return re.sub(r"\w+", lambda word: _masked(word[0], texts), line[:_SHOWN_CHARS])
 
 
 class Failed(RemoteError):
@@ -217,23 +217,20 @@ def _error_message(body: bytes) -> str:
 
 def _repeats(said: str, sent: Sequence[str]) -> bool:
     """True if a message holds a whole text, or a part of one, whatever stands between letters."""
-    said = _letters(said)
-    runs = list(_runs(said)) if said else []
-    for text in sent if said else ():
-        letters = _letters(text)
-        if _SHORTEST_CHARS <= len(letters) <= len(said) and letters in said:
-            return True
-        if any(run in letters for run in runs):
-            return True
-    return False
+    letters = _letters(said)
+    texts = [_letters(text) for text in sent] if letters else []
+    if any(len(text) >= _SHORTEST_CHARS and text in letters for text in texts):
+        return True
+    every = b"\n".join(texts)
+    return any(run in every for run in _runs(letters))
 
 
-def _runs(said: str) -> Iterator[str]:
+def _runs(said: bytes) -> Iterator[bytes]:
     for start in range(0, len(said) - _RUN_CHARS + 1, _STRIDE_CHARS):
         yield said[start : start + _RUN_CHARS]
 
 
-def _shows(word: str, keys: Sequence[str]) -> bool:
+def _shows(word: str, keys: Sequence[bytes]) -> bool:
     """True if a word holds a key, or shares a run of letters with one."""
     letters = _letters(word)
     runs = [
@@ -246,12 +243,13 @@ def _forms(secret: str) -> tuple[str, str]:
     return secret, base64.b64encode(secret.encode()).decode()
 
 
-def _masked(word: str, texts: Sequence[str]) -> str:
+def _masked(word: str, texts: str) -> str:
     folded = word.casefold()
     shortest = _SHORTEST_CHARS if folded.isascii() else 2
     known = folded in _STOCK or len(folded) < shortest
-    return word if known or not any(folded in text for text in texts) else "…"
+    return word if known or folded not in texts else "…"
 
 
-def _letters(text: str) -> str:
-    return re.sub(r"[\W_]+", "", text.casefold())
+def _letters(text: str) -> bytes:
+    """Return the letters and digits of a text in UTF-8: fast, because there may be megabytes."""
+    return text.casefold().encode("utf-8", "replace").translate(None, _MARKS)

@@ -53,6 +53,24 @@ def logistic(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where(logits >= 0.0, 1.0 / (1.0 + small), small / (1.0 + small))
 
 
+def relevance(
+    score: float | None, kind: str | None, probability: float | None = None
+) -> float | None:
+    """Return the one number that users see, and that thresholds read.
+
+    The calibrated probability where there is one, else the logistic function of a logit, else the
+    scorer's own number. None: not scored.
+
+    >>> relevance(0.0, "logit"), relevance(0.98, "probability"), relevance(3.0, "logit", 0.7)
+    (0.5, 0.98, 0.7)
+    """
+    if score is None or probability is not None:
+        return probability
+    if kind != "logit":
+        return score
+    return float(logistic(np.array(score)))
+
+
 def fit_platt(scores: NDArray[np.floating], relevant: NDArray[np.bool_]) -> Calibration:
     """Fit a and b by maximum likelihood, targets shrunk as Platt proposes (platt1999).
 

@@ -148,7 +148,8 @@ def _command(*arguments: object) -> None:
         code = cli.main([str(one) for one in arguments])
     except SystemExit as stop:
         code = int(stop.code or 0)
-    assert code == 0, code
+    if code:
+        raise SystemExit(code)
 
 
 def _cli_run(config: Path, documents: Sequence[Document]) -> None:

@@ -24,7 +24,16 @@ from rerank_plugins.rules.residency import Per, Permit
 from rerank_plugins.scoring import Scorer
 from rerank_plugins.scoring.lexical import LexicalScorer
 from rerank_plugins.testing import FakeRerankServer, Fault
-from tests.remote.worlds import ATTESTED, HOSTS, NAMES, TRUTH, WITHIN, World, dialect_of
+from tests.remote.worlds import (
+    ABSENT,
+    ATTESTED,
+    HOSTS,
+    NAMES,
+    TRUTH,
+    World,
+    dialect_of,
+    may_go,
+)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +66,10 @@ class Case:
     def candidates(self) -> tuple[Candidate, ...]:
         """Return the candidates, every other one of the same text if they are twins."""
         return tuple(
-            Candidate(f"secret passage {i % 2 if self.twins else i}", metadata={"residency": label})
+            Candidate(
+                f"secret passage {i % 2 if self.twins else i}",
+                metadata={} if label == ABSENT else {"residency": label},
+            )
             for i, label in enumerate(self.labels)
         )
 
@@ -67,9 +79,8 @@ def cases(draw: st.DrawFn) -> Case:
     """Draw a request that somebody could make."""
     host = draw(st.sampled_from(HOSTS))
     names = st.sampled_from(NAMES)
-    label = st.one_of(
-        st.none(), names, st.lists(names, max_size=2), st.sampled_from([7, "", "EU ", ["eu", 0]])
-    )
+    odd = st.sampled_from([None, 7, "", "EU ", ["eu", 0]])
+    label = st.one_of(st.just(ABSENT), names, st.lists(names, max_size=2), odd)
     return Case(
         host=host,
         region=draw(st.sampled_from((None, *ATTESTED.get(host, ())))),
@@ -93,20 +104,9 @@ def may_receive(case: Case, host: str) -> set[str]:
 def all_agree(case: Case, host: str, text: str) -> bool:
     """Ask the policy and every candidate of a text."""
     places = {place for place in (TRUTH[host], case.region if host == case.host else None) if place}
-    parties = [case.policy]
-    for label in (
-        candidate.metadata["residency"] for candidate in case.candidates if candidate.text == text
-    ):
-        if label is None:
-            parties.append(() if case.unlabelled == "deny" else None)
-            continue
-        names = [label] if isinstance(label, str) else label
-        readable = isinstance(names, list) and all(isinstance(one, str) and one for one in names)
-        parties.append(tuple(one.strip().lower() for one in names) if readable else ())
-    return all(
-        party is None or any(WITHIN[name] & places for name in party if name in WITHIN)
-        for party in parties
-    )
+    twins = (candidate for candidate in case.candidates if candidate.text == text)
+    labels = [candidate.metadata.get("residency", ABSENT) for candidate in twins]
+    return may_go(labels, places, policy=case.policy, unlabelled=case.unlabelled)
 
 
 def ask(world: World, case: Case) -> None:

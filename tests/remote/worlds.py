@@ -3,7 +3,7 @@
 A transport stands in for DNS and TLS and connects a name to its server.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import httpx
@@ -38,6 +38,29 @@ WITHIN = {
     "on-prem": {"on-prem"},
 }
 NAMES = tuple(WITHIN)
+ABSENT = "no label at all"
+
+
+def may_go(
+    labels: Iterable[object],
+    places: set[str],
+    *,
+    policy: tuple[str, ...] | None,
+    unlabelled: str,
+) -> bool:
+    """Ask the policy and every label of a text, on paper, whether it may go to these places."""
+    parties = [policy]
+    for label in labels:
+        if label == ABSENT:
+            parties.append(() if unlabelled == "deny" else None)
+            continue
+        names = [label] if isinstance(label, str) else label
+        readable = isinstance(names, list) and all(isinstance(one, str) and one for one in names)
+        parties.append(tuple(one.strip().lower() for one in names) if readable else ())
+    return all(
+        party is None or any(WITHIN[name] & places for name in party if name in WITHIN)
+        for party in parties
+    )
 
 
 def dialect_of(host: str) -> str:

@@ -50,7 +50,8 @@ def replay_log(
 ) -> LogReview:
     """Return the verdict on each window of a log; `progress` is called after each request.
 
-    Without a reference, the first `how.learn` requests become it. Raises `InvalidRequest` where the requests do not fill a window.
+    Without a reference, the first `how.learn` requests become it. Raises `InvalidRequest` where
+    the requests do not fill a window.
     """
     asked = [(entry.at_s, entry.observation) for entry in entries if entry.observation is not None]
     learning = how.learn if reference is None else 0

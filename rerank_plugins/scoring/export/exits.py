@@ -7,7 +7,7 @@ from pathlib import Path
 from ...errors import ModelError
 from ..exits.segmented_model import SegmentedModel, heads_at
 from ..models.content import read
-from ..models.files import EMBEDDED, SIDE_FILES, ModelFiles, find
+from ..models.files import EMBEDDED, SIDE_FILES, ModelFiles, find, located
 from .parity import Parity, of_segments
 
 _CHECKPOINTS = ("*.safetensors", "pytorch_model*.bin")
@@ -15,7 +15,7 @@ _CHECKPOINTS = ("*.safetensors", "pytorch_model*.bin")
 
 def is_onnx(source: str) -> bool:
     """True if a source is an ONNX model and not a checkpoint."""
-    path = Path(source).expanduser()
+    path = located(source)
     if source == EMBEDDED or path.suffix == ".onnx":
         return True
     if not path.is_dir() or any(file for name in _CHECKPOINTS for file in path.glob(name)):

@@ -56,6 +56,13 @@ class GraphFile:
         hashes = [expected(path, self.listed) or sha256(path) for path in self.files]
         return hashes[0] if len(hashes) == 1 else fingerprint(hashes)
 
+    def size_bytes(self) -> int:
+        """Return the size of all files. Raises `ModelError`."""
+        try:
+            return sum(path.stat().st_size for path in self.files)
+        except OSError as error:
+            raise _unreadable(self.path, error) from error
+
     def read(self) -> tuple[bytes, dict[str, bytes]]:
         """Return the graph and its weights by name, as the manifest says. Raises `ModelError`."""
         weights = {name: read(path, self.listed) for name, path in self.weights.items()}
@@ -190,7 +197,7 @@ def _beside(graph: Path, name: str) -> Path:
     path = graph.parent / name
     homes = {graph.parent.resolve(), graph.resolve().parent}
     if _leaves(name) or not any(path.resolve().is_relative_to(home) for home in homes):
-        message = f"{graph} keeps weights in {name[:80]!r}; expected a file in its folder"
+        message = f"{graph} keeps weights in {name[:80]!r}; expected a file beside it"
         raise ModelError(message)
     if not path.is_file():
         message = (

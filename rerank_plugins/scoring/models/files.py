@@ -89,7 +89,7 @@ def find(model: str | Path, *, precision: Precision = "fp32", hub: Hub | None = 
 def _found(model: str | Path, precision: Precision, hub: Hub | None) -> ModelFiles:
     if model == EMBEDDED:
         return _in_folder(_EMBEDDED_FOLDER, EMBEDDED, precision, must_verify=True)
-    path = Path(model).expanduser()
+    path = located(model)
     name = str(model)
     try:
         if path.is_file():
@@ -114,7 +114,7 @@ def find_without_graph(model: str | Path, *, hub: Hub | None = None) -> ModelFil
 
     `graph` is a path without a file. Raises `ModelError`.
     """
-    folder = _EMBEDDED_FOLDER if model == EMBEDDED else Path(model).expanduser()
+    folder = _EMBEDDED_FOLDER if model == EMBEDDED else located(model)
     if not folder.is_dir() and _HUB_ID.fullmatch(str(model)):
         folder = snapshot(str(model), hub or Hub(), _sides_alone)
     if not (folder / "tokenizer.json").is_file():
@@ -123,8 +123,16 @@ def find_without_graph(model: str | Path, *, hub: Hub | None = None) -> ModelFil
             'id like "org/name", or "embedded"'
         )
         raise ModelError(message)
-    listed = manifest(folder)
+    listed = manifest(folder, required=model == EMBEDDED)
     return _describe(folder, str(model), GraphFile(folder / "model.onnx", {}, listed))
+
+
+def located(model: str | Path) -> Path:
+    """Return a model's place as a path; `~` is the user's home. Raises `ModelError` without one."""
+    try:
+        return Path(model).expanduser()
+    except RuntimeError as error:
+        raise ModelError(f"no model at {str(model)[:200]!r}: {error}; give a whole path") from error
 
 
 def padding(files: ModelFiles) -> int | str | None:

@@ -115,9 +115,9 @@ def open_decoder(
     foreign = sorted(set(inputs) - set(past) - _KNOWN_INPUTS)
     if "input_ids" not in inputs or foreign:
         message = (
-            f"{graph} takes {sorted(inputs)}; expected input_ids, and at most attention_mask, "
-            "position_ids and past_key_values.* beside it. Export the model again with: "
-            "rerank-plugins export MODEL OUT_DIR"
+            f"{GraphFile.of(graph).path} takes {sorted(inputs)}; expected input_ids, and at most "
+            "attention_mask, position_ids and past_key_values.* beside it. Export the model again "
+            "with: rerank-plugins export MODEL OUT_DIR"
         )
         raise ModelError(message)
     axes = {value.name: len(value.shape) for value in session.get_outputs()}

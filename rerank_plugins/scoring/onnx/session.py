@@ -108,13 +108,7 @@ def open_session(
     """
     library = onnxruntime()
     chosen = providers(provider, library.get_available_providers())
-    options = library.SessionOptions()
-    options.intra_op_num_threads = intra_threads
-    options.inter_op_num_threads = 1
-    # Idle workers must not burn the cores that others compute on.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # Errors reach the caller as exceptions; the library need not print them as well.
-    options.log_severity_level = 4
+    options = _session_options(intra_threads)
     if literal:
         options.graph_optimization_level = library.GraphOptimizationLevel.ORT_DISABLE_ALL
     source, weights = _source(graph)
@@ -133,8 +127,8 @@ def open_session(
     except Exception as error:
         message = (
             f"{_named(graph)} does not load in onnxruntime {library.__version__}: {error}. "
-            "Expected a cross-encoder exported to ONNX, its .onnx.data sidecar beside it if it has one; "
-            "export it again with: rerank-plugins export MODEL OUT_DIR"
+            "Expected a cross-encoder exported to ONNX, its .onnx.data sidecar beside it if it has "
+            "one; export it again with: rerank-plugins export MODEL OUT_DIR"
         )
         raise ModelError(message) from error
     check_provider(provider, session.get_providers()[0])
@@ -144,6 +138,17 @@ def open_session(
         # It keeps them for a fallback to another provider; here there is none.
         session._model_bytes = b""  # noqa: SLF001
     return session
+
+
+def _session_options(intra_threads: int) -> "ort.SessionOptions":
+    options = onnxruntime().SessionOptions()
+    options.intra_op_num_threads = intra_threads
+    options.inter_op_num_threads = 1
+    # Idle workers must not burn the cores that others compute on.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Errors reach the caller as exceptions; the library need not print them as well.
+    options.log_severity_level = 4
+    return options
 
 
 def _named(graph: Path | GraphFile | bytes) -> str:

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +14,7 @@ from .. import Floats, check_finite
 from ..models.content import GraphFile, fingerprint
 from ..models.files import ModelFiles, padding
 from ..onnx.graph import cache, verify
-from ..onnx.graph.prepare import Made, kept_or_made, oversized, runtime
+from ..onnx.graph.prepare import FUSING_PROVIDERS, Made, kept_or_made, oversized, runtime
 from ..onnx.options import OnnxOptions, checked, usable_tokens
 from ..onnx.session import KNOWN_INPUTS, Graph, Provider, open_session
 from ..text.tokenizer import Ids, PairArrays, PairTokenizer
@@ -156,23 +155,25 @@ class Encoder:
 
     def _open(self) -> tuple[Graph, str, str]:
         """Open the graph in its fastest form; as `OnnxScorer` does."""
-        options, path = self.options, self.files.graph_file
+        options, file = self.options, self.files.graph_file
         opener = partial(
             open_encoder_graph, provider=options.provider, intra_threads=options.intra_threads
         )
         if not options.rewrite:
-            return opener(path), "", ""
-        if too_big := oversized(path):
-            return opener(path), too_big, ""
+            return opener(file), "", ""
+        if too_big := oversized(file):
+            return opener(file), too_big, ""
+        if options.provider != "cpu" and (found := opener(file)).provider not in FUSING_PROVIDERS:
+            return found, f"{found.provider} has no kernels for fused operators", ""
         folder = cache.usable() if options.graph_cache else None
         first_row = self._reads_first_row()
         facts = f"{runtime(options.provider)} encoder{' first row' if first_row else ''}"
-        name = "" if folder is None else cache.key(path, facts)
+        name = "" if folder is None else cache.key(file, facts)
         make = partial(self._rewritten, opener, first_row=first_row)
-        found = kept_or_made(folder, name, make, opener)
-        if isinstance(found, str):
-            return opener(path), found, name
-        return found, "", name
+        made = kept_or_made(folder, name, make, opener)
+        if isinstance(made, str):
+            return opener(file), made, name
+        return made, "", name
 
     def _reads_first_row(self) -> bool:
         """True if the first row alone becomes the vector: the last layer then computes no other."""
@@ -183,11 +184,11 @@ class Encoder:
         from ..onnx.graph.read import load
         from ..onnx.graph.rewrite import rewrite
 
-        path = self.files.graph_file
+        file = self.files.graph_file
         try:
             # The runtime's own optimisations change numbers; `literal` runs what the file says.
-            original = opener(path, literal=True)
-            model = load(path)
+            original = opener(file, literal=True)
+            model = load(file)
             output = _add_first_row(model, original.output) if first_row else original.output
             done = rewrite(model, [output])
             if not done.layers and not done.dequantised:
@@ -205,7 +206,8 @@ class Encoder:
         """Compare some texts with each other [texts, texts]."""
         batches = verify.probes(self.tokenizer, self.max_tokens)
         vectors = np.concatenate([self._vectors(graph, batch, 0) for batch in batches])
-        return np.matmul(vectors, vectors.T, dtype=np.float64)
+        compared: NDArray[np.float64] = np.matmul(vectors, vectors.T, dtype=np.float64)
+        return compared
 
 
 def pool(
@@ -244,11 +246,12 @@ def pool(
 def unit(vectors: Floats) -> Floats:
     """Scale vectors [n, dimensions] to length 1; a zero stays zero."""
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.divide(vectors, np.maximum(norms, _LEAST_NORM), dtype=np.float32)
+    scaled: Floats = vectors / np.maximum(norms, _LEAST_NORM)
+    return scaled
 
 
 def open_encoder_graph(
-    graph: Path | GraphFile | bytes,
+    graph: GraphFile | bytes,
     *,
     provider: Provider = "cpu",
     intra_threads: int = 1,
@@ -261,7 +264,7 @@ def open_encoder_graph(
     session = open_session(graph, provider=provider, intra_threads=intra_threads, literal=literal)
     inputs = frozenset(value.name for value in session.get_inputs())
     if not {"input_ids", "attention_mask"} <= inputs or inputs - KNOWN_INPUTS - {_POSITIONS}:
-        where = str(graph) if isinstance(graph, Path) else "the rewritten graph"
+        where = str(graph.path) if isinstance(graph, GraphFile) else "the rewritten graph"
         message = (
             f"{where} takes {sorted(inputs)}; expected input_ids and attention_mask, and at most "
             "token_type_ids and position_ids beside them. Export it for feature extraction"

@@ -17,7 +17,7 @@ import numpy as np
 from ...errors import ModelError
 from .. import Floats
 from ..models import files as model_files
-from ..models.content import GraphFile, check, manifest, read_json, sha256
+from ..models.content import GraphFile, Listed, check, manifest, read, read_json
 from ..models.files import ModelFiles, choose_graph, cpu_features
 from ..models.hub import Hub, snapshot
 from . import weights
@@ -46,11 +46,13 @@ def _identity(values: Floats) -> Floats:
 
 
 def _relu(values: Floats) -> Floats:
-    return np.maximum(values, np.float32(0.0), dtype=np.float32)
+    positive: Floats = np.maximum(values, np.float32(0.0))
+    return positive
 
 
 def _sigmoid(values: Floats) -> Floats:
-    return np.float32(0.5) + np.float32(0.5) * np.tanh(np.float32(0.5) * values)
+    share: Floats = np.float32(0.5) + np.float32(0.5) * np.tanh(np.float32(0.5) * values)
+    return share
 
 
 def _silu(values: Floats) -> Floats:
@@ -58,7 +60,7 @@ def _silu(values: Floats) -> Floats:
 
 
 def _gelu(values: Floats) -> Floats:
-    erf = np.vectorize(math.erf, otypes=[np.float32])(values * np.float32(math.sqrt(0.5)))
+    erf: Floats = np.vectorize(math.erf, otypes=[np.float32])(values * np.float32(0.5**0.5))
     return np.float32(0.5) * values * (np.float32(1.0) + erf)
 
 
@@ -119,15 +121,15 @@ def find_encoder(model: str | Path, *, hub: Hub | None = None) -> ModelFiles:
     `hub` only matters for hub ids. Raises `ModelError`.
     """
     if model == model_files.EMBEDDED:
-        # Its tokenizer is that of the embedded cross-encoder, which `find` verifies.
-        embedded = model_files.find(model_files.EMBEDDED)
+        # Its tokenizer is that of the embedded cross-encoder, which `find` checks.
+        cross = model_files.find(model_files.EMBEDDED)
         own = manifest(_FOLDER, required=True) or {}
         check(own)
-        listed = {**own, **(embedded.listed or {})}
+        listed = {**(cross.listed or {}), **own}
         return ModelFiles(
             "embedded-encoder",
             GraphFile.of(_FOLDER / "model.onnx", listed),
-            embedded.tokenizer,
+            cross.tokenizer,
             read_json(_FOLDER / "config.json", listed),
             {},
             read_json(_FOLDER / "card.json", listed),
@@ -142,7 +144,8 @@ def find_encoder(model: str | Path, *, hub: Hub | None = None) -> ModelFiles:
 def read_layout(files: ModelFiles) -> Layout:
     """Read an encoder's layout; without modules.json it is a mean. Raises `ModelError`."""
     folder = _home(files)
-    config, limits = read_json(folder / _CONFIG), read_json(folder / _LIMITS)
+    listed = files.listed
+    config, limits = (read_json(folder / name, listed) for name in (_CONFIG, _LIMITS))
     prompts = config.get("prompts")
     known = dict(prompts) if isinstance(prompts, Mapping) else {}
     default = known.get(config.get("default_prompt_name")) or ""
@@ -159,8 +162,8 @@ def read_layout(files: ModelFiles) -> Layout:
         lower_case=limits.get("do_lower_case") is True,
         similarity="dot" if similarity == "dot" else "cosine",
     )
-    for kind, place in _modules(folder):
-        layout = _with_module(layout, kind, folder / place, files.name)
+    for kind, place in _modules(folder, listed):
+        layout = _with_module(layout, kind, folder / place, files)
     return layout
 
 
@@ -171,37 +174,31 @@ def _home(files: ModelFiles) -> Path:
     return next(found, files.tokenizer.parent)
 
 
-def _modules(folder: Path) -> list[tuple[str, str]]:
+def _modules(folder: Path, listed: Listed) -> list[tuple[str, str]]:
     """Return kind and folder of each module."""
     path = folder / _MODULES
     if not path.is_file():
         return []
     try:
-        listed = json.loads(path.read_text(encoding="utf-8"))
-        return [(str(m["type"]).rsplit(".", 1)[-1], str(m["path"])) for m in listed]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        modules = json.loads(read(path, listed))
+        return [(str(m["type"]).rsplit(".", 1)[-1], str(m["path"])) for m in modules]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         message = f"{path} is no list of modules ({error}); fetch the model again"
         raise ModelError(message) from error
 
 
-def _with_module(layout: Layout, kind: str, folder: Path, name: str) -> Layout:
+def _with_module(layout: Layout, kind: str, folder: Path, files: ModelFiles) -> Layout:
     if kind == "Pooling":
-        return _with_pooling(layout, read_json(folder / "config.json"), folder)
+        return _with_pooling(layout, read_json(folder / "config.json", files.listed), folder)
     if kind == "Normalize":
         return replace(layout, steps=(*layout.steps, None))
     if kind == "Dense":
-        dense = _dense(folder)
-        hashes = [
-            sha256(folder / file) for file in weights.WEIGHT_FILES if (folder / file).is_file()
-        ]
-        return replace(
-            layout,
-            steps=(*layout.steps, dense),
-            weight_hashes=(*layout.weight_hashes, *hashes),
-        )
+        dense, sha256 = _dense(folder, files.listed)
+        hashes = (*layout.weight_hashes, sha256)
+        return replace(layout, steps=(*layout.steps, dense), weight_hashes=hashes)
     if kind not in {"Transformer", "Dropout"}:
         message = (
-            f"model {name!r} has a module {kind}; expected Transformer, Pooling, Dense and "
+            f"model {files.name!r} has a module {kind}; expected Transformer, Pooling, Dense and "
             "Normalize: use its server through a remote stage"
         )
         raise ModelError(message)
@@ -223,10 +220,11 @@ def _with_pooling(layout: Layout, config: Mapping[str, object], folder: Path) ->
     )
 
 
-def _dense(folder: Path) -> Dense:
-    config = read_json(folder / "config.json")
+def _dense(folder: Path, listed: Listed) -> tuple[Dense, str]:
+    """Read a Dense module, and the sha256 of its weights. Raises `ModelError`."""
+    config = read_json(folder / "config.json", listed)
     activation = str(config.get("activation_function", "Tanh")).rsplit(".", 1)[-1]
-    found = weights.read(folder)
+    found, sha256 = weights.read(folder, listed)
     weight = found.get("linear.weight")
     odd = [
         name
@@ -242,7 +240,8 @@ def _dense(folder: Path) -> Dense:
     if odd or config.get("use_residual"):
         message = f"{folder} is a Dense module on something else than the pooled vector"
         raise ModelError(message)
-    return Dense(weight, found.get("linear.bias", np.zeros(len(weight), np.float32)), activation)
+    bias = found.get("linear.bias", np.zeros(len(weight), np.float32))
+    return Dense(weight, bias, activation), sha256
 
 
 def _needed(name: str, names: Sequence[str]) -> list[str]:

@@ -214,7 +214,7 @@ def _merged(fresh: Scored, missing: Sequence[int], known: Remembered, query: Flo
 
 def _similarities(vectors: Floats, query: Floats) -> Floats:
     """Return a product for each passage, which does not depend on its neighbours."""
-    return np.einsum("nd,d->n", vectors, query)
+    return np.asarray(np.einsum("nd,d->n", vectors, query), np.float32)
 
 
 def _nothing(n: int) -> Scored:

@@ -4,6 +4,8 @@ By hand: neither format's library is among the dependencies, and torch's archive
 must not run whatever they name.
 """
 
+import hashlib
+import io
 import json
 import pickle
 import zipfile
@@ -16,6 +18,8 @@ import numpy as np
 
 from ...errors import ModelError
 from .. import Floats
+from ..models import content
+from ..models.content import Listed
 
 _SAFETENSORS, _TORCH = "model.safetensors", "pytorch_model.bin"
 _DTYPES: Mapping[str, str] = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
@@ -29,22 +33,26 @@ WEIGHT_FILES = (_SAFETENSORS, _TORCH)
 """Where a module's weights lie; the first that is there counts."""
 
 
-def read(folder: Path) -> dict[str, Floats]:
-    """Return a module's tensors as float32. Raises `ModelError`."""
+def read(folder: Path, listed: Listed = None) -> tuple[dict[str, Floats], str]:
+    """Return a module's tensors as float32, and the sha256 of their file. Raises `ModelError`.
+
+    With a manifest the file is the one that it lists.
+    """
     path = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
     if path is None:
         message = f"{folder} holds no weights; expected {' or '.join(WEIGHT_FILES)}"
         raise ModelError(message)
+    data = content.read(path, listed)
     try:
-        return _safetensors(path) if path.name == _SAFETENSORS else _torch(path)
+        found = _safetensors(data) if path.name == _SAFETENSORS else _torch(data)
+        return found, hashlib.sha256(data).hexdigest()
     except Exception as error:
         message = f"the weights in {path} cannot be read: {error}; fetch the model again"
         raise ModelError(message) from error
 
 
-def _safetensors(path: Path) -> dict[str, Floats]:
+def _safetensors(data: bytes) -> dict[str, Floats]:
     """Read 8 bytes with the header's length, the header in JSON, and the values."""
-    data = path.read_bytes()
     start = 8 + int.from_bytes(data[:8], "little")
     header = json.loads(data[8:start])
     found: dict[str, Floats] = {}
@@ -56,8 +64,8 @@ def _safetensors(path: Path) -> dict[str, Floats]:
     return found
 
 
-def _torch(path: Path) -> dict[str, Floats]:
-    with zipfile.ZipFile(path) as archive:
+def _torch(data: bytes) -> dict[str, Floats]:
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
         (listing,) = (name for name in archive.namelist() if name.endswith("/data.pkl"))
         with archive.open(listing) as file:
             loaded = _TensorUnpickler(file, archive, listing.removesuffix(".pkl")).load()

@@ -23,7 +23,8 @@ class Limits:
 
     max_text_chars: characters of a document
     body_timeout_s: seconds until the whole body must have arrived
-    default_budget_ms: milliseconds for a request that names no deadline; its answer may be degraded
+    default_budget_ms: milliseconds for a request with much text that names no deadline; its answer
+        may be degraded
     client_share: part of the queue that a single client may hold, in (0, 1]
     max_held_bytes: bodies of all requests under way
     """

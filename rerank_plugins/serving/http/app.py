@@ -39,6 +39,9 @@ from .exporters import prometheus_text
 
 _LOG = logging.getLogger(__name__)
 _PARSE_IN_THREAD_BYTES = 256 * 2**10
+# Less text is scored long before any default deadline; and without a deadline the scheduler lets a
+# small request overtake large ones.
+_LITTLE_TEXT_CHARS = 16_384
 T = TypeVar("T")
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -182,9 +185,7 @@ async def _rerank(
 ) -> Result:
     """Run the engine under the caller's trace and deadline."""
     reranker: Reranker = request.app.state.reranker
-    budget_ms = read_budget_ms(request)
-    if budget_ms is None and reranker.setup.budget.time_s is None:
-        budget_ms = request.app.state.limits.default_budget_ms
+    budget_ms = read_budget_ms(request) or _default_budget_ms(request, candidates)
     started = time.monotonic()
     token = otel_context.attach(propagate.extract(dict(request.headers)))
     try:
@@ -205,6 +206,15 @@ async def _rerank(
         ", degraded" if result.degraded else "",
     )
     return result
+
+
+def _default_budget_ms(request: Request, candidates: Sequence[Candidate]) -> float | None:
+    """Return the deadline of a request that names none; None leaves it to the settings."""
+    if request.app.state.reranker.setup.budget.time_s is not None:
+        return None
+    chars = sum(len(candidate.text or "") for candidate in candidates)
+    limits: Limits = request.app.state.limits
+    return limits.default_budget_ms if chars > _LITTLE_TEXT_CHARS else None
 
 
 async def _while_connected(request: Request, work: Coroutine[object, object, Result]) -> Result:

@@ -148,6 +148,8 @@ def test_a_first_stage_that_knows_the_order_shortens_the_queue(model, tmp_path):
 def test_an_artefact_survives_the_disk(calibrated, tmp_path):
     """Saved and loaded, heads, scale, losses and plans are the same."""
     calibration_file.save(calibrated.exits, tmp_path)
+    with np.load(tmp_path / "exits.npz") as file:
+        assert "nulls" not in file.files
     found = calibration_file.load(tmp_path)
     assert found.scale == calibrated.exits.scale
     assert found.subject == calibrated.exits.subject

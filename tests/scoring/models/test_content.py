@@ -321,7 +321,7 @@ class TestWeights:
         found = find("org/tiny", hub=hub)
         options = {"cache_dir": tmp_path / "hub", "local_files_only": True}
         assert scores("org/tiny", **options) == whole
-        assert scores("org/tiny", rewrite=False, **options) == whole
+        assert scores("org/tiny", rewrite=False, **options) == pytest.approx(whole, rel=1e-4)
         shutil.copytree(tmp_path / "hub", tmp_path / "copy", symlinks=True)
         (found.graph.parent / "weights.bin").resolve().write_bytes(b"damaged")
         with pytest.raises(ModelError, match="does not match its manifest"):

@@ -26,8 +26,8 @@ Made: TypeAlias = tuple[Graph, bytes] | str
 
 # A serialised graph must stay below 2 GB, and rewriting holds the weights twice.
 _MAX_BYTES = 1536 * 2**20
-# These have kernels for the fused operators; others would leave each of them to the CPU.
-_PROVIDERS = frozenset({"CPUExecutionProvider", "CUDAExecutionProvider"})
+FUSING_PROVIDERS = frozenset({"CPUExecutionProvider", "CUDAExecutionProvider"})
+"""These have kernels for the fused operators; others would leave each of them to the CPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +72,9 @@ def runtime(provider: Provider) -> str:
     return f"onnxruntime {onnxruntime().__version__} {provider}"
 
 
-def oversized(file: GraphFile) -> str:
+def oversized(graph: Path | GraphFile) -> str:
     """Return why a graph is too big to rewrite, "" where it is not."""
-    size = sum(path.stat().st_size for path in file.files)
+    size = GraphFile.of(graph).size_bytes()
     return f"{size >> 20} MB are too many to rewrite at load" if size > _MAX_BYTES else ""
 
 
@@ -135,7 +135,7 @@ def _rewritten(
     probes: Probes,
     opener: Callable[[GraphFile | bytes], Graph],
 ) -> Made:
-    if provider != "cpu" and (here := opener(file).provider) not in _PROVIDERS:
+    if provider != "cpu" and (here := opener(file).provider) not in FUSING_PROVIDERS:
         return f"{here} has no kernels for fused operators"
     return make_graph(file, opener, _rewrite, _scores_differ, probes)
 

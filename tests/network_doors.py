@@ -1,9 +1,8 @@
-"""Go through one of the package's doors, and stay a while: python doors.py DOOR STAYS_S FOLDER."""
+"""Take one of the package's doors, and stay a while: network_doors.py DOOR STAYS_S FOLDER."""
 
 import contextlib
 import ctypes
 import json
-import os
 import runpy
 import socket
 import subprocess
@@ -11,7 +10,9 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from types import ModuleType
 
 QUERY, PASSAGES = "red fox", ["a hen in the yard", "the red fox sleeps"]
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -66,6 +67,17 @@ def ask(port: int, process: "subprocess.Popen[bytes] | None" = None) -> None:
             return
 
 
+def hub() -> None:
+    """Open a model that is not here."""
+    from rerank_plugins import ModelError, Reranker
+
+    try:
+        Reranker("cross-encoder/not-here").warm_up()
+    except ModelError:
+        return
+    raise AssertionError("there is no such model")
+
+
 def serve() -> None:
     """Serve with two worker processes."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
@@ -111,27 +123,27 @@ def control() -> None:
         ctypes.CDLL(None).gethostbyname(b"native.invalid")
 
 
-def example(name: str) -> Callable[[], None]:
-    """Return what runs an example."""
-    return lambda: runpy.run_path(str(EXAMPLES / f"{name}.py")) and None
+def example(name: str) -> None:
+    """Run an example; its module stays alive, as a program's does."""
+    sys.modules["example"] = module = ModuleType("example")
+    vars(module).update(runpy.run_path(str(EXAMPLES / f"{name}.py")))
 
 
 DOORS: dict[str, Callable[[], None]] = {
     "library": library,
     "run": run,
-    "doctor": lambda: command("doctor"),
+    "doctor": partial(command, "doctor"),
+    "hub": hub,
     "serve": serve,
     "ray": ray,
     "control": control,
-    "demo": example("demo"),
-    "haystack": example("rerank_in_haystack"),
-    "langchain": example("rerank_in_langchain"),
-    "llama-index": example("rerank_in_llama_index"),
+    "demo": partial(example, "demo"),
+    "haystack": partial(example, "rerank_in_haystack"),
+    "langchain": partial(example, "rerank_in_langchain"),
+    "llama-index": partial(example, "rerank_in_llama_index"),
 }
 
 if __name__ == "__main__":
-    door = sys.argv[1]
-    sys.argv[3:] = [os.fspath(sys.argv[3])]
-    DOORS[door]()
-    if door not in {"serve", "ray"}:
+    DOORS[sys.argv[1]]()
+    if sys.argv[1] not in {"serve", "ray"}:  # these stay while they serve
         stay()

@@ -1,0 +1,1 @@
+"""Tests of encoders and of the memory of vectors."""
