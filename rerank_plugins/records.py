@@ -9,6 +9,10 @@ class Code(Enum):
     """Why something was chosen or left out: the closed list of decision codes."""
 
     BLANK = ("blank", "Empty, blank or missing passages: not scored, kept at the bottom.")
+    PRIORS_RISE = (
+        "priors_rise",
+        "First-stage scores rise down the list, as distances do: they were not used.",
+    )
     DUPLICATE = ("duplicate", "Passages with the same text as an earlier one: scored once.")
     TRUNCATED = ("truncated", "Passages of which some tokens were not read by the model.")
     WINDOWED = ("windowed", "Long passages scored in overlapping windows.")

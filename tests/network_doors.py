@@ -69,11 +69,11 @@ def ask(port: int, process: "subprocess.Popen[bytes] | None" = None) -> None:
 
 def hub() -> None:
     """Open a model that is not here."""
-    from rerank_plugins import ModelError, Reranker
+    from rerank_plugins import Reranker, RerankError
 
     try:
         Reranker("cross-encoder/not-here").warm_up()
-    except ModelError:
+    except RerankError:
         return
     raise AssertionError("there is no such model")
 

@@ -32,7 +32,7 @@ NAMESPACE = ("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "
 UNSET = """
 CI TF_BUILD GITHUB_ACTIONS GITLAB_CI CIRCLECI TRAVIS JENKINS_URL CODEBUILD_BUILD_ID BUILDKITE
 TEAMCITY_VERSION APPVEYOR DO_NOT_TRACK ORT_DISABLE_TELEMETRY HF_HUB_DISABLE_TELEMETRY HF_HUB_OFFLINE
-HAYSTACK_TELEMETRY_ENABLED RAY_USAGE_STATS_ENABLED
+HF_ENDPOINT HAYSTACK_TELEMETRY_ENABLED RAY_USAGE_STATS_ENABLED
 """
 # Loaded by every Python process behind a door.
 HOOK = """
@@ -69,6 +69,7 @@ IMPORTS = {
 }
 TAKEN = ("library", "run", "doctor", "hub", "serve", "demo")
 TAKEN += ("haystack", "langchain", "llama-index")
+WANTED, KEPT_ON = "library, wanted", {"ORT_DISABLE_TELEMETRY": "0"}
 
 
 @dataclass(frozen=True)
@@ -110,11 +111,8 @@ class Door:
         command = [sys.executable, str(DOORS), name, str(stays_s), str(folder)]
         if alone:
             command = in_namespace(folder / "report.json", command)
-        kept = {
-            k: v
-            for k, v in os.environ.items()
-            if k not in UNSET.split() and "proxy" not in k.lower()
-        }
+        unset = UNSET.split()
+        kept = {k: v for k, v in os.environ.items() if not (k in unset or "proxy" in k.lower())}
         homes = dict.fromkeys(("HOME", "USERPROFILE", "LOCALAPPDATA", "XDG_CACHE_HOME"), folder)
         paths = {"PYTHONPATH": f"{folder}{os.pathsep}{ROOT}", "WATCH_LOG": folder / "log"}
         own = {name: str(value) for name, value in (homes | paths | variables).items()}
@@ -167,14 +165,13 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> bool:
 def doors(alone: bool, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Door]]:
     """Take all doors at once: most of their time is spent in waiting for late reports."""
     folder = tmp_path_factory.mktemp("doors")
-    with ExitStack() as open_doors:
-        yield {name: open_doors.enter_context(take(name, folder, alone=alone)) for name in TAKEN}
-
-
-def take(name: str, folder: Path, *, alone: bool) -> Door:
-    """Take a door; without a network of its own, this machine stands in for the hub."""
+    # Without a network of its own, this machine stands in for the hub.
     variables = {} if alone else {"HF_ENDPOINT": "http://127.0.0.1:9"}
-    return Door(name, folder / name, alone=alone, **variables)
+    with ExitStack() as opened:
+        yield {
+            name: opened.enter_context(Door(name, folder / name, alone=alone, **variables))
+            for name in TAKEN
+        } | {WANTED: opened.enter_context(Door("library", folder / WANTED, alone=alone, **KEPT_ON))}
 
 
 @pytest.mark.parametrize("name", TAKEN)
@@ -219,10 +216,9 @@ def test_the_watch_sees_what_goes_out(
         sys.stdout.write(f"\ndoors are watched {by}\n")
 
 
-def test_who_wants_the_telemetry_keeps_it(alone: bool, tmp_path: Path) -> None:
+def test_who_wants_the_telemetry_keeps_it(alone: bool, doors: dict[str, Door]) -> None:
     """The user's own setting is left alone; then ONNX Runtime's store and look-up can be seen."""
-    with Door("library", tmp_path / "wanted", alone=alone, ORT_DISABLE_TELEMETRY="0") as door:
-        found = door.taken()
+    found = doors[WANTED].taken()
     assert found.code == 0, found.output[-4000:]
     assert found.imported == {("onnxruntime", "0")}
     if alone:

@@ -44,7 +44,7 @@ def rank(
     ]
     fused = 0
     if not progress.withheld:
-        hits, fused = _fuse(hits, progress, setup)
+        hits, fused = _fuse(hits, progress, setup, has_priors=chosen.has_priors)
     tiers: list[int] = []
     keys: list[float | None] = []
     for hit, slot in zip(hits, chosen.slot_of, strict=True):
@@ -100,7 +100,9 @@ def _hit(
     )
 
 
-def _fuse(hits: list[Hit], progress: Progress, setup: Setup) -> tuple[list[Hit], int]:
+def _fuse(
+    hits: list[Hit], progress: Progress, setup: Setup, *, has_priors: bool
+) -> tuple[list[Hit], int]:
     """Return the hits with the prior fused in, and how many they are.
 
     It is fused in depth by depth, by weight only where every candidate has a prior. At each depth
@@ -108,7 +110,8 @@ def _fuse(hits: list[Hit], progress: Progress, setup: Setup) -> tuple[list[Hit],
     candidates that have one, scored or not.
     """
     scored = [hit for hit in hits if hit.depth > 0]
-    weighted = setup.prior_weight > 0.0 and not any(hit.prior is None for hit in scored)
+    weighted = setup.prior_weight > 0.0 and has_priors
+    weighted = weighted and not any(hit.prior is None for hit in scored)
     if not scored or (setup.fusion == "convex" and not weighted):
         return hits, 0
     depths = np.array([hit.depth for hit in scored])

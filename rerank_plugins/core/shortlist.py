@@ -1,12 +1,16 @@
 """Which texts of a request are scored: distinct, not blank, within the depth."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from ..records import Candidate, Code, Decision
 from ..rules import selection
 from ..rules.selection import Certain, Depth
 from ..rules.texts import is_blank
+
+# So many different first-stage scores that only rise are no accident.
+_CERTAIN = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,12 +21,14 @@ class Shortlist:
     priors: first-stage scores of the texts, and behind them of those beyond the depth
     slot_of: per candidate, the slot of its text; None: not to be scored
     decisions: what was left out, and why
+    has_priors: false where the first-stage scores contradict the order of the candidates
     """
 
     texts: list[str]
     priors: list[float | None]
     slot_of: list[int | None]
     decisions: list[Decision]
+    has_priors: bool = True
 
 
 def choose(
@@ -53,13 +59,17 @@ def choose(
         slot_of.append(places[text])
     counts = {Code.BLANK: blank, Code.DUPLICATE: duplicates}
     decisions = [Decision("select", code, count) for code, count in counts.items() if count]
+    rising = _rise([candidate.prior for candidate in candidates])
+    if rising:
+        decisions.append(Decision("select", Code.PRIORS_RISE, len(candidates)))
+        priors = [None] * len(priors)
     if selection.certain(skip, priors):
         decisions.append(Decision("select", Code.STAGE_SKIPPED, len(places), "prior is certain"))
         return Shortlist([], [], [None] * len(candidates), decisions)
     wanted = selection.depth(depth, priors)
     if wanted < len(places):
         decisions.append(Decision("select", Code.DEPTH, len(places) - wanted))
-    return limited(Shortlist(list(places), priors, slot_of, decisions), wanted)
+    return limited(Shortlist(list(places), priors, slot_of, decisions, not rising), wanted)
 
 
 def limited(chosen: Shortlist, count: int | None) -> Shortlist:
@@ -67,4 +77,15 @@ def limited(chosen: Shortlist, count: int | None) -> Shortlist:
     if count is None or count >= len(chosen.texts):
         return chosen
     inside = [slot if slot is not None and slot < count else None for slot in chosen.slot_of]
-    return Shortlist(chosen.texts[:count], chosen.priors, inside, chosen.decisions)
+    return replace(chosen, texts=chosen.texts[:count], slot_of=inside)
+
+
+def _rise(priors: Sequence[float | None]) -> bool:
+    """True if first-stage scores never fall down the list, as distances do.
+
+    Candidates come best first, so such scores contradict their order. Fewer than five different
+    scores may do so by chance.
+    """
+    known = [prior for prior in priors if prior is not None]
+    rises = all(first <= second for first, second in pairwise(known))
+    return rises and len(set(known)) >= _CERTAIN

@@ -15,7 +15,7 @@ from .. import semconv
 from ..records import Hit, Result
 from ..rules.residency import merged, metadata_of
 
-__all__ = ["counted", "facts", "hit_facts", "merged", "metadata_of", "prior", "shown"]
+__all__ = ["counted", "facts", "hit_facts", "merged", "metadata_of", "prior"]
 
 
 def prior(score: object) -> float | None:
@@ -27,22 +27,6 @@ def prior(score: object) -> float | None:
     if isinstance(score, SupportsFloat) and math.isfinite(number := float(score)):
         return number
     return None
-
-
-def shown(hit: Hit, *, scale: bool = False) -> float | None:
-    """Return the score to show for a document: as it was ordered, or with `scale` in [0, 1].
-
-    `scale` takes the calibrated probability, or the logistic function of the score where the model
-    is not calibrated. None: not scored.
-    """
-    if hit.score is None:
-        return None
-    if not scale:
-        return hit.score if hit.fused is None else hit.fused
-    if hit.probability is not None:
-        return hit.probability
-    # The logistic function, without overflow.
-    return 0.5 + 0.5 * math.tanh(0.5 * hit.score)
 
 
 def facts(result: Result) -> dict[str, object]:
@@ -70,8 +54,7 @@ def facts(result: Result) -> dict[str, object]:
 
 def hit_facts(hit: Hit) -> dict[str, object]:
     """Return what a result says about a candidate, as data for JSON."""
-    names = ("score", "probability", "fused", "prior", "stage", "depth", "truncated_tokens")
-    return {name: getattr(hit, name) for name in names}
+    return {name: getattr(hit, name) for name in Hit.__slots__ if name != "index"}
 
 
 @contextmanager

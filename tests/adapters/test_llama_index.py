@@ -17,6 +17,7 @@ from llama_index.core.instrumentation.event_handlers import BaseEventHandler
 from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
 from llama_index.core.instrumentation.span_handlers import SimpleSpanHandler
 from llama_index.core.llms import MockLLM
+from llama_index.core.postprocessor import SimilarityPostprocessor
 from llama_index.core.query_engine import RetrieverQueryEngine
 from llama_index.core.response_synthesizers import get_response_synthesizer
 from llama_index.core.schema import ImageNode, MetadataMode, NodeWithScore, TextNode
@@ -236,12 +237,29 @@ def test_nodes_are_shared_where_nothing_is_added(rerank, nodes):
     assert found[0] is not nodes[1]
 
 
-def test_probabilities_on_request(nodes):
-    """With scale_score, every score lies between 0 and 1 and the order stays."""
-    rerank = RerankPluginsRerank(model="lexical", top_n=None, scale_score=True)
-    found = rerank.postprocess_nodes(nodes, query_str=QUERY)
-    assert [one.node_id for one in found][:1] == ["1"]
+def test_the_score_of_a_node_is_the_calibrated_probability(nodes):
+    """One meaning in all adapters: a threshold of LlamaIndex reads it."""
+    found = RerankPluginsRerank(top_n=None, facts_key="rerank").postprocess_nodes(
+        nodes, query_str=QUERY
+    )
+    facts = [one.node.metadata["rerank"] for one in found]
+    assert [one.score for one in found] == [one["probability"] for one in facts]
     assert all(0.0 <= one.score <= 1.0 for one in found)
+    kept = SimilarityPostprocessor(similarity_cutoff=0.5).postprocess_nodes(found)
+    assert [one.score for one in kept] == [one.score for one in found if one.score >= 0.5]
+
+
+def test_a_threshold_behind_a_fallback_leaves_its_good_nodes(nodes):
+    """The number of a fallback is shown with its own meaning, so that context is left."""
+    stages = [
+        {"scorer": {"provider": "cohere", "model": "m", "base_url": "http://127.0.0.1:9"}},
+        {"scorer": "embedded", "when": "fallback"},
+    ]
+    rerank = RerankPluginsRerank(config={"stages": stages}, top_n=None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COHERE_API_KEY", "k")
+        found = rerank.postprocess_nodes(nodes, query_str=QUERY)
+    assert all(one.score is not None for one in found)
 
 
 @both

@@ -6,8 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rerank_plugins import Reranker, Stage, load
-from rerank_plugins.adaptive import planner
-from rerank_plugins.adaptive.planner import Planner
+from rerank_plugins.adaptive.planner import Planner, _caps
 from rerank_plugins.core.setup import Setup
 from rerank_plugins.errors import ConfigError
 from rerank_plugins.records import Code
@@ -249,5 +248,5 @@ def test_what_a_plan_cuts_is_reported():
 
 def test_a_share_never_plans_less_for_the_next_stage_than_it_keeps():
     """A share keeps at least its minimum, and the plan of the next stage counts on it."""
-    assert planner._caps([ShareKeep(0.1, min=4), None], 20) == [None, 4]
-    assert planner._caps([ShareKeep(0.5, max=3), None], 20) == [None, 3]
+    assert _caps([ShareKeep(0.1, min=4), None], 20) == [None, 4]
+    assert _caps([ShareKeep(0.5, max=3), None], 20) == [None, 3]

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from rerank_plugins import Candidate, Reranker, RerankError
-from rerank_plugins.serving.adapter_support import prior, shown
+from rerank_plugins.serving.adapter_support import prior
 from rerank_plugins.serving.shared_engine import ComponentOptions, SharedReranker
 from tests import tiny
 
@@ -52,7 +52,7 @@ class _Core:
         return made[0].rerank(query, inputs, top_k=made[1]).degraded
 
     def _read(self, result) -> Scores:
-        return [(hit.index, shown(hit)) for hit in result]
+        return [(hit.index, hit.relevance) for hit in result]
 
 
 class _LlamaIndex:
@@ -202,7 +202,7 @@ def engine(model):
 
 def _of_core(engine, items: Sequence[_Item], *, top_k: int | None = None) -> Scores:
     candidates = [Candidate(one.text, prior(one.prior), one.metadata) for one in items]
-    return [(hit.index, shown(hit)) for hit in engine.rerank(QUERY, candidates, top_k=top_k)]
+    return [(hit.index, hit.relevance) for hit in engine.rerank(QUERY, candidates, top_k=top_k)]
 
 
 def _run(seat, made, *, asynchronous: bool, query: str = QUERY) -> Scores:

@@ -14,6 +14,10 @@ from rerank_plugins.scoring.models.files import find
 from rerank_plugins.scoring.onnx.options import OnnxOptions
 from rerank_plugins.scoring.onnx.scorer import OnnxScorer
 from rerank_plugins.scoring.runtime.scheduler import Scheduler
+from rerank_plugins.scoring.vectors.encoder import Encoder
+from rerank_plugins.scoring.vectors.layout import find_encoder
+from rerank_plugins.scoring.vectors.memory import LocalRows, VectorMemory, row_type
+from rerank_plugins.scoring.vectors.scorer import VectorScorer
 from tests import tiny
 
 QUERY = "what is a red fox"
@@ -45,7 +49,19 @@ def embedded(_folder):
     return OnnxScorer(find("embedded"))
 
 
-MAKERS = (lexical, small, small_batches, remembering, embedded)
+def encoder(_folder):
+    """Score by the encoder that ships."""
+    return VectorScorer(Encoder(find_encoder("embedded")))
+
+
+def remembering_encoder(_folder):
+    """Score by the encoder that ships, which remembers passages."""
+    made = Encoder(find_encoder("embedded"))
+    store = LocalRows(2**20, row_type(made.dimensions, "int8").itemsize)
+    return VectorScorer(made, VectorMemory(store, made.identity, made.dimensions))
+
+
+MAKERS = (lexical, small, small_batches, remembering, embedded, encoder, remembering_encoder)
 
 
 @pytest.fixture(scope="module", params=MAKERS, ids=lambda make: make.__name__)

@@ -1,8 +1,10 @@
 """The two ends of a request."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rerank_plugins import load
 from rerank_plugins.core.hits import cut
 from rerank_plugins.core.shortlist import choose
 from rerank_plugins.records import Candidate, Code, Hit, Result
@@ -49,3 +51,36 @@ def test_a_cut_leaves_the_order_whole(count, top_k):
     left = count - len(result.hits)
     counts = {decision.code: decision.count for decision in result.decisions}
     assert counts == ({Code.CUT: left} if left else {})
+
+
+@pytest.mark.parametrize(
+    ("priors", "used"),
+    [
+        ([0.9, 0.8, 0.5, 0.4, 0.1, 0.1], True),
+        ([0.1, 0.2, 0.5, 0.5, 0.8, 0.9], False),
+        ([0.1, None, 0.2, 0.4, 0.8, 0.9], False),
+        ([0.1, 0.2, 0.3, 0.4, 0.4, 0.4], True),
+        ([0.1, 0.2, 0.5, 0.4, 0.8, 0.9], True),
+        ([0.5] * 6, True),
+        ([], True),
+    ],
+)
+def test_first_stage_scores_that_only_rise_are_not_used(priors, used):
+    """Candidates come best first: rising numbers are distances, and a decision says so."""
+    candidates = [Candidate(f"text {i}", prior) for i, prior in enumerate(priors)]
+    chosen = choose(candidates, None)
+    assert chosen.has_priors is used
+    assert (Code.PRIORS_RISE in {one.code for one in chosen.decisions}) is not used
+    assert used or set(chosen.priors) == {None}
+
+
+def test_distances_do_not_turn_an_order_round():
+    """With distances as priors, the order is the model's alone."""
+    texts = [f"a fox {'and a hen ' * i}" for i in range(6)]
+    with load({"stages": [{"scorer": "lexical"}], "fusion": {"prior_weight": 0.9}}) as reranker:
+        plain = reranker.rerank("fox", texts)
+        wrong = reranker.rerank("fox", [Candidate(text, 0.1 * i) for i, text in enumerate(texts)])
+        right = reranker.rerank("fox", [Candidate(text, -0.1 * i) for i, text in enumerate(texts)])
+    assert wrong.order == plain.order
+    assert all(hit.fused is None and hit.prior is not None for hit in wrong)
+    assert all(hit.fused is not None for hit in right)

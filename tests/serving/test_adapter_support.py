@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from rerank_plugins import Reranker
-from rerank_plugins.records import Hit
-from rerank_plugins.serving.adapter_support import facts, hit_facts, prior, shown
+from rerank_plugins.serving.adapter_support import facts, hit_facts, prior
 
 
 @pytest.mark.parametrize("score", [1, 0.5, np.float32(0.5), np.int64(3), -2.0])
@@ -22,22 +21,6 @@ def test_numbers_of_any_type_are_priors(score):
 def test_everything_else_is_no_prior(score):
     """None, what is not finite and what is no number are no priors."""
     assert prior(score) is None
-
-
-def test_what_orders_is_shown():
-    """The fused score is shown where it orders, otherwise the model's own, otherwise None."""
-    assert shown(Hit(0, 1.5)) == 1.5
-    assert shown(Hit(0, 1.5, probability=0.9, fused=0.2)) == 0.2
-    assert shown(Hit(0, None)) is None
-
-
-def test_scaled_scores_are_probabilities():
-    """Calibrated where the model is, otherwise the logistic function, without overflow."""
-    assert shown(Hit(0, 1.5, probability=0.9), scale=True) == 0.9
-    assert shown(Hit(0, 0.0), scale=True) == 0.5
-    assert shown(Hit(0, 2.0), scale=True) == pytest.approx(1 / (1 + math.exp(-2)))
-    assert shown(Hit(0, -1e6), scale=True) == 0.0
-    assert shown(Hit(0, None), scale=True) is None
 
 
 def test_facts_are_plain_data():

@@ -10,7 +10,7 @@ from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
 from rerank_plugins import Candidate, Result
-from rerank_plugins.serving.adapter_support import facts, hit_facts, metadata_of, prior, shown
+from rerank_plugins.serving.adapter_support import facts, hit_facts, metadata_of, prior
 from rerank_plugins.serving.shared_engine import (
     ComponentOptions,
     SharedReranker,
@@ -52,14 +52,12 @@ class RerankPluginsCompressor(BaseDocumentCompressor):
     )
     score_key: str = Field(default="relevance_score", description="metadata key for the score")
     prior_key: str | None = Field(
-        default="score", description="metadata key of the retriever's score, higher is better"
+        default=None,
+        description="metadata key of the retriever's score, higher is better; None: there is none",
     )
     facts_key: str | None = Field(
         default=None,
         description="metadata key for what the engine says about document and request",
-    )
-    scale_score: bool = Field(
-        default=False, description="show calibrated probabilities instead of scores"
     )
     budget_ms: float | None = Field(
         default=None, gt=0.0, description="milliseconds a request may take; None: no limit"
@@ -151,10 +149,7 @@ class RerankPluginsCompressor(BaseDocumentCompressor):
             budget_ms=self.budget_ms,
             strict=self.strict,
         )
-        return [
-            {"index": hit.index, "relevance_score": shown(hit, scale=self.scale_score)}
-            for hit in result
-        ]
+        return [{"index": hit.index, "relevance_score": hit.relevance} for hit in result]
 
     def as_runnable(self) -> Runnable[dict[str, Any], list[Document]]:
         """Return a runnable from {"documents": ..., "query": ...} to documents, for chains."""
@@ -192,7 +187,7 @@ class RerankPluginsCompressor(BaseDocumentCompressor):
         answer = []
         for hit in result:
             found = documents[hit.index]
-            added: dict[str, Any] = {self.score_key: shown(hit, scale=self.scale_score)}
+            added: dict[str, Any] = {self.score_key: hit.relevance}
             if self.facts_key is not None:
                 added[self.facts_key] = {**hit_facts(hit), **request}
             metadata = {**deepcopy(found.metadata), **added}

@@ -41,8 +41,8 @@ class RerankPluginsCrossEncoder(BaseCrossEncoder):
             reranker.refuse_bare_texts()
             result = reranker.rerank(query, candidates, top_k=len(asked), strict=True)
             for hit in result:
-                if hit.score is not None:
-                    scores[asked[hit.index]] = hit.score
+                if hit.relevance is not None:
+                    scores[asked[hit.index]] = hit.relevance
         return scores
 
     def _reranker(self) -> SharedReranker:

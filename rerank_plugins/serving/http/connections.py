@@ -40,7 +40,7 @@ class ConnectionBounds:
     connections: int = 1024
     per_address: int = 256
     head_s: float = 10.0
-    write_s: float = 20.0
+    write_s: float = 10.0
     connection_s: float = 600.0
 
 

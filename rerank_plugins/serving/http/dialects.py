@@ -9,7 +9,6 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
 from ...records import Candidate, Hit, Result
-from ..adapter_support import shown
 from .admission import Limits
 
 Dialect: TypeAlias = Literal["cohere_v2", "jina", "tei"]
@@ -85,7 +84,7 @@ def relevance(hit: Hit, *, raw: bool) -> float:
 
     A hit without a score gets 0 (or nearly the lowest float32), below every hit with a score.
     """
-    score = hit.score if raw else shown(hit, scale=True)
+    score = hit.score if raw else hit.relevance
     if score is None:
         return -3.4e38 if raw else 0.0
     return score

@@ -144,7 +144,9 @@ def test_a_wrong_model_says_what_was_found_and_what_to_do(tmp_path, make, found,
     assert remedy in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["", "a b", "../x", "a/b/c", "x\0y", "z" * 5000, "-x/y", "~nobody-here/x"])
+@pytest.mark.parametrize(
+    "name", ["", "a b", "../x", "a/b/c", "x\0y", "z" * 5000, "-x/y", "~nobody-here/x"]
+)
 def test_a_name_that_is_none_is_refused_without_asking_anyone(name):
     """What can be neither a path nor a hub id never reaches the network."""
     with pytest.raises(ModelError):

@@ -28,7 +28,6 @@ from rerank_plugins.serving.adapter_support import (
     merged,
     metadata_of,
     prior,
-    shown,
 )
 from rerank_plugins.serving.shared_engine import (
     ComponentOptions,
@@ -93,9 +92,6 @@ class RerankPluginsRerank(BaseNodePostprocessor):
     )
     facts_key: str | None = Field(
         default=None, description="metadata key for what the engine says about node and request"
-    )
-    scale_score: bool = Field(
-        default=False, description="show calibrated probabilities instead of scores"
     )
     budget_ms: float | None = Field(
         default=None, gt=0.0, description="milliseconds a request may take; None: no limit"
@@ -227,8 +223,7 @@ class RerankPluginsRerank(BaseNodePostprocessor):
         for hit in result:
             found = nodes[hit.index]
             node = self._annotated(found, hit, outcome.facts)
-            score = shown(hit, scale=self.scale_score)
-            outcome.nodes.append(NodeWithScore(node=node, score=score))
+            outcome.nodes.append(NodeWithScore(node=node, score=hit.relevance))
 
     def _annotated(self, found: NodeWithScore, hit: Hit, request: dict[str, Any]) -> BaseNode:
         """Return a copy with the wanted metadata, which embedding models and LLMs do not see."""

@@ -9,7 +9,7 @@ from haystack import Document
 from haystack.utils import Secret
 
 from rerank_plugins import Candidate, Result
-from rerank_plugins.serving.adapter_support import merged, prior, shown
+from rerank_plugins.serving.adapter_support import merged, prior
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +17,6 @@ class OutputOptions:
     """Which documents a run returns, with which scores: the run's choice, else the component's."""
 
     top_k: int | None
-    scale_score: bool
     score_threshold: float | None
 
     @property
@@ -81,7 +80,7 @@ def documents_of(
 
     Where nothing could be scored, the threshold is not applied and the retriever's order is kept.
     """
-    scored = [(hit.index, shown(hit, scale=options.scale_score)) for hit in result]
+    scored = [(hit.index, hit.relevance) for hit in result]
     threshold = options.score_threshold
     if threshold is not None and any(score is not None for _, score in scored):
         scored = [

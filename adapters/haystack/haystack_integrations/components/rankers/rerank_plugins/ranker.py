@@ -53,7 +53,6 @@ class RerankPluginsRanker:
         top_k: int | None = 10,
         meta_fields_to_embed: list[str] | None = None,
         embedding_separator: str = "\n",
-        scale_score: bool = False,
         score_threshold: float | None = None,
         budget_ms: float | None = None,
         strict: bool | None = None,
@@ -79,8 +78,6 @@ class RerankPluginsRanker:
             Metadata that the model reads before the content.
         :param embedding_separator:
             What joins metadata and content.
-        :param scale_score:
-            Return calibrated probabilities instead of scores.
         :param score_threshold:
             Leave out documents with a lower score.
         :param budget_ms:
@@ -112,7 +109,6 @@ class RerankPluginsRanker:
         self.top_k = checked(top_k)
         self.meta_fields_to_embed = meta_fields_to_embed or []
         self.embedding_separator = embedding_separator
-        self.scale_score = scale_score
         self.score_threshold = score_threshold
         self.budget_ms = budget_ms
         self.strict = strict
@@ -182,7 +178,6 @@ class RerankPluginsRanker:
         documents: list[Document],
         *,
         top_k: int | None = None,
-        scale_score: bool | None = None,
         score_threshold: float | None = None,
         budget_ms: float | None = None,
     ) -> dict[str, Any]:
@@ -195,8 +190,6 @@ class RerankPluginsRanker:
             Documents in the retriever's order; of duplicates the one with the best score is kept.
         :param top_k:
             Overrides the component's own.
-        :param scale_score:
-            Overrides the component's own.
         :param score_threshold:
             Overrides the component's own.
         :param budget_ms:
@@ -206,7 +199,7 @@ class RerankPluginsRanker:
         :raises ValueError:
             If `top_k` is not positive or the query is blank.
         """
-        output = self._output(top_k=top_k, scale_score=scale_score, score_threshold=score_threshold)
+        output = self._output(top_k=top_k, score_threshold=score_threshold)
         found = distinct(documents)
         with counted(type(self).__name__):
             result = self._engine().rerank(
@@ -225,13 +218,12 @@ class RerankPluginsRanker:
         documents: list[Document],
         *,
         top_k: int | None = None,
-        scale_score: bool | None = None,
         score_threshold: float | None = None,
         budget_ms: float | None = None,
     ) -> dict[str, Any]:
         """Do what `run` does, with its parameters, without blocking the event loop."""
         # Tracers wrap both methods: calling run from here would count one reranking twice.
-        output = self._output(top_k=top_k, scale_score=scale_score, score_threshold=score_threshold)
+        output = self._output(top_k=top_k, score_threshold=score_threshold)
         found = distinct(documents)
         with counted(type(self).__name__):
             result = await self._engine().arerank(
@@ -243,12 +235,9 @@ class RerankPluginsRanker:
             )
         return {"documents": documents_of(found, result, output), "meta": facts(result)}
 
-    def _output(
-        self, *, top_k: int | None, scale_score: bool | None, score_threshold: float | None
-    ) -> OutputOptions:
+    def _output(self, *, top_k: int | None, score_threshold: float | None) -> OutputOptions:
         return OutputOptions(
             self.top_k if top_k is None else checked(top_k),
-            self.scale_score if scale_score is None else scale_score,
             self.score_threshold if score_threshold is None else score_threshold,
         )
 
