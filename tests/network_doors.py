@@ -100,7 +100,7 @@ def ray() -> None:
     from ray import serve
 
     ray.init(num_cpus=3, logging_level="ERROR", log_to_driver=False)
-    serve.run(app(RayOptions()), name="rerank", route_prefix="/")
+    serve.run(app(RayOptions(open=True)), name="rerank", route_prefix="/")
     ask(8000)
     rows = ray.data.from_items([{"id": "1", "query": QUERY, "passages": PASSAGES}])
     (row,) = rerank_dataset(rows, Path(sys.argv[3]) / "dataset").take_all()

@@ -101,7 +101,7 @@ class _LangChain:
     def make(self, *, top_k=None, **options):
         from langchain_rerank_plugins import RerankPluginsCompressor
 
-        return RerankPluginsCompressor(top_n=top_k, facts_key="facts", **options)
+        return RerankPluginsCompressor(top_n=top_k, facts_key="facts", prior_key="score", **options)
 
     def inputs(self, items):
         from langchain_core.documents import Document

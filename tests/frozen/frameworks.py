@@ -17,7 +17,6 @@ _ODD = [one for one in odd() if one.text is not None]
 OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "default": {},
     "words": {"model": "lexical"},
-    "scaled": {"scale_score": True},
     "weight": {"prior_weight": 0.5, "depth": 6},
     "model only": {"prior_weight": 0.0, "max_tokens": 96},
     "config": {"config": _CASCADE},
@@ -182,7 +181,7 @@ def haystack(asked: Asking) -> None:
     asked.put("haystack/meta", read(made.run(query=QUERIES[1], documents=[*some, some[0]])))
     again = asyncio.run(made.run_async(query=QUERIES[1], documents=some, top_k=2))
     asked.put("haystack/awaited", read(again))
-    cut: dict[str, Any] = {"scale_score": True, "score_threshold": 0.3}
+    cut: dict[str, Any] = {"score_threshold": 0.3}
     asked.put("haystack/threshold", read(made.run(query=QUERIES[1], documents=some, **cut)))
     loaded = RerankPluginsRanker.from_dict(made.to_dict())
     asked.put("haystack/loaded", read(loaded.run(query=QUERIES[1], documents=some)))

@@ -36,7 +36,7 @@ class RowStore(Protocol):
         """Return the row of each key, None where there is none."""
 
     def put(self, rows: Mapping[bytes, bytes]) -> None:
-        """Keep rows; a key that is known keeps its row."""
+        """Keep rows."""
 
     def flush(self) -> None:
         """Return once all rows are where other processes find them, if any can."""

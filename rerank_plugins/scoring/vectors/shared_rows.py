@@ -5,10 +5,11 @@ ends the process; it is in the standard library; and it may be opened twice in o
 process that is killed loses what it had not committed and leaves a file that others go on with.
 """
 
+import contextlib
 import logging
 import sqlite3
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ...errors import ConfigError, FailureLog
@@ -21,6 +22,9 @@ _APPLICATION, _VERSION = 0x52505631, 1
 _TABLE = (
     "CREATE TABLE IF NOT EXISTS vectors "
     "(id INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, row BLOB NOT NULL)"
+)
+_PUT = (
+    "INSERT INTO vectors(key, row) VALUES (?, ?) ON CONFLICT(key) DO UPDATE SET row = excluded.row"
 )
 _PAGE_BYTES = 4096
 # How long a writer waits for another, and how long rows are gathered before they are written.
@@ -36,8 +40,9 @@ class SharedRows:
     """Rows in a folder, bounded by `max_bytes`; the oldest go first. Thread-safe.
 
     Rows are written by a thread of its own, together; this process finds them at once, others when
-    they are written. Raises `ConfigError` for a file that is damaged or something else; damage
-    that shows later is logged, and from then on nothing is found.
+    they are written. Whoever can write the folder decides scores: a new one is this user's alone.
+    Raises `ConfigError` for a file that is damaged or something else; damage that shows later is
+    logged, and from then on nothing is found.
     """
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
@@ -47,11 +52,12 @@ class SharedRows:
         self._owner = OwnerProcess("the memory of vectors")
         self._failures = FailureLog(_logger, f"vectors in {self.path} cannot be used: %s")
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._writer = self._connect()
-            _prepare(self._writer, self.path)
-            self._writer.execute(f"PRAGMA wal_autocheckpoint = {self._log_pages}")
-            self._reader = self._connect()
+            with _closed_on_error(self._writer):
+                _prepare(self._writer, self.path)
+                self._writer.execute(f"PRAGMA wal_autocheckpoint = {self._log_pages}")
+                self._reader = self._connect()
         except (OSError, sqlite3.Error) as error:
             message = (
                 f"{self.path} cannot be used as a memory of vectors: {error}. Delete the file (the "
@@ -74,10 +80,10 @@ class SharedRows:
             with self._failures, self._reading:
                 found = self._read(keys)
         with self._changed:
-            return [found.get(key) or self._pending.get(key) for key in keys]
+            return [self._pending.get(key) or found.get(key) for key in keys]
 
     def put(self, rows: Mapping[bytes, bytes]) -> None:
-        """Keep rows, soon; a key that is known keeps its row."""
+        """Keep rows, soon; one that is there, such as a damaged one, is replaced."""
         self._owner.check()
         with self._changed:
             if not self._closed and len(self._pending) < _MOST_PENDING:
@@ -142,9 +148,7 @@ class SharedRows:
         try:
             writer.execute("BEGIN IMMEDIATE")
             self._make_room(sum(map(len, rows.values())))
-            writer.executemany(
-                "INSERT OR IGNORE INTO vectors(key, row) VALUES (?, ?)", rows.items()
-            )
+            writer.executemany(_PUT, rows.items())
             writer.execute("COMMIT")
         except sqlite3.Error as error:
             if writer.in_transaction:
@@ -160,6 +164,16 @@ class SharedRows:
                 return
             until = first + (last - first) // _GOING_SHARE
             self._writer.execute("DELETE FROM vectors WHERE id <= ?", (until,))
+
+
+@contextlib.contextmanager
+def _closed_on_error(connection: sqlite3.Connection) -> Iterator[None]:
+    """Close a connection if what is done with it fails."""
+    try:
+        yield
+    except BaseException:
+        connection.close()
+        raise
 
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:

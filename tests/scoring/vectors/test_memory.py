@@ -1,5 +1,6 @@
 """The memory of vectors: bounded, exact within its precision, never a wrong vector."""
 
+import contextlib
 import sqlite3
 import subprocess
 import sys
@@ -182,6 +183,23 @@ def test_shared_rows_stay_within_their_bound(tmp_path):
     store.close()
 
 
+def test_a_damaged_row_is_replaced_when_the_passage_comes_again(tmp_path):
+    """It is missing once, not for ever."""
+    memory = VectorMemory(SharedRows(tmp_path, 2**20), "model", SIZE)
+    keys = memory.keys(TEXTS)
+    memory.put(keys, vectors(TEXTS), [0] * 60)
+    memory.close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "vectors.sqlite3")) as connection:
+        connection.execute("UPDATE vectors SET row = zeroblob(48) WHERE id = 7")
+        connection.commit()
+    memory = VectorMemory(SharedRows(tmp_path, 2**20), "model", SIZE)
+    assert memory.get(keys).known.sum() == 59
+    memory.put(keys, vectors(TEXTS), [0] * 60)
+    memory.flush()
+    assert memory.get(keys).known.all()
+    memory.close()
+
+
 @pytest.mark.parametrize("content", [b"not a database at all" * 400, b"SQLite format 3\0" * 300])
 def test_a_foreign_file_is_refused(tmp_path, content):
     """It is neither read nor overwritten."""
@@ -194,9 +212,8 @@ def test_a_foreign_file_is_refused(tmp_path, content):
 
 def test_another_programs_database_is_refused(tmp_path):
     """A SQLite file with other tables, or of another version."""
-    connection = sqlite3.connect(tmp_path / "vectors.sqlite3")
-    connection.execute("CREATE TABLE mine (x)")
-    connection.close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "vectors.sqlite3")) as connection:
+        connection.execute("CREATE TABLE mine (x)")
     with pytest.raises(ConfigError, match="another program or version"):
         SharedRows(tmp_path, 2**20)
 
