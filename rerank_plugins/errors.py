@@ -5,6 +5,7 @@ RerankError
 ├── ConfigError         a configuration names something impossible (also a ValueError)
 │   └── PolicyError     a residency policy and the stages under it contradict each other
 ├── ModelError          a model is missing, broken, foreign, or returned non-finite scores
+│   └── ModelUnavailable  a model cannot be had now: the hub is out of reach, or memory is short
 ├── RemoteError         a remote reranker refused, failed, or answered nonsense
 │   └── Withheld        the residency policy kept text from a destination: nothing was sent
 ├── Overloaded          the queue is full: the request was not started
@@ -37,6 +38,10 @@ class PolicyError(ConfigError):
 
 class ModelError(RerankError):
     """A model is missing, broken, foreign, or returned non-finite scores."""
+
+
+class ModelUnavailable(ModelError):
+    """A model cannot be had now, and may be later: the hub is out of reach, or memory is short."""
 
 
 class RemoteError(RerankError):

@@ -151,6 +151,7 @@ def rerank_dataset(
     field named as the policy's `residency_key`. Columns of these names serve as well: a list with
     an entry for each passage, or one entry for the whole row. What is there and null keeps its
     text local, as any label does that cannot be read; null `metadata` is none.
+
     Adds `order` (positions, best first), `scores` and `degraded`. Rows whose id is already under
     `output` are skipped, so that an interrupted job continues. Returns the whole output.
     Raises `ConfigError` for a dataset without those columns.
@@ -177,7 +178,7 @@ def rerank_dataset(
 
 
 def _candidates(row: Mapping[str, object], key: str) -> list[Candidate]:
-    """Return a row's passages, with all in which they may carry a label. Raises `InvalidRequest`."""
+    """Return a row's passages and where their labels may be. Raises `InvalidRequest`."""
     passages = row["passages"]
     if not isinstance(passages, list):
         message = f"passages is a {type(passages).__name__}; expected a list of texts or objects"

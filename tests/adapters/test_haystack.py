@@ -15,6 +15,7 @@ from haystack.utils import Secret
 from haystack_integrations.components.rankers.rerank_plugins import RerankPluginsRanker
 
 from rerank_plugins import RerankError
+from rerank_plugins.testing import FakeRerankServer
 
 QUERY = "how do foxes hunt"
 TEXTS = ["The market fell.", "Foxes hunt mice at night.", "A fox is small.", "How to bake bread."]
@@ -90,6 +91,19 @@ def test_no_documents_give_no_documents(ranker, asynchronous):
     output = _call(ranker, [], asynchronous=asynchronous)
     assert output["documents"] == []
     assert output["meta"]["degraded"] is False
+
+
+@both
+def test_a_generator_is_a_list_of_documents(ranker, documents, asynchronous):
+    """What can be read once only is read once: its documents keep their scores and labels."""
+    found = _call(ranker, (one for one in documents), asynchronous=asynchronous)
+    assert found["documents"] == _call(ranker, documents)["documents"]
+    labelled = [Document(content=text, meta={"residency": "eu"}) for text in TEXTS]
+    with FakeRerankServer("tei") as server:
+        stage = {"scorer": {"provider": "tei", "base_url": server.url}}
+        sending = RerankPluginsRanker(config={"stages": [stage]})
+        meta = _call(sending, iter(labelled), asynchronous=asynchronous)["meta"]
+    assert "policy" in {one["code"] for one in meta["decisions"]}
 
 
 @both

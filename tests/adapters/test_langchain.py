@@ -303,6 +303,18 @@ def test_degradation_shows_in_the_run(documents, runs, asynchronous):
     assert "pass_through" in {one["code"] for one in facts["decisions"]}
 
 
+@both
+def test_a_generator_is_a_list_of_documents(compressor, documents, runs, asynchronous):
+    """What can be read once only is read once: nothing of it is lost."""
+    given = (one for one in documents)
+    assert _ids(_call(compressor, given, [runs], asynchronous=asynchronous)) == _ids(
+        _call(compressor, documents)
+    )
+    assert _call(compressor, iter(()), asynchronous=asynchronous) == []
+    assert len(compressor.rerank(iter(TEXTS), QUERY)) == 3
+    assert len(RerankPluginsCrossEncoder("lexical").score((QUERY, text) for text in TEXTS)) == 4
+
+
 def test_rerank_takes_texts_documents_and_dicts(compressor):
     """The helper that Cohere users know gives positions and scores, best first."""
     mixed = ["The market fell.", Document(TEXTS[1]), {"title": "Bread", "body": "bake it"}]

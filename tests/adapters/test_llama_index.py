@@ -125,6 +125,14 @@ def test_no_nodes_need_no_query(rerank, events, asynchronous):
     assert events == []
 
 
+@both
+def test_a_generator_is_a_list_of_nodes(rerank, nodes, asynchronous):
+    """What can be read once only is read once: nothing of it is lost."""
+    found = _call(rerank, (one for one in nodes), asynchronous=asynchronous, query_str=QUERY)
+    assert found == _call(rerank, nodes, asynchronous=False, query_str=QUERY)
+    assert _call(rerank, iter(()), asynchronous=asynchronous) == []
+
+
 def test_two_queries_are_refused(rerank, nodes):
     """The framework's own rule holds: either query_str or query_bundle."""
     with pytest.raises(ValueError, match="both"):

@@ -99,6 +99,7 @@ class RerankPluginsCompressor(BaseDocumentCompressor):
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
     ) -> Sequence[Document]:
         """Return the best `top_n` documents, best first, with their scores in the metadata."""
+        documents = list(documents)
         if not documents:
             return []
         with run(callbacks, query, documents) as outcome:
@@ -116,6 +117,7 @@ class RerankPluginsCompressor(BaseDocumentCompressor):
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
     ) -> Sequence[Document]:
         """Do what `compress_documents` does without blocking the event loop."""
+        documents = list(documents)
         if not documents:
             return []
         async with arun(callbacks, query, documents) as outcome:
@@ -140,6 +142,7 @@ class RerankPluginsCompressor(BaseDocumentCompressor):
 
         A dict's text is its values, joined by newlines. `top_n` None is the compressor's own.
         """
+        documents = list(documents)
         if not documents:
             return []
         result = self._engine().rerank(

@@ -29,6 +29,7 @@ class RerankPluginsCrossEncoder(BaseCrossEncoder):
 
     def score(self, text_pairs: list[tuple[str, str]]) -> list[float]:
         """Score each pair of query and passage, in the order given; higher is better."""
+        text_pairs = list(text_pairs)
         places: defaultdict[str, list[int]] = defaultdict(list)
         for place, (query, _) in enumerate(text_pairs):
             places[query].append(place)

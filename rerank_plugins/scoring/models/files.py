@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Literal, TypeAlias
 
-from ...errors import ModelError
+from ...errors import ModelError, ModelUnavailable
 from .content import GraphFile, Listed, check, expected, manifest, read_json, sha256
 from .hub import Hub, snapshot
 
@@ -89,24 +89,32 @@ def find(model: str | Path, *, precision: Precision = "fp32", hub: Hub | None = 
 def _found(model: str | Path, precision: Precision, hub: Hub | None) -> ModelFiles:
     if model == EMBEDDED:
         return _in_folder(_EMBEDDED_FOLDER, EMBEDDED, precision, must_verify=True)
-    path = located(model)
-    name = str(model)
+    path = local_path(model)
+    if path is None:
+        return _from_hub(str(model), precision, hub or Hub())
+    return _in_folder(path, str(model), precision) if path.is_dir() else _from_file(path)
+
+
+def local_path(model: str | Path) -> Path | None:
+    """Return the file or folder that `model` names, None for a hub id; nobody is asked.
+
+    Raises `ModelError` for what is neither.
+    """
+    path, name = located(model), str(model)
     try:
-        if path.is_file():
-            return _from_file(path)
-        if path.is_dir():
-            return _in_folder(path, name, precision)
+        if path.is_file() or path.is_dir():
+            return path
     except OSError as error:
         message = f"no model at {name[:200]!r}: {error.strerror}; give a readable folder or file"
         raise ModelError(message) from error
-    if not _HUB_ID.fullmatch(name) or name.endswith(".onnx"):
-        message = (
-            f"no model at {name!r}: it is neither a file, nor a folder, nor a hub id. Give a "
-            'folder with model.onnx and tokenizer.json, an .onnx file, a hub id like "org/name", '
-            'or "embedded"'
-        )
-        raise ModelError(message)
-    return _from_hub(name, precision, hub or Hub())
+    if _HUB_ID.fullmatch(name) and not name.endswith(".onnx"):
+        return None
+    message = (
+        f"no model at {name[:200]!r}: it is neither a file, nor a folder, nor a hub id. Give a "
+        'folder with model.onnx and tokenizer.json, an .onnx file, a hub id like "org/name", '
+        'or "embedded"'
+    )
+    raise ModelError(message)
 
 
 def find_without_graph(model: str | Path, *, hub: Hub | None = None) -> ModelFiles:
@@ -225,7 +233,7 @@ def _in_folder(
             f"{folder} is no ONNX model: found {found}; expected model.onnx (or onnx/model.onnx) "
             f"and tokenizer.json. {remedy}"
         )
-        raise ModelError(message)
+        raise (ModelUnavailable if cached else ModelError)(message)
     listed = manifest(folder, required=must_verify)
     if listed is not None:
         check(listed, partial=cached)

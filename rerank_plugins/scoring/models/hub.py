@@ -1,16 +1,19 @@
 """A model's snapshot from the Hugging Face hub or its local cache."""
 
+import contextlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from ...errors import ModelError
+from ...errors import ModelError, ModelUnavailable
 
 # Read by huggingface_hub and transformers when they are imported. Without them the first also
 # fetches a list of coding agents, to report whether one runs it, and the second asks a service to
 # convert a model that has no safetensors.
 _REPORTS_OFF = {"HF_HUB_DISABLE_TELEMETRY": "1", "DISABLE_SAFETENSORS_CONVERSION": "1"}
+# The hub's client waits for ever by default: for a connection, and for each part of an answer.
+_ANSWER_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +32,8 @@ class Hub:
 def snapshot(name: str, hub: Hub, choose: Callable[[Sequence[str]], list[str]]) -> Path:
     """Fetch the files that `choose` picks from a repository's; return the snapshot's folder.
 
-    The local cache serves where the hub is switched off or out of reach. Raises `ModelError`.
+    The local cache serves where the hub is switched off, out of reach, or does not answer. Raises
+    `ModelError` for a model that the hub has not, else `ModelUnavailable`.
     """
     switch_off_reports()
     from huggingface_hub import constants
@@ -49,7 +53,7 @@ def snapshot(name: str, hub: Hub, choose: Callable[[Sequence[str]], list[str]]) 
             f"model {name!r} could not be fetched: {reason}. Check the id, fetch it once while "
             "online, or give a local folder"
         )
-        raise ModelError(message) from failure
+        raise (ModelError if _is_final(failure) else ModelUnavailable)(message) from failure
     return folder
 
 
@@ -71,19 +75,53 @@ def switch_off_reports() -> None:
 
 
 def _fetched(name: str, hub: Hub, choose: Callable[[Sequence[str]], list[str]]) -> Path:
-    from huggingface_hub import HfApi, snapshot_download
+    """Fetch file by file: the client's `snapshot_download` asks questions without a timeout."""
+    from huggingface_hub import HfApi, hf_hub_download
 
     api = HfApi(library_name="rerank-plugins", token=hub.token)
-    siblings = api.model_info(name, revision=hub.revision).siblings
-    folder = snapshot_download(
-        name,
-        revision=hub.revision,
-        cache_dir=hub.cache_dir,
-        allow_patterns=choose([sibling.rfilename for sibling in siblings or []]),
-        token=hub.token,
-        library_name="rerank-plugins",
+    info = api.model_info(name, revision=hub.revision, timeout=_ANSWER_S)
+    names = [sibling.rfilename for sibling in info.siblings or []]
+    wanted = [file for file in choose(names) if file in names]
+    if not wanted:
+        raise ModelError(f"model {name!r} has none of the files that are needed on the hub")
+    for file in wanted:
+        path = hf_hub_download(
+            name,
+            file,
+            revision=info.sha or hub.revision,
+            cache_dir=hub.cache_dir,
+            token=hub.token,
+            library_name="rerank-plugins",
+            etag_timeout=_ANSWER_S,
+        )
+    folder = Path(path).parents[len(PurePosixPath(file).parts) - 1]
+    _remember_revision(folder, hub.revision or "main")
+    return folder
+
+
+def _is_final(failure: Exception | None) -> bool:
+    """True if the hub answered that it has no such model, or none for this user."""
+    from huggingface_hub import errors
+
+    refusals = (
+        errors.RepositoryNotFoundError,
+        errors.RevisionNotFoundError,
+        errors.HFValidationError,
     )
-    return Path(folder)
+    return isinstance(failure, refusals)
+
+
+def _remember_revision(folder: Path, revision: str) -> None:
+    """Note the commit that a branch or tag names now, so that the cache alone can serve it."""
+    commit, note = folder.name, folder.parents[1] / "refs" / revision
+    if revision == commit:
+        return
+    with contextlib.suppress(OSError):
+        note.parent.mkdir(parents=True, exist_ok=True)
+        if not note.is_file() or note.read_text(encoding="utf-8") != commit:
+            fresh = note.with_name(f"{note.name}.{os.getpid()}")
+            fresh.write_text(commit, encoding="utf-8")
+            fresh.replace(note)
 
 
 def _cached(name: str, hub: Hub) -> Path | None:

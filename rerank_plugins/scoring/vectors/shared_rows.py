@@ -75,12 +75,14 @@ class SharedRows:
     def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """Return the row of each key, None where there is none."""
         self._owner.check()
+        # Before the file is read: what is written meanwhile is pending no longer.
+        with self._changed:
+            pending = [self._pending.get(key) for key in keys]
         found: dict[bytes, bytes] = {}
         if not self._broken:
             with self._failures, self._reading:
                 found = self._read(keys)
-        with self._changed:
-            return [self._pending.get(key) or found.get(key) for key in keys]
+        return [row or found.get(key) for key, row in zip(keys, pending, strict=True)]
 
     def put(self, rows: Mapping[bytes, bytes]) -> None:
         """Keep rows, soon; one that is there, such as a damaged one, is replaced."""

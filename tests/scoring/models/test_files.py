@@ -2,8 +2,10 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -429,3 +431,20 @@ def test_the_hub_switched_off_is_honoured(site, tmp_path):
     answer = ask(tmp_path / "home", site[0], HF_HUB_OFFLINE="1")
     assert "the hub is off" in answer
     assert site[1] == []
+
+
+@pytest.fixture
+def silent():
+    """Accept connections on loopback and never answer."""
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+def test_a_hub_that_never_answers_is_left_for_the_cache(silent, tmp_path):
+    """After a few seconds the cache serves, and what it has not is an error."""
+    tiny.cache(tmp_path / "hub", "org/tiny", tiny.build(tmp_path / "m", graph="onnx/model.onnx"))
+    started = time.monotonic()
+    assert ask(tmp_path, silent).startswith("order")
+    answer = ask(tmp_path, silent, "org/other")
+    assert "could not be fetched" in answer
+    assert time.monotonic() - started < 40.0

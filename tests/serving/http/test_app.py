@@ -63,12 +63,14 @@ def test_every_dialect_gives_the_engines_order(server: Server) -> None:
     assert [one["index"] for one in listed] == expected
 
 
-def test_scores_are_on_the_wires_scale_and_blank_texts_are_last(server: Server) -> None:
-    """Relevance lies in [0, 1] and falls; what was not scored is 0 at the bottom."""
+def test_bm25_keeps_its_own_numbers_and_blank_texts_are_last(server: Server) -> None:
+    """Numbers of a scorer that gives no logits are shown as they are; what is not scored is 0."""
     results = post(server, "/v2/rerank", query=QUERY, documents=TEXTS).json()["results"]
     scores = [one["relevance_score"] for one in results]
     assert scores == sorted(scores, reverse=True)
-    assert all(0.0 <= score <= 1.0 for score in scores)
+    raw = post(server, "/v2/rerank", query=QUERY, documents=TEXTS, raw_scores=True).json()
+    own = {one["index"]: one["relevance_score"] for one in raw["results"]}
+    assert all(own[one["index"]] == one["relevance_score"] for one in results[:-1])
     assert results[-1] == {"index": 1, "relevance_score": 0.0}
 
 

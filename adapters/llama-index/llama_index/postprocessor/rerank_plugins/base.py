@@ -138,6 +138,7 @@ class RerankPluginsRerank(BaseNodePostprocessor):
     def _postprocess_nodes(
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
     ) -> list[NodeWithScore]:
+        nodes = list(nodes)
         if not nodes:
             return []
         query = _text_of(query_bundle)
@@ -157,6 +158,7 @@ class RerankPluginsRerank(BaseNodePostprocessor):
     async def _apostprocess_nodes(
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
     ) -> list[NodeWithScore]:
+        nodes = list(nodes)
         if not nodes:
             return []
         query = _text_of(query_bundle)

@@ -2,7 +2,7 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from haystack import Document
@@ -54,23 +54,20 @@ def candidates(
     Metadata and content are the text, the score is the prior. A text may be sent where all
     `documents` with its id or its content may be.
     """
-    twins: defaultdict[tuple[str, str], set[int]] = defaultdict(set)
-    for place, document in enumerate(documents):
-        for name in _names(document):
-            twins[name].add(place)
-    return [
-        Candidate(
-            _text(document, meta_fields, separator),
-            prior(document.score),
-            merged(
-                [
-                    documents[place].meta
-                    for place in sorted(set().union(*(twins[name] for name in _names(document))))
-                ]
-            ),
-        )
-        for document in kept
-    ]
+    by_id: defaultdict[str, list[Mapping[str, object]]] = defaultdict(list)
+    by_content: defaultdict[object, list[Mapping[str, object]]] = defaultdict(list)
+    for document in documents:
+        by_id[document.id].append(document.meta)
+        if isinstance(document.content, str):
+            by_content[document.content].append(document.meta)
+    found = []
+    for document in kept:
+        same, alike = by_id[document.id], by_content.get(document.content, ())
+        alone = len(same) == 1 and len(alike) <= 1
+        metadata = document.meta if alone else merged([*same, *alike])
+        text = _text(document, meta_fields, separator)
+        found.append(Candidate(text, prior(document.score), metadata))
+    return found
 
 
 def documents_of(
@@ -106,12 +103,6 @@ def variable(secret: Secret | None) -> str | None:
         raise ValueError(message) from error
     secret.resolve_value()
     return next((name for name in names if name in os.environ), None)
-
-
-def _names(document: Document) -> list[tuple[str, str]]:
-    """Return by what a document is known as the same as another."""
-    content = document.content
-    return [("id", document.id), *([("content", content)] if isinstance(content, str) else [])]
 
 
 def _score(document: Document) -> float:

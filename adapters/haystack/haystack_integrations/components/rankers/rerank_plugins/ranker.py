@@ -200,6 +200,7 @@ class RerankPluginsRanker:
             If `top_k` is not positive or the query is blank.
         """
         output = self._output(top_k=top_k, score_threshold=score_threshold)
+        documents = list(documents)
         found = distinct(documents)
         with counted(type(self).__name__):
             result = self._engine().rerank(
@@ -224,6 +225,7 @@ class RerankPluginsRanker:
         """Do what `run` does, with its parameters, without blocking the event loop."""
         # Tracers wrap both methods: calling run from here would count one reranking twice.
         output = self._output(top_k=top_k, score_threshold=score_threshold)
+        documents = list(documents)
         found = distinct(documents)
         with counted(type(self).__name__):
             result = await self._engine().arerank(

@@ -1,0 +1,164 @@
+"""Files of passages, queries and labels: plain lines, JSON lines, JSON, CSV and TSV."""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from .. import text_files
+from ..errors import InvalidRequest
+
+_JSON_LINES = frozenset({".jsonl", ".ndjson"})
+_SEPARATORS: Mapping[str, str] = {".csv": ",", ".tsv": "\t"}
+TABLES = frozenset({*_JSON_LINES, ".json", *_SEPARATORS})
+"""Suffixes of files that hold rows with named columns."""
+_FORMATS = "plain text with one a line, .jsonl or .ndjson, .json, .csv or .tsv"
+# Read as lines, these would be passages of markup.
+_MARKUP = frozenset({".htm", ".html", ".toml", ".xml", ".yaml", ".yml"})
+
+Row = Mapping[str, object]
+
+
+def is_table(path: Path) -> bool:
+    """True if a file's suffix, in any case, says that it holds rows with named columns."""
+    return path.suffix.lower() in TABLES
+
+
+def is_json_lines(path: Path) -> bool:
+    """True if a file's suffix, in any case, says that it holds JSON lines."""
+    return path.suffix.lower() in _JSON_LINES
+
+
+def read_rows(path: Path) -> Iterator[tuple[int, Row]]:
+    """Yield the number and the columns of every row; a line of plain text is {"text": line}.
+
+    Raises `InvalidRequest`.
+    """
+    suffix = path.suffix.lower()
+    if suffix in _MARKUP:
+        raise InvalidRequest(f"{path} is a {suffix} file; expected {_FORMATS}")
+    text = _read(path)
+    if suffix in _SEPARATORS:
+        return _csv_rows(path, text, _SEPARATORS[suffix])
+    if suffix == ".json":
+        return _json_rows(path, text)
+    return _json_lines(path, text) if suffix in _JSON_LINES else rows_of(str(path), text)
+
+
+def rows_of(name: str, text: str) -> Iterator[tuple[int, Row]]:
+    """Yield the rows of a text without a suffix: JSON lines if its first is an object, else lines.
+
+    Raises `InvalidRequest`.
+    """
+    if _first_is_object(text):
+        return _json_lines(name, text)
+    return ((number, {"text": line}) for number, line in text_files.lines(text))
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield the number and text of every line that is not blank. Raises `InvalidRequest`."""
+    return text_files.lines(_read(path))
+
+
+def read_jsonl(path: Path) -> Iterator[tuple[int, Row]]:
+    """Yield the number and object of every line that is not blank. Raises `InvalidRequest`."""
+    return _json_lines(path, _read(path))
+
+
+def number_of(value: object, place: str, name: str) -> float | None:
+    """Return a number, also one that a string holds; None for none. Raises `InvalidRequest`.
+
+    >>> number_of("2.5", "passages.jsonl:1", "prior"), number_of("", "passages.csv:2", "prior")
+    (2.5, None)
+    """
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return None
+    try:
+        if isinstance(value, str | int | float) and math.isfinite(number := float(value)):
+            return number
+    except (ValueError, OverflowError):
+        pass
+    raise InvalidRequest(
+        f"{place} has the {name} {str(value)[:40]!r}; expected a number, or nothing"
+    )
+
+
+def text_of(value: object, place: str, name: str) -> str:
+    """Return a text, "" where it is missing. Raises `InvalidRequest` for what is no text."""
+    if value is None or isinstance(value, str | int | float):
+        return "" if value is None else str(value)
+    raise InvalidRequest(f"{place}: {name} is a {type(value).__name__}; expected text")
+
+
+def _read(path: Path) -> str:
+    try:
+        return text_files.read_text(path)
+    except (OSError, UnicodeError) as error:
+        raise InvalidRequest(
+            f"{path} cannot be read: {error}; expected a text file in UTF-8"
+        ) from error
+
+
+def _first_is_object(text: str) -> bool:
+    first = next((line for _, line in text_files.lines(text)), "")
+    try:
+        return first.startswith("{") and isinstance(json.loads(first), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _json_lines(name: object, text: str) -> Iterator[tuple[int, Row]]:
+    for number, line in text_files.lines(text):
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise InvalidRequest(
+                f"{name}:{number} is not JSON ({error}); expected one object a line"
+            ) from error
+        if not isinstance(value, dict):
+            raise InvalidRequest(
+                f"{name}:{number} holds a {type(value).__name__}; expected an object"
+            )
+        yield number, value
+
+
+def _json_rows(path: Path, text: str) -> Iterator[tuple[int, Row]]:
+    """Yield the rows of a list of objects or texts; JSON lines are often called .json as well."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        if _first_is_object(text):
+            yield from _json_lines(path, text)
+            return
+        raise InvalidRequest(f"{path} is not JSON ({error}); expected a list of objects") from error
+    for number, item in enumerate(value if isinstance(value, list) else [value], start=1):
+        row = {"text": item} if isinstance(item, str) else item
+        if not isinstance(row, dict):
+            raise InvalidRequest(
+                f"{path}, item {number} is a {type(item).__name__}; expected a list of objects or "
+                "texts"
+            )
+        yield number, row
+
+
+def _csv_rows(path: Path, text: str, separator: str) -> Iterator[tuple[int, Row]]:
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator)
+    number = 1
+    try:
+        for number, row in enumerate(reader, start=2):
+            if None in row:
+                raise InvalidRequest(
+                    f"{path}:{number} has more fields than the header names; put texts that hold "
+                    f"{separator!r} between quotes"
+                )
+            yield number, row
+    except csv.Error as error:
+        raise InvalidRequest(
+            f"{path}:{number} cannot be read: {error}; expected {path.suffix} with a header"
+        ) from error
+    if number == 1:
+        raise InvalidRequest(
+            f"{path} holds no row below its first line; expected a header and rows"
+        )
