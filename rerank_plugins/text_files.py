@@ -1,6 +1,6 @@
 """Text files that people write: UTF-8, with or without a byte order mark."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 ENCODING = "utf-8-sig"
@@ -12,15 +12,18 @@ def read_text(path: Path) -> str:
     return path.read_text(encoding=ENCODING)
 
 
-def lines(text: str) -> Iterator[tuple[int, str]]:
-    r"""Yield the number and the stripped text of every line that is not blank.
+def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield the number and text of every line that is not blank. Raises as `read_text` does."""
+    with path.open(encoding=ENCODING) as file:
+        yield from numbered(file)
 
-    A line ends at a line feed alone: `str.splitlines` also breaks a passage at the separators and
-    form feeds inside it.
 
-    >>> list(lines("a\u2028b\n\nc"))
-    [(1, 'a\u2028b'), (3, 'c')]
+def numbered(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
+    """Yield the number and the stripped text of every line that is not blank.
+
+    Lines are those of an open file, which end at a line feed alone: `str.splitlines` also breaks a
+    passage at the separators and form feeds inside it.
     """
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            yield number, line.strip()
+    for number, line in enumerate(lines, start=1):
+        if text := line.strip():
+            yield number, text

@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parent.parent / "rerank_plugins"
 # each other.
 ROWS = (
     ("records",),
-    ("errors", "semconv"),
+    ("errors", "semconv", "text_files"),
     ("rules",),
     ("scoring", "models"),
     ("remote", "adaptive", "quality"),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import typer
 
 from ..errors import RerankError
-from . import drift
+from . import console, drift
 from .bench import bench
 from .calibrate import calibrate_exits
 from .capacity import capacity
@@ -46,6 +46,7 @@ def application() -> typer.Typer:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; print an error of this package in a line, without a traceback."""
+    console.write_any_text()
     try:
         application()(args=arguments, prog_name="rerank-plugins")
     except (RerankError, ImportError) as error:

@@ -1,7 +1,7 @@
 """`rerank-plugins run`: rerank a file of passages."""
 
+import io
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -9,8 +9,9 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from .. import text_files
 from ..errors import InvalidRequest
-from ..evaluation.datasets import read_jsonl
+from ..evaluation.input_files import Row, number_of, read_rows, rows_of
 from ..records import Candidate, Result
 from ..rules.residency import metadata_of
 from . import console
@@ -27,8 +28,8 @@ def run(
         typer.Option(
             "--docs",
             metavar="FILE",
-            help="Passages, first-stage order: .txt with one a line, .jsonl with {text, prior}, "
-            "or - for lines of standard input.",
+            help="Passages, first-stage order: .txt with one a line; .jsonl, .ndjson, .json, .csv "
+            "or .tsv with text and maybe prior; - for lines, or JSON lines, of standard input.",
             allow_dash=True,
         ),
     ],
@@ -55,9 +56,12 @@ def run(
         grep -i sleep notes.txt | rerank-plugins run -q "how long do cats sleep" --docs - --json
     """
     candidates = _candidates(docs)
-    reranker = open_one(model, config)
-    reranker.warm_up()
-    result = reranker.rerank(query, candidates, top_k=top_k, budget_ms=budget_ms)
+    with console.waiting(console.stderr()) as now:
+        now("loading the model")
+        reranker = open_one(model, config)
+        reranker.warm_up()
+        now(f"scoring {len(candidates):,} passages")
+        result = reranker.rerank(query, candidates, top_k=top_k, budget_ms=budget_ms)
     if as_json:
         console.print_json(result)
         return
@@ -69,37 +73,28 @@ def run(
 
 
 def _candidates(docs: Path) -> list[Candidate]:
-    if str(docs) == "-":
-        return _from_lines(sys.stdin)
-    if docs.suffix == ".jsonl":
-        return [_from_json(docs, number, line) for number, line in read_jsonl(docs)]
+    if str(docs) != "-":
+        return [_candidate(row, f"{docs}:{number}") for number, row in read_rows(docs)]
+    name = "standard input"
+    # Its encoding would be the terminal's, which need not be that of a file or a pipe.
+    lines = io.TextIOWrapper(sys.stdin.buffer, encoding=text_files.ENCODING)
     try:
-        return _from_lines(docs.read_text(encoding="utf-8").splitlines())
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidRequest(
-            f"{docs} cannot be read: {error}; expected a text file in UTF-8"
-        ) from error
+        rows = list(rows_of(name, text_files.numbered(lines)))
+    except UnicodeError as error:
+        raise InvalidRequest(f"{name} cannot be read: {error}; expected text in UTF-8") from error
+    return [_candidate(row, f"{name}:{number}") for number, row in rows]
 
 
-def _from_lines(lines: Iterable[str]) -> list[Candidate]:
-    return [Candidate(line.strip()) for line in lines if line.strip()]
-
-
-def _from_json(path: Path, number: int, line: object) -> Candidate:
-    if not isinstance(line, dict) or not isinstance(line.get("text"), str | None):
-        raise InvalidRequest(
-            f"{path}:{number}: text is no string; expected {{text, prior, metadata}}"
-        )
-    if "text" not in line:
-        raise InvalidRequest(
-            f"{path}:{number} has the keys {sorted(line)}; expected text, and maybe prior"
-        )
-    prior = line.get("prior", line.get("score"))
-    return Candidate(
-        line["text"],
-        prior=float(prior) if isinstance(prior, int | float) else None,
-        metadata=metadata_of(line),
-    )
+def _candidate(row: Row, place: str) -> Candidate:
+    key = next((key for key in ("text", "passage") if key in row), None)
+    if key is None:
+        found = ", ".join(sorted(row))
+        raise InvalidRequest(f"{place} has the keys {found}; expected text, and maybe prior")
+    text = row[key]
+    if not isinstance(text, str | None):
+        raise InvalidRequest(f"{place}: {key} is no string; expected {{text, prior, metadata}}")
+    prior = "prior" if "prior" in row else "score"
+    return Candidate(text, prior=number_of(row.get(prior), place, prior), metadata=metadata_of(row))
 
 
 def _hits(result: Result, candidates: list[Candidate]) -> Table:

@@ -18,7 +18,7 @@ from ..rules.residency import Policy
 from ..rules.selection import Depth
 from ..scoring import Scorer
 from ..scoring.lexical import LexicalScorer
-from ..scoring.models.files import ModelFiles, find
+from ..scoring.models.files import LEXICAL, ModelFiles, find
 from ..scoring.models.hub import Hub
 from ..scoring.onnx import precision
 from ..scoring.onnx.options import OnnxOptions
@@ -32,7 +32,6 @@ from .schema import FusionSettings, Settings, StageSettings
 from .selection_schema import DepthSettings, KeepSettings
 from .tables import record
 
-LEXICAL = "lexical"
 # Loss that calibrated exits may cause where the settings name none.
 _RISK = 0.01
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from ..errors import ConfigError
+from ..text_files import read_text
 from .schema import Settings, keys_at
 
 if TYPE_CHECKING:
@@ -40,8 +41,8 @@ def read_settings(source: str | os.PathLike[str] | Mapping[str, object]) -> Sett
         return parse_settings(source, "the configuration")
     path = Path(source)
     try:
-        text = path.read_text(encoding="utf-8")
-        data = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+        text = read_text(path)
+        data = json.loads(text) if path.suffix.lower() == ".json" else tomllib.loads(text)
     except OSError as error:
         message = f"no configuration at {path}: {error.strerror}; give the path of a TOML file"
         raise ConfigError(message) from error

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral, Real
 
 from ..errors import InvalidRequest
@@ -47,9 +47,11 @@ def make_request(
         message = f"passages is {repr(passages)[:_SHOWN_CHARS]}; expected a list of texts"
         raise InvalidRequest(message)
     candidates = tuple(
-        passage if isinstance(passage, Candidate) else Candidate(passage) for passage in passages
+        _with_own_number(passage) if isinstance(passage, Candidate) else Candidate(passage)
+        for passage in passages
     )
-    budget = Budget(None if budget_ms is None else budget_ms / 1e3)
+    budget = Budget(None if budget_ms is None else float(budget_ms) / 1e3)
+    top_k = int(top_k) if isinstance(top_k, Integral) else top_k
     return Request(query, candidates, top_k=top_k, budget=budget, strict=strict)
 
 
@@ -102,6 +104,14 @@ def check_feedback(score: float) -> None:
     if not 0.0 <= score <= 1.0:
         message = f"feedback is {score!r}; expected a number from 0 (bad) to 1 (good)"
         raise InvalidRequest(message)
+
+
+def _with_own_number(candidate: Candidate) -> Candidate:
+    """Return a candidate whose prior is Python's own number: results hold it, and become JSON."""
+    prior: object = candidate.prior
+    if isinstance(prior, float | int) or not isinstance(prior, Real):
+        return candidate
+    return replace(candidate, prior=float(prior))
 
 
 def _is_missing(text: object) -> bool:

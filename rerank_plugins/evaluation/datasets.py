@@ -1,7 +1,5 @@
 """Queries, their first-stage candidates and judgements, read from folders, runs and tables."""
 
-import csv
-import json
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,12 +8,22 @@ from pathlib import Path
 from ..errors import InvalidRequest
 from ..records import Candidate
 from ..rules.residency import merged, metadata_of
+from .input_files import (
+    TABLES,
+    Row,
+    is_json_lines,
+    is_table,
+    number_of,
+    read_jsonl,
+    read_lines,
+    read_rows,
+    text_of,
+)
 from .measures import Qrels
 
 _RUN_COLUMNS = 6
 _QREL_COLUMNS = (3, 4)
 _QRELS_PLACES = ("qrels/test.tsv", "qrels.txt", "qrels.tsv")
-_TABLES = frozenset({".csv", ".jsonl"})
 # What a row holds besides where its text may go.
 _TEXTS = frozenset({"text", "title", "passage", "query"})
 
@@ -49,24 +57,25 @@ class Dataset:
 
 
 def read(place: Path, *, run: Path | None = None, qrels: Path | None = None) -> Dataset:
-    """Read a folder with a run, or a table of (query, passage, label) in CSV or JSON lines.
+    """Read a folder with a run, or a table of (query, passage, label): CSV, TSV, JSON (lines).
 
     `qrels` replaces the judgements: TREC or BEIR columns, or a table with qid, docid and label.
     Raises `InvalidRequest`.
     """
     if not place.is_file():
         found = read_folder(place, run=run)
-    elif run is None and place.suffix in _TABLES:
+    elif run is None and is_table(place):
         found = read_table(place)
     else:
         raise InvalidRequest(
-            f"{place} is a file; expected a .csv or .jsonl table of query, passage and label, "
-            "and no run beside it, or a folder"
+            f"{place} is a file; expected a table of query, passage and label "
+            f"({', '.join(sorted(TABLES))}), and no run beside it, or a folder"
         )
     if qrels is None:
         return found
-    judge = read_judgements if qrels.suffix in _TABLES else read_qrels
-    return replace(found, qrels=judge(qrels))
+    # Judgements of BEIR and TREC are called .tsv, too.
+    named = is_table(qrels) and qrels.suffix.lower() != ".tsv"
+    return replace(found, qrels=read_judgements(qrels) if named else read_qrels(qrels))
 
 
 def read_folder(folder: Path, *, run: Path | None = None) -> Dataset:
@@ -83,36 +92,42 @@ def read_folder(folder: Path, *, run: Path | None = None) -> Dataset:
     found = (folder / name for name in _QRELS_PLACES)
     path = next((path for path in found if path.is_file()), None)
     judgements = {} if path is None else read_qrels(path)
-    if run.suffix == ".jsonl":
+    if is_json_lines(run):
         topics, inline = _rerank_lines(run)
         return Dataset(f"{folder.name}/{run.stem}", topics, judgements or inline)
     return Dataset(folder.name, _beir_topics(folder, run), judgements)
 
 
 def read_table(path: Path) -> Dataset:
-    """Read a CSV or JSON-lines file of query, passage and label.
+    """Read a table of query, passage and label.
 
     Passages of a query are its candidates, in the order of the file. A blank label means not
     judged. `qid`, `docid` and `prior` are used where there are such columns. Raises
     `InvalidRequest`.
     """
-    topics: dict[str, list[Mapping[str, object]]] = {}
+    topics: dict[str, list[tuple[str, Candidate]]] = {}
+    queries: dict[str, str] = {}
     qrels: dict[str, dict[str, int]] = {}
     for number, row in _rows(path, ("query", "passage", "label")):
         qid = str(row.get("qid") or row["query"])
         docid = str(row.get("docid") or f"line {number}")
-        topics.setdefault(qid, []).append({**row, "docid": docid})
-        label = _label(path, number, row["label"])
+        place = f"{path}:{number}"
+        queries.setdefault(qid, text_of(row["query"], place, "query"))
+        prior = number_of(row.get("prior"), place, "prior")
+        found = _candidate(row, text_of(row["passage"], place, "passage"), prior)
+        topics.setdefault(qid, []).append((docid, found))
+        label = _label(row["label"], place)
         if label is not None:
             qrels.setdefault(qid, {})[docid] = label
-    return Dataset(path.stem, tuple(_topic(qid, rows) for qid, rows in topics.items()), qrels)
+    made = (Topic(qid, queries[qid], *zip(*rows, strict=True)) for qid, rows in topics.items())
+    return Dataset(path.stem, tuple(made), qrels)
 
 
 def read_judgements(path: Path) -> dict[str, dict[str, int]]:
     """Read only judgements from a table with the columns qid, docid and label."""
     qrels: dict[str, dict[str, int]] = {}
     for number, row in _rows(path, ("qid", "docid", "label")):
-        label = _label(path, number, row["label"])
+        label = _label(row["label"], f"{path}:{number}")
         if label is not None:
             qrels.setdefault(str(row["qid"]), {})[str(row["docid"])] = label
     return qrels
@@ -148,7 +163,7 @@ def shorten(dataset: Dataset, depth: int) -> Dataset:
 def read_qrels(path: Path) -> dict[str, dict[str, int]]:
     """Read judgements: TREC's four columns, or BEIR's three with a header."""
     found: dict[str, dict[str, int]] = {}
-    for number, line in _lines(path):
+    for number, line in read_lines(path):
         parts = line.split()
         if number == 1 and parts[-1] == "score":
             continue
@@ -164,7 +179,7 @@ def read_qrels(path: Path) -> dict[str, dict[str, int]]:
 def read_run(path: Path) -> dict[str, list[tuple[str, float]]]:
     """Read a TREC run into query id -> (document id, score), best first."""
     found: dict[str, list[tuple[str, float]]] = {}
-    for number, line in _lines(path):
+    for number, line in read_lines(path):
         parts = line.split()
         try:
             qid, _, docid, _, score, _ = parts
@@ -177,35 +192,14 @@ def read_run(path: Path) -> dict[str, list[tuple[str, float]]]:
     return {qid: sorted(hits, key=lambda hit: -hit[1]) for qid, hits in found.items()}
 
 
-def read_lines(path: Path) -> Iterator[str]:
-    """Yield every line of a text file that is not blank. Raises `InvalidRequest`."""
-    return (line for _, line in _lines(path))
-
-
-def read_jsonl(path: Path) -> Iterator[tuple[int, Mapping[str, object]]]:
-    """Yield the line number and object of every line of JSON that is not blank."""
-    for number, line in _lines(path):
-        try:
-            value = json.loads(line)
-        except ValueError as error:
-            raise InvalidRequest(
-                f"{path}:{number} is not JSON ({error}); expected one object a line"
-            ) from error
-        if not isinstance(value, dict):
-            raise InvalidRequest(
-                f"{path}:{number} holds a {type(value).__name__}; expected an object"
-            )
-        yield number, value
-
-
 def _beir_topics(folder: Path, run: Path) -> tuple[Topic, ...]:
     hits = read_run(run)
-    queries = {str(line["_id"]): str(line["text"]) for line in _objects(folder / "queries.jsonl")}
+    queries = {qid: text for qid, text, _ in _objects(folder / "queries.jsonl")}
     wanted = {docid for ranked in hits.values() for docid, _ in ranked}
     documents: dict[str, Candidate] = {}
-    for line in _objects(folder / "corpus.jsonl"):
-        if (docid := str(line["_id"])) in wanted:
-            found = _candidate(line, f"{line.get('title') or ''} {line['text']}".strip())
+    for docid, text, row in _objects(folder / "corpus.jsonl"):
+        if docid in wanted:
+            found = _candidate(row, f"{row.get('title') or ''} {text}".strip())
             if (earlier := documents.get(docid)) is not None:
                 found = replace(found, metadata=merged((earlier.metadata, found.metadata)))
             documents[docid] = found
@@ -226,12 +220,16 @@ def _rerank_lines(path: Path) -> tuple[tuple[Topic, ...], Qrels]:
     topics: list[Topic] = []
     qrels: dict[str, dict[str, int]] = {}
     for number, line in read_jsonl(path):
+        place = f"{path}:{number}"
         try:
-            qid, query, rows = str(line["qid"]), str(line["query"]), line["candidates"]
-            docids, candidates, relevances = zip(*map(_row, _sequence(rows)), strict=True)
+            qid, query = str(line["qid"]), text_of(line["query"], place, "query")
+            rows = [_row(row, place) for row in _sequence(line["candidates"])]
+            docids, candidates, relevances = zip(*rows, strict=True)
+        except InvalidRequest:
+            raise
         except (KeyError, TypeError, ValueError) as error:
             raise InvalidRequest(
-                f"{path}:{number} lacks something ({error!r}); expected "
+                f"{place} lacks something ({error!r}); expected "
                 "{qid, query, candidates: [{docid, text, rank, score, rel}]}"
             ) from error
         topics.append(Topic(qid, query, docids, candidates))
@@ -241,47 +239,32 @@ def _rerank_lines(path: Path) -> tuple[tuple[Topic, ...], Qrels]:
     return tuple(topics), qrels
 
 
-def _row(row: Mapping[str, object]) -> tuple[str, Candidate, int | None]:
-    score, relevance = row.get("score"), row.get("rel")
-    prior = float(score) if isinstance(score, int | float) else None
-    return (
-        str(row["docid"]),
-        _candidate(row, str(row["text"]), prior),
-        int(relevance) if isinstance(relevance, int | float) else None,
-    )
+def _row(row: Row, place: str) -> tuple[str, Candidate, int | None]:
+    prior = number_of(row.get("score"), place, "score")
+    found = _candidate(row, text_of(row["text"], place, "text"), prior)
+    return str(row["docid"]), found, _label(row.get("rel"), place)
 
 
-def _candidate(row: Mapping[str, object], text: str, prior: float | None = None) -> Candidate:
+def _candidate(row: Row, text: str, prior: float | None = None) -> Candidate:
     """Return a row's text as a candidate, with all in which the row may carry a label."""
     others = {name: value for name, value in row.items() if name not in _TEXTS}
     return Candidate(text, prior=prior, metadata=metadata_of(others))
 
 
-def _sequence(value: object) -> Sequence[Mapping[str, object]]:
+def _sequence(value: object) -> Sequence[Row]:
     if not isinstance(value, list):
         raise TypeError("candidates is no list")
     return value
 
 
-def _objects(path: Path) -> Iterator[Mapping[str, object]]:
-    for number, value in read_jsonl(path):
-        if "_id" not in value or "text" not in value:
+def _objects(path: Path) -> Iterator[tuple[str, str, Row]]:
+    """Yield id, text and all columns of every line of a BEIR file."""
+    for number, row in read_jsonl(path):
+        if "_id" not in row or "text" not in row:
             raise InvalidRequest(
-                f"{path}:{number} has the keys {sorted(value)}; expected _id and text"
+                f"{path}:{number} has the keys {sorted(row)}; expected _id and text"
             )
-        yield value
-
-
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    try:
-        with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield number, line.strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidRequest(
-            f"{path} cannot be read: {error}; expected a text file in UTF-8"
-        ) from error
+        yield str(row["_id"]), text_of(row["text"], f"{path}:{number}", "text"), row
 
 
 def _only_run(folder: Path) -> Path:
@@ -303,52 +286,18 @@ def _refuse_unknown(
         )
 
 
-def _topic(qid: str, rows: Sequence[Mapping[str, object]]) -> Topic:
-    return Topic(
-        qid,
-        str(rows[0]["query"]),
-        tuple(str(row["docid"]) for row in rows),
-        tuple(_candidate(row, str(row["passage"]), _prior(row.get("prior"))) for row in rows),
-    )
-
-
-def _rows(path: Path, wanted: Sequence[str]) -> Iterator[tuple[int, Mapping[str, object]]]:
+def _rows(path: Path, wanted: Sequence[str]) -> Iterator[tuple[int, Row]]:
     """Yield the line number and the columns of every row; refuse a row without those wanted."""
-    for number, row in read_jsonl(path) if path.suffix == ".jsonl" else _csv_rows(path):
+    for number, row in read_rows(path):
         missing = [name for name in wanted if row.get(name) is None]
         if missing:
-            found = ", ".join(str(name) for name in row)
             raise InvalidRequest(
-                f"{path}:{number} lacks {', '.join(missing)}; found the columns {found}"
+                f"{path}:{number} lacks {', '.join(missing)}; found the columns {', '.join(row)}"
             )
         yield number, row
 
 
-def _csv_rows(path: Path) -> Iterator[tuple[int, Mapping[str, object]]]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            yield from enumerate(csv.DictReader(file), start=2)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InvalidRequest(
-            f"{path} cannot be read: {error}; expected CSV with a header, in UTF-8"
-        ) from error
-
-
-def _label(path: Path, number: int, value: object) -> int | None:
-    text = str(value).strip()
-    if not text:
-        return None
-    try:
-        return round(float(text))
-    except ValueError as error:
-        raise InvalidRequest(
-            f"{path}:{number} has the label {text[:40]!r}; expected a number, 0 for not relevant, "
-            "or nothing for not judged"
-        ) from error
-
-
-def _prior(value: object) -> float | None:
-    try:
-        return float(str(value)) if value not in {None, ""} else None
-    except ValueError:
-        return None
+def _label(value: object, place: str) -> int | None:
+    """Return a judgement, None for not judged; a decision is 1 or 0."""
+    number = number_of(int(value) if isinstance(value, bool) else value, place, "label")
+    return None if number is None else round(number)

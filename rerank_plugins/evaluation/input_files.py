@@ -1,11 +1,12 @@
 """Files of passages, queries and labels: plain lines, JSON lines, JSON, CSV and TSV."""
 
 import csv
-import io
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
+from typing import TypeAlias
 
 from .. import text_files
 from ..errors import InvalidRequest
@@ -18,7 +19,7 @@ _FORMATS = "plain text with one a line, .jsonl or .ndjson, .json, .csv or .tsv"
 # Read as lines, these would be passages of markup.
 _MARKUP = frozenset({".htm", ".html", ".toml", ".xml", ".yaml", ".yml"})
 
-Row = Mapping[str, object]
+Row: TypeAlias = Mapping[str, object]
 
 
 def is_table(path: Path) -> bool:
@@ -39,32 +40,38 @@ def read_rows(path: Path) -> Iterator[tuple[int, Row]]:
     suffix = path.suffix.lower()
     if suffix in _MARKUP:
         raise InvalidRequest(f"{path} is a {suffix} file; expected {_FORMATS}")
-    text = _read(path)
     if suffix in _SEPARATORS:
-        return _csv_rows(path, text, _SEPARATORS[suffix])
+        return _csv_rows(path, _SEPARATORS[suffix])
     if suffix == ".json":
-        return _json_rows(path, text)
-    return _json_lines(path, text) if suffix in _JSON_LINES else rows_of(str(path), text)
+        return _json_rows(path)
+    return read_jsonl(path) if suffix in _JSON_LINES else rows_of(path, read_lines(path))
 
 
-def rows_of(name: str, text: str) -> Iterator[tuple[int, Row]]:
-    """Yield the rows of a text without a suffix: JSON lines if its first is an object, else lines.
+def rows_of(name: object, lines: Iterator[tuple[int, str]]) -> Iterator[tuple[int, Row]]:
+    """Yield the rows of a text: of JSON lines, if its first line is an object, else of lines.
 
     Raises `InvalidRequest`.
     """
-    if _first_is_object(text):
-        return _json_lines(name, text)
-    return ((number, {"text": line}) for number, line in text_files.lines(text))
+    first = next(lines, None)
+    if first is None:
+        return iter(())
+    lines = chain([first], lines)
+    if _is_object(first[1]):
+        return _json_lines(name, lines)
+    return ((number, {"text": line}) for number, line in lines)
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Yield the number and text of every line that is not blank. Raises `InvalidRequest`."""
-    return text_files.lines(_read(path))
+    try:
+        yield from text_files.read_lines(path)
+    except (OSError, UnicodeError) as error:
+        raise _unreadable(path, error) from error
 
 
 def read_jsonl(path: Path) -> Iterator[tuple[int, Row]]:
     """Yield the number and object of every line that is not blank. Raises `InvalidRequest`."""
-    return _json_lines(path, _read(path))
+    return _json_lines(path, read_lines(path))
 
 
 def number_of(value: object, place: str, name: str) -> float | None:
@@ -76,7 +83,8 @@ def number_of(value: object, place: str, name: str) -> float | None:
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
     try:
-        if isinstance(value, str | int | float) and math.isfinite(number := float(value)):
+        known = isinstance(value, str | int | float) and not isinstance(value, bool)
+        if known and math.isfinite(number := float(value)):
             return number
     except (ValueError, OverflowError):
         pass
@@ -92,25 +100,19 @@ def text_of(value: object, place: str, name: str) -> str:
     raise InvalidRequest(f"{place}: {name} is a {type(value).__name__}; expected text")
 
 
-def _read(path: Path) -> str:
-    try:
-        return text_files.read_text(path)
-    except (OSError, UnicodeError) as error:
-        raise InvalidRequest(
-            f"{path} cannot be read: {error}; expected a text file in UTF-8"
-        ) from error
+def _unreadable(path: Path, error: Exception) -> InvalidRequest:
+    return InvalidRequest(f"{path} cannot be read: {error}; expected a text file in UTF-8")
 
 
-def _first_is_object(text: str) -> bool:
-    first = next((line for _, line in text_files.lines(text)), "")
+def _is_object(line: str) -> bool:
     try:
-        return first.startswith("{") and isinstance(json.loads(first), dict)
+        return line.startswith("{") and isinstance(json.loads(line), dict)
     except (ValueError, RecursionError):
         return False
 
 
-def _json_lines(name: object, text: str) -> Iterator[tuple[int, Row]]:
-    for number, line in text_files.lines(text):
+def _json_lines(name: object, lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int, Row]]:
+    for number, line in lines:
         try:
             value = json.loads(line)
         except (ValueError, RecursionError) as error:
@@ -124,13 +126,15 @@ def _json_lines(name: object, text: str) -> Iterator[tuple[int, Row]]:
         yield number, value
 
 
-def _json_rows(path: Path, text: str) -> Iterator[tuple[int, Row]]:
+def _json_rows(path: Path) -> Iterator[tuple[int, Row]]:
     """Yield the rows of a list of objects or texts; JSON lines are often called .json as well."""
     try:
-        value = json.loads(text)
+        value = json.loads(text_files.read_text(path))
+    except (OSError, UnicodeError) as error:
+        raise _unreadable(path, error) from error
     except (ValueError, RecursionError) as error:
-        if _first_is_object(text):
-            yield from _json_lines(path, text)
+        if _is_object(next(read_lines(path), (0, ""))[1]):
+            yield from read_jsonl(path)
             return
         raise InvalidRequest(f"{path} is not JSON ({error}); expected a list of objects") from error
     for number, item in enumerate(value if isinstance(value, list) else [value], start=1):
@@ -143,22 +147,20 @@ def _json_rows(path: Path, text: str) -> Iterator[tuple[int, Row]]:
         yield number, row
 
 
-def _csv_rows(path: Path, text: str, separator: str) -> Iterator[tuple[int, Row]]:
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator)
+def _csv_rows(path: Path, separator: str) -> Iterator[tuple[int, Row]]:
     number = 1
     try:
-        for number, row in enumerate(reader, start=2):
-            if None in row:
-                raise InvalidRequest(
-                    f"{path}:{number} has more fields than the header names; put texts that hold "
-                    f"{separator!r} between quotes"
-                )
-            yield number, row
-    except csv.Error as error:
+        with path.open(encoding=text_files.ENCODING, newline="") as file:
+            for number, row in enumerate(csv.DictReader(file, delimiter=separator), start=2):
+                if None in row:
+                    raise InvalidRequest(
+                        f"{path}:{number} has more fields than the header names; put texts that "
+                        f"hold {separator!r} between quotes"
+                    )
+                yield number, row
+    except (OSError, UnicodeError, csv.Error) as error:
         raise InvalidRequest(
-            f"{path}:{number} cannot be read: {error}; expected {path.suffix} with a header"
+            f"{path} cannot be read: {error}; expected {path.suffix} with a header, in UTF-8"
         ) from error
     if number == 1:
-        raise InvalidRequest(
-            f"{path} holds no row below its first line; expected a header and rows"
-        )
+        raise InvalidRequest(f"{path} holds no row below its first line; expected a header, rows")

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from ..errors import InvalidRequest
 from ..records import Candidate
-from . import datasets
 from .datasets import Dataset, Topic
+from .input_files import Row, read_rows
 
 
 def retrieve(
@@ -14,7 +14,7 @@ def retrieve(
 ) -> Dataset:
     """Search `corpus` for every query; each keeps its best `depth` that share a word with it.
 
-    Files hold one text a line, or JSON lines with "text" (BEIR's corpus.jsonl and queries.jsonl;
+    Files hold one text a line, or a table with "text" (BEIR's corpus.jsonl and queries.jsonl;
     "title" goes before it, "query" serves as well). `progress` is called once a query. Raises
     `InvalidRequest` for files without texts.
     """
@@ -67,7 +67,8 @@ def _search(passages: Sequence[str], corpus: Path) -> Callable[[str, int], list[
 def _texts(path: Path) -> Iterator[str]:
     """Yield the distinct texts of a file, in its order. Raises `InvalidRequest`."""
     seen: set[str] = set()
-    for text in _objects(path) if path.suffix == ".jsonl" else datasets.read_lines(path):
+    for number, row in read_rows(path):
+        text = _text(row, f"{path}:{number}")
         if text.strip() and text not in seen:
             seen.add(text)
             yield text
@@ -77,11 +78,8 @@ def _texts(path: Path) -> Iterator[str]:
         )
 
 
-def _objects(path: Path) -> Iterator[str]:
-    for number, line in datasets.read_jsonl(path):
-        text = line.get("text", line.get("query"))
-        if not isinstance(text, str):
-            raise InvalidRequest(
-                f'{path}:{number} has the keys {sorted(line)}; expected a string as "text"'
-            )
-        yield f"{line.get('title') or ''} {text}".strip()
+def _text(row: Row, place: str) -> str:
+    text = row.get("text", row.get("query"))
+    if not isinstance(text, str):
+        raise InvalidRequest(f'{place} has the keys {sorted(row)}; expected a string as "text"')
+    return f"{row.get('title') or ''} {text}".strip()

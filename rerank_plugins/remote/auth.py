@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from ..errors import ConfigError
+from ..text_files import read_text
 from .providers import Auth
 
 _SECRETS = re.compile(r"(?:Bearer |Credential=|Signature=)([^,/\s]+)")
@@ -112,7 +113,7 @@ def _read_env(name: str) -> str:
 
 def _read_file(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        return read_text(path)
+    except (OSError, UnicodeError) as error:
         message = f"the key file {path} cannot be read ({type(error).__name__})"
         raise ConfigError(message) from error

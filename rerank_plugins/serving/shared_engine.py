@@ -5,38 +5,37 @@ import them.
 """
 
 import asyncio
-import json
 import logging
 import os
-import threading
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, TypeAlias
-from weakref import WeakValueDictionary
+from pathlib import PurePath
 
 from ..core.request import check_request, make_request
 from ..core.setup import Setup
-from ..errors import ConfigError, PolicyError, RerankError
-from ..records import Candidate, Code, Decision, Request, Result
+from ..errors import (
+    ConfigError,
+    DeadlineExceeded,
+    ModelError,
+    ModelUnavailable,
+    PolicyError,
+    RerankError,
+)
+from ..records import Budget, Candidate, Code, Decision, Request, Result
 from ..reranker import Reranker
-from ..scoring.models.files import EMBEDDED
-
-if TYPE_CHECKING:
-    from ..config.schema import Settings
+from ..rules.deadline import FINISH_S
+from ..scoring.models.files import EMBEDDED, LEXICAL, local_path
+from .engines import Source, engines, read
 
 __all__ = ["ComponentOptions", "SharedReranker", "loses_labels", "shared_reranker"]
 
-Source: TypeAlias = str | Mapping[str, object]
-"""The path of a settings file, or settings."""
-
 _log = logging.getLogger(__name__)
-# Frameworks copy, pickle and re-create their components freely, and forbid that pipelines share a
-# component; a model for each copy would waste memory. An engine ends with its last holder.
-_engines: WeakValueDictionary[str, Reranker] = WeakValueDictionary()
-# Neither threads nor the holder of a lock survive a fork: each process has its own of both.
-_making: dict[int, threading.Lock] = {}
+_STILL_LOADING = (
+    "the model is still loading; allow more time, or call warm_up before the first request"
+)
 # The options that are keys of another table than the stage's.
 _TABLES: Mapping[str, str] = {"depth": "selection", "prior_weight": "fusion"}
 
@@ -54,8 +53,8 @@ class ComponentOptions:
     {'stages': [{'scorer': 'lexical'}], 'selection': {'depth': 20}}
     """
 
-    model: str = EMBEDDED
-    config: Source | None = None
+    model: str | PurePath = EMBEDDED
+    config: Source | PurePath | None = None
     max_tokens: int | None = None
     precision: str | None = None
     provider: str | None = None
@@ -79,7 +78,7 @@ class ComponentOptions:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         given = {field.name for field in fields(self) if values[field.name] != field.default}
         if self.config is None:
-            stage = {"scorer": self.model}
+            stage: dict[str, object] = {"scorer": str(self.model)}
             tables: dict[str, object] = {"stages": [stage]}
             for name in (name for name in values if name in given - {"model"}):
                 if name in _TABLES:
@@ -93,13 +92,15 @@ class ComponentOptions:
                 "write everything into the configuration, or give no config"
             )
             raise ConfigError(message)
-        return self.config
+        return str(self.config) if isinstance(self.config, PurePath) else self.config
 
 
 class SharedReranker:
     """A reranker made at first use and shared by all in the process that give the same settings.
 
-    Where the model cannot be loaded, the first-stage order comes back, degraded, unless `strict`.
+    Frameworks copy, pickle and re-create their components freely, and forbid that pipelines share
+    a component: a model for each copy would waste memory. Where the model cannot be had now, or is
+    still loading when the budget ends, the first-stage order comes back, degraded, unless `strict`.
     Thread-safe. Copies, unpickled objects and forks find the engine or make it again.
     """
 
@@ -125,9 +126,20 @@ class SharedReranker:
     def engine(self) -> Reranker:
         """Return the engine, loaded if need be. Raises `ConfigError` and `ModelError`."""
         if (engine := self._found()) is None:
-            self._engine = engine = _engine_for(self.source)
-            self._process = os.getpid()
+            engine = self._hold(engines().load(read(self.source)).result())
         return engine
+
+    def check(self) -> None:
+        """Raise what no load could mend, without a load: wrong settings, a path to nothing.
+
+        Raises `ConfigError` and `ModelError`.
+        """
+        settings = read(self.source)
+        helped = any(stage.when == "fallback" for stage in settings.stages)
+        for stage in settings.stages:
+            named = isinstance(stage.scorer, str) and stage.scorer not in {EMBEDDED, LEXICAL}
+            if named and (settings.strict or not helped):
+                local_path(str(stage.scorer))
 
     def refuse_bare_texts(self) -> None:
         """Raise `PolicyError` where a text that has lost its label could be sent.
@@ -140,7 +152,7 @@ class SharedReranker:
         elif isinstance(self.source, Mapping) and "policy" not in self.source:
             return
         else:
-            settings = _read(self.source)
+            settings = read(self.source)
             sends = any(not isinstance(stage.scorer, str) for stage in settings.stages)
             loses = sends and settings.policy.policy().needs_labels
         if loses:
@@ -153,10 +165,14 @@ class SharedReranker:
 
     def warm_up(self) -> None:
         """Load the model and run real shapes; idempotent. Raises `ConfigError`, `ModelError`."""
-        self.engine().warm_up()
+        if (engine := self._found()) is None:
+            engine = self._hold(engines().load(read(self.source), again=True).result())
+        engine.warm_up()
 
     def close(self) -> None:
         """Release the engine, which ends with its last holder; the next use makes it again."""
+        if (engine := self._found()) is not None:
+            engines().release(engine)
         self._engine = None
 
     def rerank(
@@ -176,10 +192,13 @@ class SharedReranker:
         request = make_request(query, candidates, top_k=top_k, budget_ms=budget_ms, strict=strict)
         if not request.candidates:
             return self._nothing()
-        try:
-            engine = self.engine()
-        except RerankError as error:
-            return self._without_engine(request, error, started)
+        if (engine := self._found()) is None:
+            load = self._load(request)
+            try:
+                engine = self._hold(load.engine.result(load.wait_s(started)))
+            except (RerankError, TimeoutError) as error:
+                return self._without_engine(load, error, started)
+            request = load.rest(started)
         return engine.submit(request).result()
 
     async def arerank(
@@ -196,12 +215,16 @@ class SharedReranker:
         request = make_request(query, candidates, top_k=top_k, budget_ms=budget_ms, strict=strict)
         if not request.candidates:
             return self._nothing()
-        try:
-            engine = self._found()
-            if engine is None:
-                engine = await asyncio.to_thread(self.engine)
-        except RerankError as error:
-            return self._without_engine(request, error, started)
+        if (engine := self._found()) is None:
+            load = self._load(request)
+            try:
+                if not load.engine.done():
+                    waiting = asyncio.wrap_future(load.engine)
+                    await asyncio.wait_for(waiting, load.wait_s(started))
+                engine = self._hold(load.engine.result())
+            except (RerankError, TimeoutError) as error:
+                return self._without_engine(load, error, started)
+            request = load.rest(started)
         return await asyncio.wrap_future(engine.submit(request))
 
     def _found(self) -> Reranker | None:
@@ -210,15 +233,39 @@ class SharedReranker:
     def _nothing(self) -> Result:
         return Result.first_stage((), request_id=uuid.uuid4().hex, model=self.model, degraded=False)
 
-    def _without_engine(self, request: Request, error: RerankError, started: float) -> Result:
-        """Return the first-stage order, or raise `error` where it must not be hidden."""
-        if isinstance(error, ConfigError) or self._strict(request):
-            raise error
+    def _hold(self, engine: Reranker) -> Reranker:
+        self._engine, self._process = engine, os.getpid()
+        return engine
+
+    def _load(self, request: Request) -> "_Load":
+        """Begin to load the engine for a request. Raises `InvalidRequest`, `ConfigError`."""
         check_request(request)
-        _log.warning("reranking is off, the first-stage order is kept: %s", error)
+        settings = read(self.source)
+        asked = replace(
+            request,
+            budget=Budget(request.budget.time_s or settings.budget.time_s),
+            strict=settings.strict if request.strict is None else request.strict,
+        )
+        waits = settings.service.when_cold == "wait" or bool(asked.strict)
+        return _Load(asked, engines().load(settings), waits=waits)
+
+    def _without_engine(
+        self, load: "_Load", error: RerankError | TimeoutError, started: float
+    ) -> Result:
+        """Return the first-stage order, or raise `error` where it must not be hidden."""
+        request, code, reason = load.request, Code.STAGE_FAILED, str(error)
+        lasting = isinstance(error, ConfigError | ModelError)
+        if lasting and not isinstance(error, ModelUnavailable):
+            raise error
+        if isinstance(error, TimeoutError):
+            code, reason = Code.NOT_WARM, _STILL_LOADING
+            error = DeadlineExceeded(reason)
+        if request.strict:
+            raise error
+        _log.warning("reranking is off, the first-stage order is kept: %s", reason)
         n = len(request.candidates)
         decisions = [
-            Decision("load", Code.STAGE_FAILED, n, str(error)),
+            Decision("load", code, n, reason),
             Decision("fuse", Code.PASS_THROUGH, n),
         ]
         if request.top_k is not None and request.top_k < n:
@@ -232,8 +279,35 @@ class SharedReranker:
         )
         return replace(result, hits=result.hits[: request.top_k])
 
-    def _strict(self, request: Request) -> bool:
-        return _read(self.source).strict if request.strict is None else request.strict
+
+@dataclass(frozen=True, slots=True)
+class _Load:
+    """A request that waits for its engine.
+
+    request: with the settings' budget and strictness where it has none
+    waits: False where the settings say that requests pass through while the model is cold
+    """
+
+    request: Request
+    engine: Future[Reranker]
+    waits: bool
+
+    def wait_s(self, started: float) -> float | None:
+        """Return for how many seconds the request may wait, None for as long as it takes."""
+        if not self.waits:
+            return 0.0
+        budget_s = self.request.budget.time_s
+        if budget_s is None:
+            return None
+        return max(0.0, started + budget_s - FINISH_S - time.monotonic())
+
+    def rest(self, started: float) -> Request:
+        """Return the request with what is left of its budget."""
+        budget_s = self.request.budget.time_s
+        if budget_s is None:
+            return self.request
+        left_s = started + budget_s - time.monotonic()
+        return replace(self.request, budget=Budget(max(left_s, FINISH_S)))
 
 
 def shared_reranker(
@@ -250,25 +324,6 @@ def shared_reranker(
 def loses_labels(setup: Setup) -> bool:
     """True if a text that was separated from its label could be sent against it."""
     return setup.sends and setup.policy.needs_labels
-
-
-def _engine_for(source: Source) -> Reranker:
-    from ..config.build import build_setup
-
-    process, settings = os.getpid(), _read(source)
-    key = json.dumps([process, settings.model_dump(mode="json")], sort_keys=True)
-    with _making.setdefault(process, threading.Lock()):
-        engine = _engines.get(key)
-        if engine is None:
-            engine = _engines[key] = Reranker(build_setup(settings))
-    return engine
-
-
-def _read(source: Source) -> "Settings":
-    # Here, because pydantic is a third of the import time.
-    from ..config.read import read_settings
-
-    return read_settings(source)
 
 
 def _scorer(stage: object) -> str:

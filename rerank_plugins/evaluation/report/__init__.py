@@ -7,6 +7,8 @@ from enum import Enum
 from pathlib import Path
 from typing import TypeAlias
 
+import numpy as np
+
 from ...errors import InvalidRequest
 from ..comparison import Comparison
 from . import html, markdown
@@ -36,6 +38,7 @@ def plain(value: object) -> Json:
     >>> plain((Path("a"), {1: 2.5}))
     ['a', {'1': 2.5}]
     """
+    value = value.item() if isinstance(value, np.generic) else value
     if isinstance(value, bool | int | float | str) or value is None:
         return value
     if isinstance(value, Enum):

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import ModelError
+from ...text_files import read_text
 from .features import DECIMALS, FEATURES, Feature, Observation, sample
 
 FORMAT = 1
@@ -92,7 +93,7 @@ def save(found: Snapshot, path: Path) -> None:
 def load(path: Path) -> Snapshot:
     """Return the snapshot in a file; `require` checks that it fits. Raises `ModelError`."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(read_text(path))
         return from_json(data if isinstance(data, dict) else {})
     except (OSError, ValueError) as error:
         message = (

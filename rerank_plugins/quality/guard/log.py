@@ -8,6 +8,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
+from ... import text_files
 from ...errors import ConfigError, InvalidRequest
 from ..drift.features import FEATURES, Observation
 from ..drift.verdict import DriftReport
@@ -64,11 +65,11 @@ def note_line(cause: str, value: float, *, harmful: bool, at_s: float) -> str:
 def read(path: Path) -> Iterator[LogEntry]:
     """Yield the lines of a log. Raises `InvalidRequest`."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = list(text_files.read_lines(path))
+    except (OSError, UnicodeError) as error:
         message = f"{path} cannot be read ({error}); give the guard's log"
         raise InvalidRequest(message) from error
-    for number, line in enumerate(lines, start=1):
+    for number, line in lines:
         try:
             yield _entry(json.loads(line))
         except (ValueError, KeyError, TypeError) as error:

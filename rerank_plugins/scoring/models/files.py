@@ -1,8 +1,9 @@
 """Find a model's files: in the package, in a folder, or on the Hugging Face hub."""
 
+import contextlib
 import platform
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -15,7 +16,7 @@ from .hub import Hub, snapshot
 Precision: TypeAlias = Literal["auto", "fp32", "int8"]
 """Which of a model's graphs to prefer; "auto" finds what "fp32" does, for `precision.choose`."""
 
-EMBEDDED = "embedded"
+EMBEDDED, LEXICAL = "embedded", "lexical"
 _EMBEDDED_FOLDER = Path(__file__).parents[2] / "models" / "embedded"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
@@ -92,7 +93,8 @@ def _found(model: str | Path, precision: Precision, hub: Hub | None) -> ModelFil
     path = local_path(model)
     if path is None:
         return _from_hub(str(model), precision, hub or Hub())
-    return _in_folder(path, str(model), precision) if path.is_dir() else _from_file(path)
+    with _readable(model):
+        return _in_folder(path, str(model), precision) if path.is_dir() else _from_file(path)
 
 
 def local_path(model: str | Path) -> Path | None:
@@ -101,12 +103,9 @@ def local_path(model: str | Path) -> Path | None:
     Raises `ModelError` for what is neither.
     """
     path, name = located(model), str(model)
-    try:
+    with _readable(model):
         if path.is_file() or path.is_dir():
             return path
-    except OSError as error:
-        message = f"no model at {name[:200]!r}: {error.strerror}; give a readable folder or file"
-        raise ModelError(message) from error
     if _HUB_ID.fullmatch(name) and not name.endswith(".onnx"):
         return None
     message = (
@@ -115,6 +114,16 @@ def local_path(model: str | Path) -> Path | None:
         'or "embedded"'
     )
     raise ModelError(message)
+
+
+@contextlib.contextmanager
+def _readable(model: str | Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        name = str(model)[:200]
+        message = f"no model at {name!r}: {error.strerror}; give a readable folder or file"
+        raise ModelError(message) from error
 
 
 def find_without_graph(model: str | Path, *, hub: Hub | None = None) -> ModelFiles:
