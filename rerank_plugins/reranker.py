@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Literal, NoReturn, Self
 
 from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import TracerProvider
@@ -254,6 +254,13 @@ class Reranker:
             self.setup.guard.close()
         for stage in self.setup.stages:
             stage.scorer.close()
+
+    def __reduce__(self) -> NoReturn:
+        message = (
+            "a Reranker cannot be pickled or copied, since threads and sessions are of one "
+            "process; make one per process from its settings, as in the initializer of a pool"
+        )
+        raise TypeError(message)
 
     def __enter__(self) -> Self:
         return self

@@ -12,6 +12,7 @@ from typing import Literal, TypeAlias
 
 from ..config import build
 from ..config.schema import Settings, StageSettings
+from ..config.vector_schema import EncoderSettings
 from ..core.stage import Stage
 from ..errors import RerankError
 from ..reranker import Reranker
@@ -139,7 +140,11 @@ def _graphs() -> Check:
 
 def _called(settings: StageSettings) -> str:
     named = settings.scorer
-    return named if isinstance(named, str) else f"{named.provider} {named.model or ''}".strip()
+    if isinstance(named, str):
+        return named
+    if isinstance(named, EncoderSettings):
+        return f"encoder {named.encoder}"
+    return f"{named.provider} {named.model}".strip()
 
 
 def _model(name: str, settings: StageSettings, policy: Policy) -> Iterator[Check]:

@@ -31,6 +31,7 @@ from .remote_schema import RemoteSettings
 from .schema import FusionSettings, Settings, StageSettings
 from .selection_schema import DepthSettings, KeepSettings
 from .tables import record
+from .vector_schema import EncoderSettings
 
 # Loss that calibrated exits may cause where the settings name none.
 _RISK = 0.01
@@ -85,7 +86,7 @@ def build_setup(
 
 def scorer(settings: StageSettings) -> Scorer:
     """Return the scorer that a stage names, loaded. Raises `ModelError` or `ConfigError`."""
-    if isinstance(settings.scorer, RemoteSettings):
+    if isinstance(settings.scorer, RemoteSettings | EncoderSettings):
         return settings.scorer.scorer(record(OnnxOptions, settings), _hub(settings))
     if settings.scorer == LEXICAL:
         if settings.instruction is not None:
@@ -134,7 +135,7 @@ def _load(settings: StageSettings, fusion: FusionSettings, *, may_miss: bool) ->
 def _load_exits(
     settings: StageSettings, exits: list[int] | Path, fusion: FusionSettings
 ) -> ModelStages:
-    if isinstance(settings.scorer, RemoteSettings) or settings.scorer == LEXICAL:
+    if not isinstance(settings.scorer, str) or settings.scorer == LEXICAL:
         raise ConfigError("exits are layers of a model that runs here; this stage has none")
     files, options = _files(settings), record(OnnxOptions, settings)
     calibration = _calibration(settings, files.card)

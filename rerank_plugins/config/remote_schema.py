@@ -1,9 +1,8 @@
 """Settings of remote stages."""
 
 from pathlib import Path
-from typing import Annotated, Literal
 
-from pydantic import Discriminator, Field, Tag, field_serializer, model_validator
+from pydantic import Field, field_serializer, model_validator
 
 from ..scoring import Scorer
 from ..scoring.models.hub import Hub
@@ -112,13 +111,3 @@ class RemoteSettings(Table):
             given["reading"] = ReadingOptions(self.tokenizer, self.token_types, reading, hub)
             given["dialect"] = KServeDialect(reading.score_column, self.binary_tensors)
         return RemoteScorer(record(RemoteOptions, self, given))
-
-
-def _which(value: object) -> Literal["local", "remote"]:
-    return "local" if isinstance(value, str) else "remote"
-
-
-ScorerSettings = Annotated[
-    Annotated[str, Tag("local")] | Annotated[RemoteSettings, Tag("remote")], Discriminator(_which)
-]
-"""A local model by name, or a table that says how to reach a remote one."""

@@ -1,10 +1,10 @@
 """The settings as pydantic models: every table and key that a configuration may have."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal, TypeAlias, get_args
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Discriminator, Field, Tag
 
 from ..adaptive.exit_audit import Adjust
 from ..core.setup import WhenCold
@@ -17,9 +17,27 @@ from ..rules.windows import Fold
 from ..scoring.models.files import EMBEDDED, Precision
 from ..scoring.onnx.session import Provider
 from ..scoring.text.pairs import LongPassages
-from .remote_schema import ScorerSettings
+from .remote_schema import RemoteSettings
 from .selection_schema import KeepValue, SelectionSettings
 from .tables import Chance, Count, Positive, Share, Table, record
+from .vector_schema import EncoderSettings
+
+
+def _kind_of_scorer(value: object) -> Literal["local", "encoder", "remote"]:
+    if isinstance(value, str):
+        return "local"
+    if isinstance(value, EncoderSettings) or (isinstance(value, Mapping) and "encoder" in value):
+        return "encoder"
+    return "remote"
+
+
+ScorerSettings: TypeAlias = Annotated[
+    Annotated[str, Tag("local")]
+    | Annotated[EncoderSettings, Tag("encoder")]
+    | Annotated[RemoteSettings, Tag("remote")],
+    Discriminator(_kind_of_scorer),
+]
+"""A local model by name, or the table of an encoder or of a remote model."""
 
 
 class StageSettings(Table):

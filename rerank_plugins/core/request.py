@@ -50,8 +50,10 @@ def make_request(
         _with_own_number(passage) if isinstance(passage, Candidate) else Candidate(passage)
         for passage in passages
     )
-    budget = Budget(None if budget_ms is None else float(budget_ms) / 1e3)
+    # NumPy's numbers would end in results, which have to become JSON.
     top_k = int(top_k) if isinstance(top_k, Integral) else top_k
+    budget_ms = float(budget_ms) if isinstance(budget_ms, Real) else budget_ms
+    budget = Budget(None if budget_ms is None else budget_ms / 1e3)
     return Request(query, candidates, top_k=top_k, budget=budget, strict=strict)
 
 
@@ -107,7 +109,7 @@ def check_feedback(score: float) -> None:
 
 
 def _with_own_number(candidate: Candidate) -> Candidate:
-    """Return a candidate whose prior is Python's own number: results hold it, and become JSON."""
+    """Return a candidate whose prior is a number of Python's own."""
     prior: object = candidate.prior
     if isinstance(prior, float | int) or not isinstance(prior, Real):
         return candidate

@@ -3,6 +3,12 @@
 FINISH_S = 0.002
 """What merging, fusing and handing over take at most (measured: 0.6 ms for 200 candidates)."""
 
+LOADING_SHARE = 0.75
+"""The share of its budget that a request waits for a model to load.
+
+What a cold model's first batch takes is not known: with less left than this it could end late.
+"""
+
 BATCH_S = 0.008
 """What a batch under a deadline takes at most, unless one pair alone takes longer.
 

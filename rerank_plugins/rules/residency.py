@@ -9,7 +9,7 @@ a name that nothing contains. Documents can narrow what the policy allows and ne
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from hashlib import sha256
 from pathlib import Path
 from types import MappingProxyType
@@ -171,6 +171,10 @@ class Policy:
         for region in tree:
             _refuse_circle(region, tree)
         object.__setattr__(self, "inside", MappingProxyType(inside))
+
+    def __reduce__(self) -> tuple[type["Policy"], tuple[object, ...]]:
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return type(self), tuple((values | {"inside": dict(self.inside)}).values())
 
     def contains(self, outer: str, inner: str) -> bool:
         """True if region `inner` lies inside region `outer`, or is the same.

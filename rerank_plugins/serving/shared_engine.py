@@ -26,7 +26,7 @@ from ..errors import (
 )
 from ..records import Budget, Candidate, Code, Decision, Request, Result
 from ..reranker import Reranker
-from ..rules.deadline import FINISH_S
+from ..rules.deadline import FINISH_S, LOADING_SHARE
 from ..scoring.models.files import EMBEDDED, LEXICAL, local_path
 from .engines import Source, engines, read
 
@@ -299,7 +299,7 @@ class _Load:
         budget_s = self.request.budget.time_s
         if budget_s is None:
             return None
-        return max(0.0, started + budget_s - FINISH_S - time.monotonic())
+        return max(0.0, started + LOADING_SHARE * budget_s - time.monotonic())
 
     def rest(self, started: float) -> Request:
         """Return the request with what is left of its budget."""

@@ -1,5 +1,8 @@
 """What is refused before anything is done for it."""
 
+import copy
+import json
+import pickle
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -9,7 +12,10 @@ import pytest
 from rerank_plugins import Reranker
 from rerank_plugins.core.request import check_request
 from rerank_plugins.errors import InvalidRequest
+from rerank_plugins.evaluation.report import plain
 from rerank_plugins.records import Budget, Candidate, Request
+from rerank_plugins.rules.residency import Policy
+from rerank_plugins.serving.adapter_support import facts, hit_facts
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +71,25 @@ def test_a_prior_that_orders_nothing_is_refused(prior):
 def test_any_finite_number_is_a_prior(prior):
     """Integers, numpy's numbers and None are fine."""
     check_request(Request("q", (Candidate("a", prior),), budget=Budget(0.1), top_k=1))
+
+
+def test_numbers_of_numpy_end_as_numbers_of_json(lexical):
+    """Whatever numbers a request brings, its facts, hits and record become JSON."""
+    priors = [np.float32(0.5), np.int64(0), np.float64(0.25)]
+    passages = [Candidate(text, prior=prior) for text, prior in zip("abc", priors, strict=True)]
+    result = lexical.rerank("a", passages, top_k=np.int64(2), budget_ms=np.float32(60_000.0))
+    found = json.loads(json.dumps([facts(result), [hit_facts(hit) for hit in result]]))
+    assert [hit["prior"] for hit in found[1]] == [0.5, 0.0]
+    assert plain({"value": np.float32(0.5), "n": np.int64(2)}) == {"value": 0.5, "n": 2}
+
+
+@pytest.mark.parametrize("copied", [pickle.dumps, copy.deepcopy])
+def test_a_reranker_stays_in_its_process(lexical, copied):
+    """A pool that pickles one is told to make one per process; a policy travels."""
+    with pytest.raises(TypeError, match="make one per process"):
+        copied(lexical)
+    policy = Policy(regions=("eu",), inside={"acme": "de"}, per="candidate")
+    assert pickle.loads(pickle.dumps(policy)) == copy.deepcopy(policy) == policy
 
 
 @pytest.mark.parametrize("passages", ["one text", b"bytes", None, 5, {"d1": "a text"}])

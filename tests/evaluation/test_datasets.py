@@ -144,3 +144,44 @@ def test_a_run_beside_a_table_is_refused(tmp_path):
     path.write_text("query,passage,label\na,b,1\n", encoding="utf-8")
     with pytest.raises(InvalidRequest, match="no run beside it"):
         datasets.read(path, run=tmp_path / "a.trec")
+
+
+def test_scores_labels_and_texts_keep_their_meaning(tmp_path):
+    """Numbers in strings count, a missing text is blank, and what is no number is refused."""
+    folder = rerank_folder(tmp_path / "pets")
+    place = folder / "rerank" / "bm25.jsonl"
+    hits = [
+        {"docid": "a", "text": "cats", "score": "2.5", "rel": "1"},
+        {"docid": "b", "text": None, "score": 1, "rel": True},
+        {"docid": "c", "text": "dogs", "score": "", "rel": None},
+    ]
+    line = {"qid": "q", "query": "cats", "candidates": hits}
+    place.write_text(json.dumps(line), encoding="utf-8")
+    found = datasets.read(folder)
+    (topic,) = found.topics
+    assert [(one.text, one.prior) for one in topic.candidates] == [
+        ("cats", 2.5),
+        ("", 1.0),
+        ("dogs", None),
+    ]
+    assert found.qrels["q"] == {"a": 1, "b": 1}
+    for wrong in ({"score": "high"}, {"rel": "relevant"}, {"text": ["cats"]}):
+        place.write_text(json.dumps({**line, "candidates": [hits[0] | wrong]}), encoding="utf-8")
+        with pytest.raises(InvalidRequest, match=r"jsonl:1.*(expected a number|expected text)"):
+            datasets.read(folder)
+
+
+@pytest.mark.parametrize("suffix", [".TSV", ".json", ".ndjson"])
+def test_tables_come_in_several_forms(suffix, tmp_path):
+    """The same table as tab separated values, a JSON list and JSON lines; labels apart, too."""
+    rows = [{"query": "cats", "passage": "cats sleep", "label": 1, "qid": "q", "docid": "d"}]
+    text = json.dumps(rows if suffix == ".json" else rows[0])
+    if suffix == ".TSV":
+        text = "\n".join("\t".join(map(str, row)) for row in (rows[0], rows[0].values()))
+    path = tmp_path / f"pets{suffix}"
+    path.write_text(text, encoding="utf-8")
+    found = datasets.read(path)
+    assert found.topics[0].candidates[0].text == "cats sleep"
+    assert found.qrels == {"q": {"d": 1}}
+    if suffix != ".TSV":
+        assert datasets.read_judgements(path) == {"q": {"d": 1}}

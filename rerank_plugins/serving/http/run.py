@@ -16,6 +16,7 @@ from ...config.build import build_setup
 from ...config.read import read_settings
 from ...errors import ConfigError
 from ...reranker import Reranker
+from ...text_files import read_lines
 from . import exporters
 from .admission import Limits
 from .app import Serving, build
@@ -139,9 +140,12 @@ def open_tokens(tokens_file: str | None = None) -> Sequence[str]:
         tokens += _some(variable.replace(",", "\n").splitlines(), TOKENS_VARIABLE)
     if tokens_file is not None:
         try:
-            lines = Path(tokens_file).read_text(encoding="utf-8").splitlines()
+            lines = [line for _, line in read_lines(Path(tokens_file))]
         except OSError as error:
             message = f"no tokens file at {tokens_file}: {error.strerror}"
+            raise ConfigError(message) from error
+        except UnicodeError as error:
+            message = f"the tokens file {tokens_file} is no text in UTF-8; save it as such"
             raise ConfigError(message) from error
         tokens += _some([line for line in lines if not line.startswith("#")], tokens_file)
     return tuple(tokens)

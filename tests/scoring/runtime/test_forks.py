@@ -120,7 +120,8 @@ def test_a_guard_from_before_a_fork_neither_waits_nor_writes_in_it(tmp_path):
         from dataclasses import replace
         from pathlib import Path
         from rerank_plugins.core.setup import Setup
-        from rerank_plugins.quality.guard import Guard, GuardOptions
+        from rerank_plugins.quality.guard.guard import Guard
+        from rerank_plugins.quality.guard.stance import GuardOptions
 
         log = Path({str(tmp_path / "guard.jsonl")!r})
         guard = Guard(GuardOptions(null_every=0, log=log))
