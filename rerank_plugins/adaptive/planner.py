@@ -132,7 +132,7 @@ class Planner:
         """Return wall-clock seconds: waiting, reading by one worker, computing by all of them."""
         total_s = share.wait_s
         for (scorer, _), price, count in zip(stages, prices, counts, strict=True):
-            read_s = min(price, scorer.read_s(chars)) if isinstance(scorer, Reads) else 0.0
+            read_s = _read_s(scorer, chars, price)
             total_s += read_s * count + plans.wall_s(price - read_s, count, share.workers)
         busy = share.worker_s < 0.99 * share.workers * left_s
         group = busy, round(math.log2(total_s)) if total_s > 0.0 else 0
@@ -181,11 +181,27 @@ def _prices(
     stages: Sequence[tuple[Scorer, Keep | None]], chars: Sequence[int], short: int | None = None
 ) -> list[float]:
     """Return each stage's seconds per pair, for passages of `chars` characters, cut to `short`."""
-    scorers = [
-        scorer if short is None or not isinstance(scorer, Shortens) else scorer.shortened(short)
-        for scorer, _ in stages
-    ]
-    return [scorer.price_s(chars) if isinstance(scorer, Priced) else 0.0 for scorer in scorers]
+    return [_price_s(scorer, chars, short) for scorer, _ in stages]
+
+
+def _price_s(scorer: Scorer, chars: Sequence[int], short: int | None) -> float:
+    """Return a scorer's seconds per pair, 0.0 where it knows none."""
+    try:
+        if short is not None and isinstance(scorer, Shortens):
+            scorer = scorer.shortened(short)
+        price = float(scorer.price_s(chars)) if isinstance(scorer, Priced) else 0.0
+    except Exception:  # noqa: BLE001 - a scorer may raise anything, and will when it scores
+        return 0.0
+    return price if math.isfinite(price) and price > 0.0 else 0.0
+
+
+def _read_s(scorer: Scorer, chars: Sequence[int], price: float) -> float:
+    """Return what reading takes of a scorer's price."""
+    try:
+        read_s = float(scorer.read_s(chars)) if isinstance(scorer, Reads) else 0.0
+    except Exception:  # noqa: BLE001
+        return 0.0
+    return min(price, read_s) if read_s > 0.0 else 0.0
 
 
 def _filled(

@@ -9,7 +9,7 @@ from ..rules import calibration, keep
 from ..rules.deadline import FALLBACK_SHARE
 from ..rules.keep import MarginKeep
 from ..rules.residency import Permit
-from ..scoring import Scored, Scorer, Sends, Shortens, State
+from ..scoring import Scored, Scorer, Sends, Shortens, State, as_model_error
 from . import residency
 from .limits import StageLimits, entering
 from .progress import Progress
@@ -45,7 +45,7 @@ async def score(
         if entered < len(alive):
             left_out = Decision("select", Code.DEPTH, len(alive) - entered, stage.scorer.name)
             progress.decisions.append(left_out)
-            alive, state = alive[:entered], state and state.take(range(entered))
+            alive, state = alive[:entered], _survivors(state, range(entered))
         if limits.count(place) == 0:
             skipped = Decision("budget", Code.STAGE_SKIPPED, len(alive), stage.scorer.name)
             progress.decisions.append(skipped)
@@ -57,17 +57,26 @@ async def score(
             deadline_s = _stage_deadline_s(stages[place:], run.deadline_s, started_s)
             scored = await scorer.score(query, passages, state=state, deadline_s=deadline_s)
             scored.check(len(alive), stage.scorer.name)
-        except RerankError as error:
-            _record_failure(progress, stage, error, len(alive), run.clock() - started_s)
+        except Exception as error:  # noqa: BLE001 - a scorer may raise anything
+            failure = as_model_error(error, stage.scorer.name)
+            _record_failure(progress, stage, failure, len(alive), run.clock() - started_s)
             continue
         _record(progress, stage, scorer, scored, alive, texts, depth=place + 1)
         progress.timings.append(Timing("stage", run.clock() - started_s, stage.scorer.name))
         last = place == len(stages) - 1
         kept = _keep(progress, stage, alive, limits, depth=place + 1, last=last)
         kept = kept[: limits.count(place + 1) or None]
-        state = scored.state and scored.state.take([alive.index(slot) for slot in kept])
+        state = _survivors(scored.state, [alive.index(slot) for slot in kept])
         alive = kept
     return progress
+
+
+def _survivors(state: State | None, places: Sequence[int]) -> State | None:
+    """Return the state of who goes on; without it, the next stage starts from the texts."""
+    try:
+        return state and state.take(places)
+    except Exception:  # noqa: BLE001 - a scorer's state may raise anything
+        return None
 
 
 def _shortened(stage: Stage, limits: StageLimits) -> Scorer:

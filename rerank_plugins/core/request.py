@@ -51,9 +51,9 @@ def make_request(
         for passage in passages
     )
     # NumPy's numbers would end in results, which have to become JSON.
-    top_k = int(top_k) if isinstance(top_k, Integral) else top_k
-    budget_ms = float(budget_ms) if isinstance(budget_ms, Real) else budget_ms
-    budget = Budget(None if budget_ms is None else budget_ms / 1e3)
+    count: object = top_k
+    top_k = int(count) if isinstance(count, Integral) else top_k
+    budget = Budget(_seconds(budget_ms))
     return Request(query, candidates, top_k=top_k, budget=budget, strict=strict)
 
 
@@ -103,9 +103,23 @@ def check_request(request: Request) -> None:
 
 def check_feedback(score: float) -> None:
     """Raise `InvalidRequest` unless the score lies in [0, 1]."""
-    if not 0.0 <= score <= 1.0:
+    given: object = score
+    if not isinstance(given, Real) or not 0.0 <= score <= 1.0:
         message = f"feedback is {score!r}; expected a number from 0 (bad) to 1 (good)"
         raise InvalidRequest(message)
+
+
+def _seconds(budget_ms: object) -> float | None:
+    """Return a budget in seconds. Raises `InvalidRequest` for what is no number."""
+    if budget_ms is None:
+        return None
+    try:
+        if isinstance(budget_ms, Real):
+            return float(budget_ms) / 1e3
+    except (OverflowError, ValueError):
+        pass
+    message = f"budget_ms is {repr(budget_ms)[:_SHOWN_CHARS]}; expected milliseconds, or None"
+    raise InvalidRequest(message)
 
 
 def _with_own_number(candidate: Candidate) -> Candidate:
@@ -113,12 +127,15 @@ def _with_own_number(candidate: Candidate) -> Candidate:
     prior: object = candidate.prior
     if isinstance(prior, float | int) or not isinstance(prior, Real):
         return candidate
-    return replace(candidate, prior=float(prior))
+    try:
+        return replace(candidate, prior=float(prior))
+    except (OverflowError, ValueError):
+        return candidate
 
 
 def _is_missing(text: object) -> bool:
     """True for None and for the not-a-number with which tables mark a missing text."""
-    return text is None or (isinstance(text, Real) and math.isnan(text))
+    return text is None or (isinstance(text, Real) and text != text)  # noqa: PLR0124
 
 
 def _advice(text: object) -> str:
@@ -136,4 +153,7 @@ def _advice(text: object) -> str:
 
 
 def _is_finite(value: object) -> bool:
-    return isinstance(value, Real) and math.isfinite(value)
+    try:
+        return isinstance(value, Real) and math.isfinite(value)
+    except (OverflowError, ValueError, TypeError):
+        return False

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
 
-from ..scoring import Scorer
+from ..scoring import Scorer, as_model_error
 from ..scoring.runtime.jobs import wait
 
 
@@ -42,7 +42,7 @@ class Readiness:
             return
         try:
             for scorer in self._scorers:
-                scorer.warm_up()
+                _warm(scorer)
         except BaseException as error:
             self._warming = None
             warming.set_exception(error)
@@ -65,6 +65,17 @@ class Readiness:
     def _quietly(self) -> None:
         with contextlib.suppress(Exception):
             self.warm_up()
+
+
+def _warm(scorer: Scorer) -> None:
+    """Warm a scorer up. Raises `RerankError`."""
+    try:
+        scorer.warm_up()
+    except Exception as error:
+        failure = as_model_error(error, scorer.name)
+        if failure is error:
+            raise
+        raise failure from error
 
 
 async def until_warm(warming: Future[None] | None) -> None:

@@ -270,7 +270,7 @@ class Calls:
         sent = Sent([request.query, *request.texts], secrets_in(headers))
         if response.status == _OK:
             return response, sent
-        raise failure(response, sent, now_s=time.time())
+        raise failure(response, sent, url=endpoint.url, now_s=time.time())
 
     def _check(
         self, context: CallContext, request: ApiRequest, items: Sequence[int], url: str

@@ -88,8 +88,11 @@ class _Discretion(logging.Filter):
         if threading.current_thread().name != _THREAD:
             return True
         if record.name == "httpx" and isinstance(record.args, tuple) and record.args:
-            # The reason behind the status is the other side's own words.
-            record.args = (*record.args[:-1], "")
+            # The reason behind the status is the other side's own words; a query may hold a key.
+            values = [
+                v.copy_with(query=None) if isinstance(v, httpx.URL) else v for v in record.args
+            ]
+            record.args = (*values[:-1], "")
         return record.levelno >= logging.INFO
 
 

@@ -25,11 +25,17 @@ from .payload import ReadingOptions
 from .providers import PROVIDERS, Caps, Provider
 from .resilience import BreakerOptions
 
+# How a URL ends that names the call itself, whatever the provider.
+_ENDPOINTS = frozenset({"rerank", "reranking", "ranking"})
+_VERSION = re.compile(r"v\d+\w*")
+
 
 @dataclass(frozen=True, slots=True)
 class RemoteOptions:
     """A remote reranker: a row of the provider table, and what that row leaves open.
 
+    base_url: with or without a version, the call's path, and a query such as ?api-version=...
+    path: goes behind `base_url` as it is; None: the provider's, as far as `base_url` lacks it
     region: what the operator attests of the destination
     key: None: the environment variable that the provider's row names
     extra: fields that go into the body as they are
@@ -186,8 +192,34 @@ def _url(options: RemoteOptions, provider: Provider, key: Key | None) -> str:
     if base is None:
         message = f"provider {options.provider!r} has no address of its own; give base_url"
         raise ConfigError(message)
-    path = provider.path if options.path is None else options.path
-    return normalised(_filled(base.rstrip("/") + path, options, "the URL"))
+    if options.path is None:
+        url = joined(base, provider.path)
+    else:
+        place, mark, query = base.partition("?")
+        url = place.rstrip("/") + options.path + mark + query
+    return normalised(_filled(url, options, "the URL"))
+
+
+def joined(base: str, path: str) -> str:
+    """Return the URL of a call to `path`, whether `base` holds none, a part or all of it.
+
+    >>> joined("http://host/v1", "/v2/rerank"), joined("http://host/v1/rerank", "/v2/rerank")
+    ('http://host/v1/rerank', 'http://host/v1/rerank')
+    >>> joined("https://host/providers/cohere?api-version=1", "/providers/cohere/v2/rerank")
+    'https://host/providers/cohere/v2/rerank?api-version=1'
+    """
+    place, mark, query = base.partition("?")
+    place = place.rstrip("/")
+    given, wanted = place.partition("://")[2].split("/")[1:], path.split("/")[1:]
+    if given and given[-1] in {*_ENDPOINTS, wanted[-1]}:
+        wanted = []
+    elif given and _VERSION.fullmatch(given[-1]) and _VERSION.fullmatch(wanted[0]):
+        wanted = wanted[1:]
+    else:
+        sizes = range(min(len(given), len(wanted)), 0, -1)
+        shared = next((n for n in sizes if given[-n:] == wanted[:n]), 0)
+        wanted = wanted[shared:]
+    return "/".join((place, *wanted)) + mark + query
 
 
 def _place(options: RemoteOptions, url: str) -> tuple[Attestation | None, Destination, bool]:

@@ -80,6 +80,16 @@ class Sent:
         texts = "\n".join(self.texts).casefold()
         return re.sub(r"\w+", lambda word: _masked(word[0], texts), line[:_SHOWN_CHARS])
 
+    def show_url(self, url: str) -> str:
+        """Return the URL that was asked, without keys and without the values of its query.
+
+        >>> Sent(secrets=["s3cret"]).show_url("https://host/s3cret/rerank?code=abc")
+        'https://host/<key>/rerank?code=...'
+        """
+        for secret in filter(None, self.secrets):
+            url = url.replace(secret, "<key>")
+        return re.sub(r"=[^&]*", "=...", url)
+
 
 class Failed(RemoteError):
     """One attempt of a call failed. Results and spans show the name of this class.
@@ -113,13 +123,16 @@ class TooMany(Failed):
 _NOTHING = Sent()
 
 
-def failure(response: HttpResponse, sent: Sent, *, now_s: float) -> Failed:
+def failure(response: HttpResponse, sent: Sent, *, url: str, now_s: float) -> Failed:
     """Return the error for a response that is no success.
 
-    Its message repeats nothing that was `sent`. `now_s` is Unix time.
+    url: what was asked
+    now_s: Unix time
+
+    Its message repeats nothing that was `sent`.
     """
     said = _error_message(response.body)[:_READ_CHARS]
-    message = f"HTTP {response.status}"
+    message = f"HTTP {response.status} from {sent.show_url(url)}"
     if shown := sent.show(said):
         message += f": {shown}"
     limit = _BATCH_LIMIT.search(said)

@@ -7,7 +7,7 @@ from typing import Literal, Protocol, TypeAlias, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ModelError
+from ..errors import ModelError, RerankError
 from ..records import Decision, Timing, Usage
 from ..rules.residency import Destination, Permit
 
@@ -68,6 +68,15 @@ class Scored:
 
     def check(self, n: int, name: str) -> None:
         """Raise `ModelError` unless there are n results and the scores can be ordered."""
+        kinds = {"scores": "fiu", "done": "b", "truncated_tokens": "fiu"}
+        for field_name, kind in kinds.items():
+            array = np.asarray(getattr(self, field_name))
+            if array.ndim != 1 or (array.size and array.dtype.kind not in kind):
+                message = (
+                    f"{name} gave {field_name} of type {array.dtype} with {array.ndim} axes; "
+                    "expected arrays with one axis: float32 scores, bool done, int64 counts"
+                )
+                raise ModelError(message)
         sizes = [len(self.scores), len(self.done), len(self.truncated_tokens)]
         if sizes != [n] * len(sizes):
             message = (
@@ -76,6 +85,18 @@ class Scored:
             )
             raise ModelError(message)
         check_finite(self.scores[self.done], name, "expected numbers")
+
+
+def as_model_error(error: Exception, name: str) -> RerankError:
+    """Return what a scorer raised as one of our errors.
+
+    Another's error is named by its class: its text may quote a caller's. It is the cause.
+    """
+    if isinstance(error, RerankError):
+        return error
+    found = ModelError(f"{name} raised {type(error).__name__}; strict=True shows where")
+    found.__cause__ = error
+    return found
 
 
 def check_finite(scores: Floats, name: str, advice: str) -> None:

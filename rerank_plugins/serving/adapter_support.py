@@ -7,6 +7,7 @@ import them.
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from typing import SupportsFloat
 
 from opentelemetry import context, trace
@@ -15,7 +16,7 @@ from .. import semconv
 from ..records import Hit, Result
 from ..rules.residency import merged, metadata_of
 
-__all__ = ["counted", "facts", "hit_facts", "merged", "metadata_of", "prior"]
+__all__ = ["copied", "counted", "facts", "hit_facts", "merged", "metadata_of", "prior"]
 
 
 def prior(score: object) -> float | None:
@@ -24,9 +25,29 @@ def prior(score: object) -> float | None:
     >>> prior(0.5), prior(float("nan")), prior(None), prior("high")
     (0.5, None, None, None)
     """
-    if isinstance(score, SupportsFloat) and math.isfinite(number := float(score)):
-        return number
-    return None
+    # An array of one number is no number, though NumPy takes it for one.
+    if not isinstance(score, SupportsFloat) or getattr(score, "ndim", None):
+        return None
+    try:
+        number = float(score)
+    except Exception:  # noqa: BLE001 - a retriever's number may raise anything
+        return None
+    return number if math.isfinite(number) else None
+
+
+def copied(value: object, *, depth: int = 4) -> object:
+    """Return a deep copy of metadata; what cannot be copied, such as a lock, is shared.
+
+    depth: how many levels of dicts and lists are searched for it
+    """
+    try:
+        return deepcopy(value)
+    except Exception:  # noqa: BLE001 - somebody else's object may raise anything
+        if depth and type(value) is dict:
+            return {key: copied(each, depth=depth - 1) for key, each in value.items()}
+        if depth and type(value) is list:
+            return [copied(each, depth=depth - 1) for each in value]
+        return value
 
 
 def facts(result: Result) -> dict[str, object]:

@@ -1,6 +1,7 @@
 """Calls: limited, hedged, broken off, traced, and never with more than they need."""
 
 import itertools
+import logging
 import time
 
 import pytest
@@ -14,7 +15,7 @@ from rerank_plugins.remote.resilience import BreakerOptions
 from rerank_plugins.remote.scorer import RemoteScorer
 from rerank_plugins.rules.residency import Permit, Policy
 from rerank_plugins.testing import FakeRerankServer, Fault
-from tests.remote.serving import PASSAGES, QUERY, options, remote_first
+from tests.remote.serving import PASSAGES, QUERY, SECRET, options, planted, remote_first
 
 
 def codes(result):
@@ -247,6 +248,54 @@ def test_options_that_lead_nowhere_are_refused(wrong, said):
     """Each says what is missing."""
     with pytest.raises(ConfigError, match=said):
         resolve(wrong)
+
+
+WHOLE = {
+    ("compatible", "", "/v2/rerank"),
+    ("compatible", "/", "/v2/rerank"),
+    ("compatible", "/v1", "/v1/rerank"),
+    ("compatible", "/v1/", "/v1/rerank"),
+    ("compatible", "/proxy/v2", "/proxy/v2/rerank"),
+    ("compatible", "/proxy", "/proxy/v2/rerank"),
+    ("compatible", "/v1/rerank", "/v1/rerank"),
+    ("compatible", "/rerank/", "/rerank"),
+    ("vllm", "/v1", "/v1/rerank"),
+    ("vllm-score", "/v1/score", "/v1/score"),
+    ("jina", "/v1?api-version=3", "/v1/rerank?api-version=3"),
+    ("tei", "/rerank", "/rerank"),
+    ("tei", "/v1", "/v1/rerank"),
+    ("tei", "/score", "/score/rerank"),
+    ("mixedbread", "/v1/reranking", "/v1/reranking"),
+    ("nvidia", "/v1/retrieval/nvidia/reranking", "/v1/retrieval/nvidia/reranking"),
+    ("azure", "/providers/cohere?api-version=1", "/providers/cohere/v2/rerank?api-version=1"),
+    ("azure", "/providers/cohere/v2/rerank", "/providers/cohere/v2/rerank"),
+    ("bedrock-invoke", "/model/m/invoke", "/model/m/invoke"),
+}
+
+
+@pytest.mark.parametrize("host", ["http://localhost:8080", "https://rerank"])
+@pytest.mark.parametrize(("provider", "given", "asked"), sorted(WHOLE))
+def test_a_base_url_may_hold_a_part_or_all_of_the_url(host, provider, given, asked):
+    """A version, the call's path and a query are recognised; nothing stands there twice."""
+    base = {"base_url": f"{host}{given}", "location": "us-east-1", "key": planted()}
+    assert resolve(RemoteOptions(provider, "m", **base)).url == f"{host}{asked}"
+
+
+def test_a_path_that_is_given_goes_behind_the_base_url():
+    """As it stands: a gateway may call its place "rerank"."""
+    given = RemoteOptions("tei", base_url="http://localhost/rerank?a=b", path="/rerank")
+    assert resolve(given).url == "http://localhost/rerank/rerank?a=b"
+
+
+def test_an_error_names_the_url_that_was_asked(caplog):
+    """Not the values of its query, nor a key in it; nor does the log of the HTTP library."""
+    caplog.set_level(logging.DEBUG)
+    with FakeRerankServer("cohere") as server:
+        base = f"{server.url}/{SECRET}/v1/rerank?code=s3cret"
+        with remote_first(server, "cohere", base_url=base) as reranker:
+            (failed,) = reranker.rerank(QUERY, PASSAGES).decisions[:1]
+    assert f"HTTP 404 from {server.url}/<key>/v1/rerank?code=...: no route" in failed.detail
+    assert "s3cret" not in caplog.text
 
 
 def test_keys_of_voyage_choose_their_host(monkeypatch):

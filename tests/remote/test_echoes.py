@@ -51,7 +51,7 @@ def clean(said):
 def test_an_error_message_repeats_nothing(form):
     """In no form that a server is known to answer in."""
     body = json.dumps({"message": f"bad request: {FORMS[form]}"}).encode()
-    said = str(failure(HttpResponse(400, {}, body), SENT, now_s=0.0))
+    said = str(failure(HttpResponse(400, {}, body), SENT, url="https://host/rerank", now_s=0.0))
     assert clean(said)
     assert len(said) < 300
 

@@ -1,7 +1,6 @@
 """A LangChain document compressor over a shared engine."""
 
 from collections.abc import Sequence
-from copy import deepcopy
 from typing import Any, Literal
 
 from langchain_core.callbacks import Callbacks
@@ -10,7 +9,7 @@ from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
 from rerank_plugins import Candidate, Result
-from rerank_plugins.serving.adapter_support import facts, hit_facts, metadata_of, prior
+from rerank_plugins.serving.adapter_support import copied, facts, hit_facts, metadata_of, prior
 from rerank_plugins.serving.shared_engine import (
     ComponentOptions,
     SharedReranker,
@@ -193,6 +192,6 @@ class RerankPluginsCompressor(BaseDocumentCompressor):
             added: dict[str, Any] = {self.score_key: hit.relevance}
             if self.facts_key is not None:
                 added[self.facts_key] = {**hit_facts(hit), **request}
-            metadata = {**deepcopy(found.metadata), **added}
+            metadata = {**{key: copied(value) for key, value in found.metadata.items()}, **added}
             answer.append(found.model_copy(update={"metadata": metadata}))
         return answer, request

@@ -11,10 +11,11 @@ from .. import Floats
 from ..models.files import ModelFiles
 from ..onnx.decoder import prompt_of
 from ..onnx.graph import verify
-from ..onnx.options import OnnxOptions, checked, identity, score_column, usable_tokens
+from ..onnx.options import OnnxOptions, checked, identity, labels, score_column, usable_tokens
 from ..onnx.session import (
     KNOWN_INPUTS,
     Graph,
+    as_declared,
     open_graph,
     open_session,
     score_columns,
@@ -64,6 +65,7 @@ class SegmentedModel:
             raise ModelError(message)
         self.origin = identity(self.options, files)
         self._column = score_column(self.options, files)
+        self._labels = labels(files)
         provider, threads = self.options.provider, self.options.intra_threads
         original = open_graph(
             files.graph_file, provider=provider, intra_threads=threads, literal=True
@@ -114,7 +116,9 @@ class SegmentedModel:
         """Run a segment on a batch; `hidden` is what the segment before gave."""
         session = self._sessions[segment]
         feeds = {
-            value.name: getattr(arrays, value.name) if value.name in KNOWN_INPUTS else hidden
+            value.name: as_declared(getattr(arrays, value.name), value.type)
+            if value.name in KNOWN_INPUTS
+            else hidden
             for value in session.get_inputs()
         }
         names = [value.name for value in session.get_outputs()]
@@ -127,8 +131,8 @@ class SegmentedModel:
             )
             raise ModelError(message) from error
         if segment == len(self.heads):
-            columns = score_columns(values[self._output])
-            return SegmentOutput(single_column(columns, self._column, self.files.name), None)
+            columns = score_columns(values[self._output], len(arrays.input_ids))
+            return SegmentOutput(self._logits(columns), None)
         head = self.heads[segment]
         scores = None
         if head.kind == "output":
@@ -143,10 +147,13 @@ class SegmentedModel:
             output = self.run(segment, arrays, output.hidden)
         return np.zeros(0, np.float32) if output.scores is None else output.scores
 
+    def _logits(self, columns: Floats) -> Floats:
+        return single_column(columns, self._column, self.files.name, self._labels)
+
     def _difference(self, original: Graph) -> float:
         """Return the largest score difference to the whole graph, as a share of the spread."""
         batches = verify.probes(self.tokenizer, self.max_tokens)
-        expected = [single_column(original.run(batch), self._column, "") for batch in batches]
+        expected = [self._logits(original.run(batch)) for batch in batches]
         found = [self.scores(batch) for batch in batches]
         return verify.difference(
             np.concatenate(expected, dtype=np.float64), np.concatenate(found, dtype=np.float64)

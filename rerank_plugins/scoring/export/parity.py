@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from ..exits.segmented_model import SegmentedModel
 from ..onnx.graph.verify import difference, probes
-from ..onnx.options import OnnxOptions, score_column
+from ..onnx.options import OnnxOptions, labels, score_column
 from ..onnx.session import open_graph, single_column
 
 # Rounding: torch and ONNX Runtime add up in different orders.
@@ -44,7 +44,10 @@ def of_segments(model: SegmentedModel) -> Parity:
     whole = open_graph(model.files.graph_file, literal=True)
     column = score_column(OnnxOptions(), model.files)
     batches = probes(model.tokenizer, model.max_tokens)
-    expected = [single_column(whole.run(batch), column, model.files.name) for batch in batches]
+    named = labels(model.files)
+    expected = [
+        single_column(whole.run(batch), column, model.files.name, named) for batch in batches
+    ]
     found = [model.scores(batch) for batch in batches]
     return between([scores[:, None] for scores in expected], [scores[:, None] for scores in found])
 

@@ -69,7 +69,7 @@ class Decoder:
         if self.every_token:
             last = pairs.attention_mask.sum(axis=1) - 1
             logits = np.asarray(logits)[np.arange(count), last][:, list(self.answers)]
-        return score_columns(logits)
+        return score_columns(logits, count)
 
 
 def prompt_of(

@@ -1,14 +1,15 @@
 """How an ONNX model is run, checked against what its files say it can take."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ...errors import ConfigError
+from ...errors import ConfigError, ModelError
 from ...rules.windows import Fold
 from ..models.content import fingerprint
 from ..models.files import ModelFiles
 from ..text.pairs import MIN_WINDOW_TOKENS, LongPassages, Windowing
 from .decoder import prompt_of
-from .session import Provider
+from .session import Provider, relevant_column
 
 # RoBERTa and its relatives do not use the position table's rows up to the padding index.
 _OFFSET_FAMILIES = frozenset(
@@ -129,11 +130,29 @@ def score_column(options: OnnxOptions, files: ModelFiles) -> int | None:
     return column if isinstance(column, int) else None
 
 
+def labels(files: ModelFiles) -> tuple[str, ...]:
+    """Return what the model's configuration calls its output columns, () where it does not say."""
+    names = files.config.get("id2label")
+    if not isinstance(names, Mapping):
+        return ()
+    return tuple(str(names[key]) for key in map(str, range(len(names))) if key in names)
+
+
 def identity(options: OnnxOptions, files: ModelFiles) -> str:
     """Hash everything that decides a score: the files and the options that change it."""
     facts = [files.graph_file.sha256(), files.tokenizer_sha256()]
-    facts += [repr(score_column(options, files))]
+    column, named = score_column(options, files), labels(files)
+    facts += [repr(column)]
+    # Scores by the first of two columns must not meet scores by the second.
+    facts += ["first column"] if column is None and _first_counts(named, files.name) else []
     facts += [repr(options.max_tokens or usable_tokens(files)), options.fold]
     facts += [repr(options.windowing)]
     facts += [repr(prompt_of(files, options.template, options.instruction)), repr(files.int8)]
     return fingerprint(facts)
+
+
+def _first_counts(named: Sequence[str], model: str) -> bool:
+    try:
+        return relevant_column(named, model) == 0
+    except ModelError:
+        return False

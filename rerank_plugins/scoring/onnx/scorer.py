@@ -17,7 +17,7 @@ from .decoder import MOST_BATCH_TOKENS, Decoder, open_decoder, prompt_of
 from .graph import cache
 from .graph.prepare import Prepared, open_rewritten
 from .graph.verify import many, probes
-from .options import OnnxOptions, checked, identity, score_column, usable_tokens
+from .options import OnnxOptions, checked, identity, labels, score_column, usable_tokens
 from .pair_scoring import BatchOutput, PairScoring
 from .score_cache import ScoreCache
 from .session import Graph, open_graph, single_column
@@ -59,6 +59,7 @@ class OnnxScorer:
         self.int8_failure = ""
         self.graph, self._rewrite_failure, self._cache_key = self._open()
         self._column = score_column(self.options, files)
+        self._labels = labels(files)
         self._score_cache: ScoreCache | None = None
         if self.options.score_cache_bytes:
             model = identity(self.options, files)
@@ -80,7 +81,7 @@ class OnnxScorer:
             partial(self.tokenizer.room, max_tokens=self.max_tokens),
         )
         # Two pairs: a graph exported for one has a fixed axis, and its user should know now.
-        single_column(self._run_filler(2, 8), self._column, self.name)
+        single_column(self._run_filler(2, 8), self._column, self.name, self._labels)
 
     @property
     def batch_tokens(self) -> int:
@@ -139,7 +140,7 @@ class OnnxScorer:
         except Exception as error:
             message = f"model {self.name!r} failed on {arrays.input_ids.shape}: {error}"
             raise ModelError(message) from error
-        return BatchOutput(single_column(columns, self._column, self.name))
+        return BatchOutput(single_column(columns, self._column, self.name, self._labels))
 
     def _costs(self) -> Costs:
         """Take what an earlier process measured if it still holds, or measure and save it."""

@@ -1,11 +1,13 @@
 """An ONNX Runtime session and what its graph takes and gives."""
 
+import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...errors import ConfigError, ModelError
 from .. import Floats
@@ -38,6 +40,30 @@ UNHELPFUL: Mapping[str, Sequence[str]] = {"CPUExecutionProvider": ("BiasGeluFusi
 
 # What "auto" tries, in order. Not TensorRT: it builds an engine per shape at first use.
 _AUTO = ("cuda", "coreml", "directml", "openvino", "cpu")
+_DTYPES: Mapping[str, type[np.generic]] = {
+    "tensor(int64)": np.int64,
+    "tensor(int32)": np.int32,
+    "tensor(bool)": np.bool_,
+    "tensor(float)": np.float32,
+}
+# How configurations call the label of pairs that belong together, and how they deny it.
+_RELEVANT = frozenset(
+    {
+        "relevant",
+        "positive",
+        "pos",
+        "yes",
+        "true",
+        "match",
+        "duplicate",
+        "paraphrase",
+        "entailment",
+        "label_1",
+        "1",
+    }
+)
+_IRRELEVANT = frozenset({"negative", "neg", "no", "false", "label_0", "0"})
+_DENIED = re.compile(r"(?:not|non|no|un|ir)_?(?=\w)")
 # Scores are [pairs] or [pairs, columns].
 _MAX_AXES = 2
 KNOWN_INPUTS = frozenset({"input_ids", "attention_mask", "token_type_ids"})
@@ -46,18 +72,25 @@ KNOWN_INPUTS = frozenset({"input_ids", "attention_mask", "token_type_ids"})
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """A session, the inputs its graph declares, and the output that carries the scores."""
+    """A session, the inputs its graph declares, and the output that carries the scores.
+
+    types: the inputs' types by their names in ONNX Runtime; int64 where there is none
+    """
 
     session: "ort.InferenceSession"
     inputs: frozenset[str]
     output: str
     provider: str
+    types: Mapping[str, str] = field(default_factory=dict)
 
     def run(self, pairs: PairArrays) -> Floats:
         """Run a batch and return the output's columns, float32 [pairs, columns]."""
-        feeds = {name: getattr(pairs, name) for name in self.inputs}
+        feeds = {
+            name: as_declared(getattr(pairs, name), self.types.get(name, ""))
+            for name in self.inputs
+        }
         (logits,) = self.session.run([self.output], feeds)
-        return score_columns(logits)
+        return score_columns(logits, len(pairs.input_ids))
 
 
 def open_graph(
@@ -74,7 +107,8 @@ def open_graph(
     """
     where = _named(graph)
     session = open_session(graph, provider=provider, intra_threads=intra_threads, literal=literal)
-    inputs = frozenset(value.name for value in session.get_inputs())
+    types = {value.name: value.type for value in session.get_inputs()}
+    inputs = frozenset(types)
     axes = {value.name: len(value.shape) for value in session.get_outputs()}
     if "input_ids" not in inputs or inputs - KNOWN_INPUTS:
         message = (
@@ -89,7 +123,7 @@ def open_graph(
             "each pair. This is an encoder without a scoring head; export the cross-encoder"
         )
         raise ModelError(message)
-    return Graph(session, inputs, output, session.get_providers()[0])
+    return Graph(session, inputs, output, session.get_providers()[0], types)
 
 
 def open_session(
@@ -184,26 +218,82 @@ def check_provider(wanted: Provider, found: str) -> None:
     raise ModelError(message)
 
 
-def score_columns(output: object) -> Floats:
-    """Return a head's output [pairs] or [pairs, columns] as float32 [pairs, columns]."""
+def as_declared(array: NDArray[np.int64], declared: str) -> NDArray[np.generic]:
+    """Return an input in the type that its graph declares, such as "tensor(int32)"."""
+    return array.astype(_DTYPES.get(declared, np.int64), copy=False)
+
+
+def score_columns(output: object, pairs: int) -> Floats:
+    """Return a head's output as float32 [pairs, columns]; a lone pair may have lost its axis.
+
+    Raises `ModelError` for an output of another number of pairs.
+    """
     columns = np.asarray(output, dtype=np.float32)
-    return columns[:, None] if columns.ndim == 1 else columns
+    if columns.ndim == 0 or (pairs == 1 and columns.ndim == 1):
+        columns = columns.reshape(1, -1)
+    elif columns.ndim == 1:
+        columns = columns[:, None]
+    if len(columns) != pairs:
+        message = (
+            f"the graph gives {columns.shape} for {pairs} pairs; expected a row for each pair: "
+            "export it again with a dynamic batch axis"
+        )
+        raise ModelError(message)
+    return columns
 
 
-def single_column(columns: Floats, column: int | None, model: str) -> Floats:
-    """Reduce a head's columns [pairs, columns] to one logit per pair. Raises `ModelError`."""
+def single_column(
+    columns: Floats, column: int | None, model: str, labels: Sequence[str] = ()
+) -> Floats:
+    """Reduce a head's columns [pairs, columns] to one logit per pair.
+
+    labels: what the configuration calls the columns. Raises `ModelError`, also where the labels of
+        two columns do not say which is the relevant one.
+    """
     count = columns.shape[1]
     if column is not None and -count <= column < count:
         return columns[:, column]
     if column is None and count == 1:
         return columns[:, 0]
     if column is None and count == 2:  # noqa: PLR2004 - irrelevant, relevant
-        return columns[:, 1] - columns[:, 0]
+        relevant = relevant_column(labels, model)
+        return columns[:, relevant] - columns[:, 1 - relevant]
     message = (
         f"model {model!r} gives {count} columns per pair and score_column is {column}; expected 1 "
         "or 2 columns, or a score_column that says which one counts"
     )
     raise ModelError(message)
+
+
+def relevant_column(labels: Sequence[str], model: str) -> int:
+    """Return which of two columns is the relevant one: the second, unless its labels say otherwise.
+
+    Raises `ModelError` for labels that do not say.
+
+    >>> relevant_column(["relevant", "not relevant"], "m"), relevant_column([], "m")
+    (0, 1)
+    """
+    if len(labels) != 2:  # noqa: PLR2004 - as many as columns
+        return 1
+    first, second = (_sense(label) for label in labels)
+    if first != second and first is not True and second is not False:
+        return 1
+    if first != second and first is not False and second is not True:
+        return 0
+    message = (
+        f"model {model!r} calls its two columns {list(labels)}, which does not say which one means "
+        "relevant; name it by score_column = 0 or 1"
+    )
+    raise ModelError(message)
+
+
+def _sense(label: str) -> bool | None:
+    """Return True for a label that means relevant, False for its contrary, None if unknown."""
+    name = re.sub(r"\W+", "_", label.strip().lower())
+    if name in _RELEVANT:
+        return True
+    bare = _DENIED.sub("", name, count=1)
+    return False if name in _IRRELEVANT or (bare != name and bare in _RELEVANT) else None
 
 
 def score_output(outputs: Sequence[str]) -> str:
