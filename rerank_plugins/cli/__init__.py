@@ -2,11 +2,12 @@
 
 import sys
 from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
 from ..errors import RerankError
-from . import console, drift
+from . import checks, console, drift
 from .bench import bench
 from .calibrate import calibrate_exits
 from .capacity import capacity
@@ -17,6 +18,13 @@ from .run import run
 from .serve import serve
 
 BAD_USAGE = 2
+
+
+def _show_version(asked: bool) -> None:  # noqa: FBT001 - the parser calls it so
+    if asked:
+        found = checks.version("rerank-plugins") or "from a source tree"
+        sys.stdout.write(f"rerank-plugins {found}\n")
+        raise typer.Exit
 
 
 def application() -> typer.Typer:
@@ -30,6 +38,7 @@ def application() -> typer.Typer:
         rich_markup_mode="markdown",
         pretty_exceptions_enable=False,
     )
+    app.callback()(_options)
     app.command("run")(run)
     app.command("eval")(evaluate)
     app.command("bench")(bench)
@@ -42,6 +51,16 @@ def application() -> typer.Typer:
     app.command("serve")(serve)
     app.command("doctor")(doctor)
     return app
+
+
+def _options(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """Take the options that belong to no command."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,10 +1,13 @@
 """`rerank-plugins calibrate`: exits of a model, fitted and certified without labels."""
 
+import contextlib
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from ..adaptive.exit_audit import ExitLoss
@@ -92,7 +95,8 @@ def calibrate_exits(  # noqa: PLR0913 - one parameter for each option
     """Fit exits on a model's own scores and certify what they lose; no labels are needed.
 
     Half of the queries fit the heads, the other half certifies the loss. DIR then holds the exits,
-    and a plot of what was gained beside fixed depths and fixed layers. For example:
+    and a plot of what was gained beside fixed depths and fixed layers. It exits 1 where nothing
+    keeps the loss within --alpha. For example:
 
         rerank-plugins calibrate --dataset scifact --out exits --alpha 0.01
 
@@ -102,22 +106,20 @@ def calibrate_exits(  # noqa: PLR0913 - one parameter for each option
     collections = _collections(dataset or [], run or [], queries, corpus, depth)
     heads = segmented_model.heads_at(files, whole_numbers(layers))
     segmented = SegmentedModel(files, heads, OnnxOptions(max_tokens=max_tokens))
-    fusion = build.card_prior_weight(files.card), build.card_calibration(files.card)
-    how = CalibrationOptions(top_k, loss, alpha, *fusion, seed)
-    costs = segment_costs(segmented)
+    weight, calibration = build.card_prior_weight(files.card), build.card_calibration(files.card)
+    how = CalibrationOptions(top_k, loss, alpha, weight, calibration, seed)
+    costs, short = segment_costs(segmented), _short(short_tokens, segmented)
     asked = _questions(collections, depth=depth, sample=sample, seed=seed)
-    done = _fit(segmented, asked, how, costs, _short(short_tokens, segmented))
+    done = _fit(segmented, asked, how, costs, short)
     calibration_file.save(done.exits, out)
     limits, note = _certify(done.exits, how, method, delta)
     gained = gain(done, costs, how, limits=limits)
-    names = ", ".join(found.name for found in collections)
-    title = f"{files.name}: {len(done.cases)} held-out queries of {names}"
-    written = _draw(gained, out, how, title)
+    written = _draw(gained, out, how, _title(files.name, done, collections))
     if as_json:
         console.print_json({"gain": gained, "facts": done.exits.facts, "note": note})
-        return
-    console.stdout().print(_table(done, gained, how), note, sep="\n")
-    console.stdout().print(f'{written} are in {out}; use them with: exits = "{out}"', markup=False)
+    else:
+        console.stdout().print(_table(done, gained, how), escape(f"{note}\n{written}"), sep="\n")
+    _judge(limits, f"nothing keeps {loss} within --alpha {alpha:g}: {note}")
 
 
 def _fit(
@@ -203,13 +205,26 @@ def _question(topic: Topic) -> Question:
     return Question(topic.query, tuple(texts), tuple(known) if len(known) == len(texts) else None)
 
 
+def _title(model: str, done: Calibrated, collections: Sequence[Dataset]) -> str:
+    names = ", ".join(found.name for found in collections)
+    return f"{model}: {len(done.cases)} held-out queries of {names}"
+
+
+def _judge(limits: Limits | None, failure: str) -> None:
+    """Exit 1 where no limits hold."""
+    if limits is None:
+        sys.stderr.write(f"failed: {failure}\n")
+        raise typer.Exit(1)
+
+
 def _draw(gained: Gain, folder: Path, how: CalibrationOptions, title: str) -> str:
-    """Draw the gain, where matplotlib is installed; return the names of all files written."""
-    try:
+    """Draw the gain, where matplotlib is installed; return which files there are, and their use."""
+    files = "exits.json, exits.npz"
+    with contextlib.suppress(ImportError):
         draw(gained, folder / "gain.svg", loss=how.loss, alpha=how.alpha, title=title)
-    except ImportError:
-        return "exits.json, exits.npz"
-    return "exits.json, exits.npz and gain.svg"
+        files += " and gain.svg"
+    use = "" if gained.chosen is None else f'; use them with: exits = "{folder}"'
+    return f"{files} are in {folder}{use}"
 
 
 def _table(done: Calibrated, gained: Gain, how: CalibrationOptions) -> Table:

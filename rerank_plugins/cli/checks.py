@@ -6,8 +6,10 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, TypeAlias
 
 from ..config import build
@@ -18,27 +20,41 @@ from ..errors import RerankError
 from ..reranker import Reranker
 from ..rules.residency import Policy
 from ..scoring import Scorer, Sends
-from ..scoring.lexical import LexicalScorer
 from ..scoring.models import hub
-from ..scoring.models.content import verify
+from ..scoring.models.content import Listed
 from ..scoring.models.files import cpu_features
 from ..scoring.models.registry import KNOWN
 from ..scoring.onnx.graph import cache
 from ..scoring.onnx.options import usable_tokens
 from ..scoring.onnx.scorer import OnnxScorer
 from ..scoring.runtime import process
+from ..scoring.runtime.ort import VARIABLE as ORT_TELEMETRY
 from ..scoring.runtime.ort import onnxruntime
 
 Verdict: TypeAlias = Literal["ok", "warn", "fail"]
 _LIBRARIES = ("rerank-plugins", "onnxruntime", "numpy", "tokenizers", "huggingface-hub")
 
-# A module that only the extra brings, and the extra.
-_EXTRAS: Mapping[str, str] = {
-    "eval": "ir_measures",
-    "export": "torch",
-    "otel": "opentelemetry.sdk",
-    "server": "starlette",
-    "ray": "ray",
+# What each extra brings; where the first is missing, the extra was not asked for.
+EXTRAS: Mapping[str, Sequence[str]] = {
+    "aws": ("botocore",),
+    "http2": ("h2",),
+    "eval": ("ir_measures", "bm25s", "Stemmer", "matplotlib"),
+    "otel": ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http"),
+    "server": (
+        "starlette",
+        "uvicorn",
+        "msgspec",
+        "opentelemetry.exporter.prometheus",
+        "prometheus_client",
+    ),
+    "ray": ("ray", "starlette", "uvicorn", "msgspec", "opentelemetry.exporter.prometheus"),
+    "export": ("torch", "transformers", "onnxscript"),
+}
+# The packages of each framework: our adapter, and what it adapts to.
+ADAPTERS: Mapping[str, tuple[str, str]] = {
+    "langchain": ("langchain-rerank-plugins", "langchain-core"),
+    "llama-index": ("llama-index-postprocessor-rerank-plugins", "llama-index-core"),
+    "haystack": ("rerank-plugins-haystack", "haystack-ai"),
 }
 
 _VECTOR = ("avx512_vnni", "avx_vnni", "avx512f", "avx2", "arm64")
@@ -64,17 +80,21 @@ def examine(settings: Settings) -> Iterator[Check]:
     yield _python()
     for name in _LIBRARIES:
         yield _library(name)
+    yield _adapters()
     yield _cpu()
     yield _workers(settings)
     available = onnxruntime().get_available_providers()
     providers = [name.removesuffix("ExecutionProvider") for name in available]
     yield Check("providers", "ok", ", ".join(providers))
-    yield _extras()
+    yield _telemetry()
     yield _hub()
     yield _graphs()
     policy = settings.policy.policy()
     for place, stage in enumerate(settings.stages):
         yield from _model(f"stage {place + 1}", stage, policy)
+    yield _whole(settings)
+    # Last: what these libraries start could disturb the trials.
+    yield from _extras()
 
 
 def _python() -> Check:
@@ -83,10 +103,9 @@ def _python() -> Check:
 
 
 def _library(name: str) -> Check:
-    try:
-        return Check(name, "ok", importlib.metadata.version(name))
-    except importlib.metadata.PackageNotFoundError:
-        return Check(name, "warn", "runs from a source tree; it is not installed as a package")
+    if (found := version(name)) is not None:
+        return Check(name, "ok", found)
+    return Check(name, "warn", "runs from a source tree; it is not installed as a package")
 
 
 def _cpu() -> Check:
@@ -105,24 +124,68 @@ def _workers(settings: Settings) -> Check:
     return Check("workers", "ok", found)
 
 
-def _extras() -> Check:
-    here = [extra for extra, module in _EXTRAS.items() if _installed(module)]
-    missing = [extra for extra in _EXTRAS if extra not in here]
+def _adapters() -> Check:
+    versions = {name: [version(package) for package in ADAPTERS[name]] for name in ADAPTERS}
+    found = "; ".join(
+        f"{name}: adapter {adapter or 'not installed'}, framework {framework or 'not installed'}"
+        for name, (adapter, framework) in versions.items()
+    )
+    return Check("adapters", "ok", found)
+
+
+def version(package: str) -> str | None:
+    """Return the version of an installed package, None if it is not installed."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _telemetry() -> Check:
+    """Return what ONNX Runtime, already imported, may report to its maker."""
+    setting = os.environ.get(ORT_TELEMETRY, "")
+    found = "off" if setting == "1" else f"on, since {ORT_TELEMETRY} is {setting!r} here"
+    return Check("telemetry of onnxruntime", "ok", found)
+
+
+def _extras() -> Iterator[Check]:
+    """Import what the installed extras need."""
+    hub.switch_off_reports()
+    here = [extra for extra, modules in EXTRAS.items() if _installed(modules[0])]
+    missing = [extra for extra in EXTRAS if extra not in here]
     found = f"installed: {', '.join(here) or 'none'}"
-    return Check("extras", "ok", f"{found}; not: {', '.join(missing)}" if missing else found)
+    yield Check("extras", "ok", f"{found}; not: {', '.join(missing)}" if missing else found)
+    for extra in here:
+        if faults := [fault for module in EXTRAS[extra] if (fault := _import_fault(module))]:
+            remedy = f"run: pip install 'rerank-plugins[{extra}]'"
+            yield Check(f"extra {extra}", "warn", f"{'; '.join(faults)}; {remedy}")
 
 
 def _installed(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:
+    except (ImportError, ValueError):
         return False
+
+
+def _import_fault(module: str) -> str:
+    """Return why a module cannot be imported, "" where it can."""
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            importlib.import_module(module)
+    except Exception as error:  # noqa: BLE001 - a broken library may raise anything
+        return f"{module} is missing" if not _installed(module) else f"{module}: {error}"
+    return ""
 
 
 def _hub() -> Check:
     folder, offline = hub.local_cache()
     held = len(list(folder.glob("models--*"))) if folder.is_dir() else 0
-    mode = "offline (HF_HUB_OFFLINE)" if offline else "online"
+    mode = (
+        "the hub is never asked (HF_HUB_OFFLINE)"
+        if offline
+        else "the hub is asked for others (not tried here)"
+    )
     return Check("hub cache", "ok", f"{folder}: {held} models, {mode}")
 
 
@@ -132,10 +195,18 @@ def _graphs() -> Check:
         return Check(
             "graph cache", "warn", "not used: this user has no home; start-up takes longer"
         )
-    if reason := cache.refusal(folder):
+    if reason := cache.refusal(folder) or _unwritable(folder):
         return Check("graph cache", "warn", f"{folder} is not used: {reason}")
     held = len(list(folder.glob("*.onnx"))) if folder.is_dir() else 0
     return Check("graph cache", "ok", f"{folder}: {held} rewritten graphs")
+
+
+def _unwritable(folder: Path) -> str:
+    """Return why a folder, or the first above it that exists, takes no files; "" if it does."""
+    place = next((path for path in (folder, *folder.parents) if path.exists()), folder)
+    if place.is_dir() and os.access(place, os.W_OK | os.X_OK):
+        return ""
+    return f"{place} takes no files; start-up takes longer"
 
 
 def _called(settings: StageSettings) -> str:
@@ -157,12 +228,22 @@ def _model(name: str, settings: StageSettings, policy: Policy) -> Iterator[Check
     yield Check(label, "ok", f"{scorer.name}, scores are of kind {scorer.score_kind}")
     if isinstance(scorer, OnnxScorer):
         yield from _files(name, settings, scorer)
-    if isinstance(scorer, OnnxScorer | LexicalScorer):
-        yield _try(name, scorer)
     if isinstance(scorer, Sends):
         yield _destination(name, scorer, policy)
         yield Check(f"{name}: trial", "ok", "not tried: it would send text to its destination")
+    else:
+        yield _try(name, scorer)
     scorer.close()
+
+
+def _whole(settings: Settings) -> Check:
+    """Load everything as `run` does: stages together, with the rules, the guard and the exits."""
+    try:
+        with Reranker(build.build_setup(settings)) as reranker:
+            reranker.warm_up()
+            return Check("configuration", "ok", f"loads as a whole: {reranker.model}")
+    except (RerankError, ImportError) as error:
+        return Check("configuration", "fail", str(error))
 
 
 def _destination(name: str, scorer: Sends, policy: Policy) -> Check:
@@ -177,18 +258,24 @@ def _files(name: str, settings: StageSettings, scorer: OnnxScorer) -> Iterator[C
     megabytes = files.graph.stat().st_size / 1e6
     revision = f", revision {files.revision[:12]}" if files.revision else ""
     yield Check(f"{name}: graph", "ok", f"{files.graph} ({megabytes:.1f} MB{revision})")
-    folder = files.tokenizer.parent
     if scorer.int8_failure or files.kernels_reason:
         yield Check(f"{name}: kernels", "ok", scorer.int8_failure or files.kernels_reason)
-    if (folder / "manifest.json").is_file():
-        found = f"{verify(folder)} files match their sha256"
-        yield Check(f"{name}: manifest", "ok", found)
-    else:
-        yield Check(f"{name}: manifest", "warn", "none: nothing says what the files should be")
+    yield _manifest(name, files.listed)
     longest = usable_tokens(files)
     found = f"{scorer.max_tokens} of at most {longest}, long = {settings.long!r}"
     yield Check(f"{name}: tokens a pair", "ok", f"{found}; runs on {scorer.graph.provider}")
     yield _licence(name, settings, files.card)
+
+
+def _manifest(name: str, listed: Listed) -> Check:
+    """Return how many files the manifest vouches for: loading has compared those that are here."""
+    if listed is None:
+        return Check(
+            f"{name}: manifest", "warn", "none of ours: nothing says what the files should be"
+        )
+    here = sum(path.is_file() for path in listed)
+    part = f"; not in the hub's cache: {len(listed) - here}" if here < len(listed) else ""
+    return Check(f"{name}: manifest", "ok", f"{here} files match their sha256{part}")
 
 
 def _licence(name: str, settings: StageSettings, card: Mapping[str, object]) -> Check:
@@ -208,9 +295,9 @@ def _try(name: str, scorer: Scorer) -> Check:
     """Run the model once: the passage that answers must come first."""
     started = time.perf_counter()
     reranker = Reranker(stages=[Stage(scorer)])
-    reranker.warm_up()
-    warm = time.perf_counter()
     try:
+        reranker.warm_up()
+        warm = time.perf_counter()
         result = reranker.rerank(_QUERY, _PASSAGES, strict=True)
     except RerankError as error:
         return Check(f"{name}: trial", "fail", str(error))

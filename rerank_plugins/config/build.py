@@ -28,7 +28,7 @@ from ..telemetry import TelemetryOptions
 from . import guard
 from .exits import ModelStages, Risk, calibrated_exits, model_files, own_exits
 from .remote_schema import RemoteSettings
-from .schema import FusionSettings, Settings, StageSettings
+from .schema import Settings, StageSettings
 from .selection_schema import DepthSettings, KeepSettings
 from .tables import record
 from .vector_schema import EncoderSettings
@@ -52,7 +52,7 @@ def build_setup(
         may_miss = not settings.strict and any(
             stage.when == "fallback" for stage in settings.stages
         )
-        models = [_load(stage, settings.fusion, may_miss=may_miss) for stage in settings.stages]
+        models = [_load(stage, settings, may_miss=may_miss) for stage in settings.stages]
     else:
         models = [ModelStages(stages)]
     stages = tuple(stage for model in models for stage in model.stages)
@@ -84,19 +84,23 @@ def build_setup(
     )
 
 
-def scorer(settings: StageSettings) -> Scorer:
+def scorer(settings: StageSettings, *, workers: int | None = None) -> Scorer:
     """Return the scorer that a stage names, loaded. Raises `ModelError` or `ConfigError`."""
     if isinstance(settings.scorer, RemoteSettings | EncoderSettings):
-        return settings.scorer.scorer(record(OnnxOptions, settings), _hub(settings))
+        return settings.scorer.scorer(_options(settings, workers), _hub(settings))
     if settings.scorer == LEXICAL:
         if settings.instruction is not None:
             raise ConfigError('scorer = "lexical" takes no instruction; leave it out')
         return LexicalScorer()
-    files, options = _files(settings), record(OnnxOptions, settings)
+    files, options = _files(settings), _options(settings, workers)
     if settings.precision == "auto":
         int8 = settings.model_copy(update={"precision": "int8"})
         files = precision.choose(files, options, lambda: _files(int8))
     return OnnxScorer(files, options)
+
+
+def _options(settings: StageSettings, workers: int | None) -> OnnxOptions:
+    return record(OnnxOptions, settings, {"workers": workers})
 
 
 def _files(settings: StageSettings) -> ModelFiles:
@@ -108,7 +112,7 @@ def _hub(settings: StageSettings) -> Hub:
     return Hub(settings.revision, settings.local_files_only, settings.cache_dir, token)
 
 
-def _load(settings: StageSettings, fusion: FusionSettings, *, may_miss: bool) -> ModelStages:
+def _load(settings: StageSettings, whole: Settings, *, may_miss: bool) -> ModelStages:
     """Return the stage that a table describes or, where it has exits, a stage for each exit.
 
     With `may_miss`, a model that cannot be loaded becomes a scorer that fails each request.
@@ -121,8 +125,8 @@ def _load(settings: StageSettings, fusion: FusionSettings, *, may_miss: bool) ->
         )
     try:
         if settings.exits is not None:
-            return _load_exits(settings, settings.exits, fusion)
-        made = scorer(settings)
+            return _load_exits(settings, settings.exits, whole)
+        made = scorer(settings, workers=whole.service.workers)
     except ModelError as error:
         if not may_miss or not isinstance(settings.scorer, str):
             raise
@@ -132,16 +136,14 @@ def _load(settings: StageSettings, fusion: FusionSettings, *, may_miss: bool) ->
     return ModelStages((stage,))
 
 
-def _load_exits(
-    settings: StageSettings, exits: list[int] | Path, fusion: FusionSettings
-) -> ModelStages:
+def _load_exits(settings: StageSettings, exits: list[int] | Path, whole: Settings) -> ModelStages:
     if not isinstance(settings.scorer, str) or settings.scorer == LEXICAL:
         raise ConfigError("exits are layers of a model that runs here; this stage has none")
-    files, options = _files(settings), record(OnnxOptions, settings)
+    files, options = _files(settings), _options(settings, whole.service.workers)
     calibration = _calibration(settings, files.card)
     if isinstance(exits, Path):
         risk = Risk(_risk(settings) or _RISK, settings.exit_method, settings.exit_delta)
-        weight = fusion.prior_weight
+        weight = whole.fusion.prior_weight
         found = calibrated_exits(
             files,
             options,

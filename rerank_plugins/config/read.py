@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from ..errors import ConfigError
 from ..text_files import read_text
 from .schema import Settings, keys_at
+from .tables import FOLDER
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -49,13 +50,18 @@ def read_settings(source: str | os.PathLike[str] | Mapping[str, object]) -> Sett
     except ValueError as error:
         message = f"{path} is not valid {'JSON' if path.suffix == '.json' else 'TOML'}: {error}"
         raise ConfigError(message) from error
-    return parse_settings(data, str(path))
+    return parse_settings(data, str(path), folder=path.absolute().parent)
 
 
-def parse_settings(data: Mapping[str, object], where: str) -> Settings:
-    """Check a dict against the settings. Raises `ConfigError` that names every wrong key."""
+def parse_settings(
+    data: Mapping[str, object], where: str, *, folder: Path | None = None
+) -> Settings:
+    """Check a dict against the settings. Raises `ConfigError` that names every wrong key.
+
+    folder: what its paths are relative to; None: the working directory
+    """
     try:
-        return Settings.model_validate(data)
+        return Settings.model_validate(data, context={FOLDER: folder})
     except ValidationError as error:
         message = f"{where}: " + "; ".join(_explain(details) for details in error.errors())
         raise ConfigError(message) from error

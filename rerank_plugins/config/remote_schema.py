@@ -1,13 +1,11 @@
 """Settings of remote stages."""
 
-from pathlib import Path
-
 from pydantic import Field, field_serializer, model_validator
 
 from ..scoring import Scorer
 from ..scoring.models.hub import Hub
 from ..scoring.onnx.options import OnnxOptions
-from .tables import Count, Positive, Seconds, Table, record
+from .tables import Count, LocalPath, ModelName, Positive, Seconds, Table, record
 
 
 class BreakerSettings(Table):
@@ -33,7 +31,7 @@ class RemoteSettings(Table):
     api_key_env: str | None = Field(
         default=None, description="environment variable of the key; None: the provider's usual one"
     )
-    api_key_file: Path | None = Field(default=None, description="file that holds the key")
+    api_key_file: LocalPath | None = Field(default=None, description="file that holds the key")
     extra: dict[str, str | int | float | bool] = Field(
         default_factory=dict, description="fields to put into the body as they are"
     )
@@ -51,7 +49,7 @@ class RemoteSettings(Table):
         default=None, description="documents a call; None: what the provider takes"
     )
     breaker: BreakerSettings = BreakerSettings()
-    tokenizer: str | None = Field(
+    tokenizer: ModelName | None = Field(
         default=None,
         description="for triton: the model's tokenizer, a folder, a hub id or embedded; keys of "
         "the stage, such as max_tokens, say how long passages are read",
@@ -63,7 +61,7 @@ class RemoteSettings(Table):
     proxy: str | None = Field(
         default=None, repr=False, description="proxy to go through; never the system's"
     )
-    ca_file: Path | None = Field(
+    ca_file: LocalPath | None = Field(
         default=None, description="certificate authorities of your own, PEM"
     )
     insecure: bool = Field(

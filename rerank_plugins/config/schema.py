@@ -19,12 +19,12 @@ from ..scoring.onnx.session import Provider
 from ..scoring.text.pairs import LongPassages
 from .remote_schema import RemoteSettings
 from .selection_schema import KeepValue, SelectionSettings
-from .tables import Chance, Count, Positive, Share, Table, record
+from .tables import Chance, Count, LocalPath, ModelName, Positive, Share, Table, record
 from .vector_schema import EncoderSettings
 
 
 def _kind_of_scorer(value: object) -> Literal["local", "encoder", "remote"]:
-    if isinstance(value, str):
+    if isinstance(value, str | Path):
         return "local"
     if isinstance(value, EncoderSettings) or (isinstance(value, Mapping) and "encoder" in value):
         return "encoder"
@@ -32,7 +32,7 @@ def _kind_of_scorer(value: object) -> Literal["local", "encoder", "remote"]:
 
 
 ScorerSettings: TypeAlias = Annotated[
-    Annotated[str, Tag("local")]
+    Annotated[ModelName, Tag("local")]
     | Annotated[EncoderSettings, Tag("encoder")]
     | Annotated[RemoteSettings, Tag("remote")],
     Discriminator(_kind_of_scorer),
@@ -50,7 +50,7 @@ class StageSettings(Table):
     keep: KeepValue | None = Field(
         default=None, description="candidates that go on to the next stage: a number, or a rule"
     )
-    exits: list[Positive] | Path | None = Field(
+    exits: list[Positive] | LocalPath | None = Field(
         default=None,
         description="layers to stop at that the model has heads for, or a folder of calibrated "
         "exits; None: all layers for all candidates",
@@ -121,7 +121,7 @@ class StageSettings(Table):
     )
     revision: str | None = Field(default=None, description="hub revision; pin a commit")
     local_files_only: bool = Field(default=False, description="never ask the hub")
-    cache_dir: Path | None = Field(
+    cache_dir: LocalPath | None = Field(
         default=None, description="hub cache; None: huggingface-hub's own"
     )
     token_env: str | None = Field(
@@ -182,7 +182,7 @@ class PolicySettings(Table):
     inside: dict[str, str] = Field(
         default_factory=dict, description="names of your own, and the region each lies in"
     )
-    audit: Path | None = Field(
+    audit: LocalPath | None = Field(
         default=None, description="file that gets a JSON line for each sending and each refusal"
     )
 
@@ -239,7 +239,7 @@ class GuardSettings(Table):
     do_no_harm: bool = Field(
         default=True, description="act on harm; false only watches, logs and measures"
     )
-    snapshot: Path | None = Field(
+    snapshot: LocalPath | None = Field(
         default=None,
         description="what requests should look like, from `rerank-plugins drift snapshot`; "
         "None: the first `learn` requests",
@@ -283,7 +283,7 @@ class GuardSettings(Table):
         description="windows after which the sixteen fixed pairs are scored again, by idle workers "
         "and never where text is sent; 0: only at warm-up",
     )
-    log: Path | None = Field(
+    log: LocalPath | None = Field(
         default=None, description="JSON lines of numbers, per request and window; None: none"
     )
 
@@ -308,10 +308,21 @@ class Settings(Table):
 def keys_at(place: Iterable[int | str]) -> set[str]:
     """Return the keys that the table at a place in the settings may have."""
     table: type[BaseModel] = Settings
+    held: object = None
     for part in place:
         field = table.model_fields.get(str(part))
-        table = table if field is None else _table_in(field.annotation) or table
+        if field is not None:
+            held = field.annotation
+            table = _table_in(held) or table
+        elif (tagged := _tagged(held, str(part))) is not None:
+            table = _table_in(tagged) or table
     return set(table.model_fields)
+
+
+def _tagged(annotation: object, tag: str) -> object | None:
+    """Return the alternative of a union that has a tag, such as "remote"."""
+    parts: tuple[object, ...] = get_args(annotation)
+    return next((part for part in parts if Tag(tag) in get_args(part)), None)
 
 
 def _table_in(annotation: object) -> type[BaseModel] | None:

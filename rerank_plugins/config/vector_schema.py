@@ -1,6 +1,5 @@
 """Settings of a stage that compares vectors of an encoder, and remembers those of passages."""
 
-from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
@@ -8,19 +7,19 @@ from pydantic import Field
 from ..scoring import Scorer
 from ..scoring.models.hub import Hub
 from ..scoring.onnx.options import OnnxOptions
-from .tables import Positive, Table
+from .tables import LocalPath, ModelName, Positive, Table
 
 
 class EncoderSettings(Table):
     """An encoder: `scorer = { encoder = "embedded" }`, the first of two stages."""
 
-    encoder: str = Field(
+    encoder: ModelName = Field(
         description='"embedded", a hub id (sentence-transformers), a folder, or an .onnx file'
     )
     memory_mb: Positive = Field(
         default=64, description="megabytes for remembered vectors, about 100,000 passages in 64"
     )
-    memory_dir: Path | None = Field(
+    memory_dir: LocalPath | None = Field(
         default=None,
         description="folder of remembered vectors that processes share; None: in this process only",
     )

@@ -47,8 +47,7 @@ async def score(
             progress.decisions.append(left_out)
             alive, state = alive[:entered], _survivors(state, range(entered))
         if limits.count(place) == 0:
-            skipped = Decision("budget", Code.STAGE_SKIPPED, len(alive), stage.scorer.name)
-            progress.decisions.append(skipped)
+            progress.skip(stage.scorer.name, len(alive))
             continue
         started_s = run.clock()
         passages = [texts[slot] for slot in alive]

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import RerankError, Withheld
-from ..records import Decision, StageRun, Timing, Usage
+from ..records import Code, Decision, StageRun, Timing, Usage
 from ..rules import fusion
 
 
@@ -51,6 +51,10 @@ class Progress:
     def waiting(self) -> list[int]:
         """Slots that were withheld from a stage and have no score."""
         return [slot for slot in self.withheld if not self.depths[slot]]
+
+    def skip(self, stage: str, candidates: int) -> None:
+        """Record a stage that the plan leaves no time for."""
+        self.decisions.append(Decision("budget", Code.STAGE_SKIPPED, candidates, stage))
 
     def withhold(self, slots: Iterable[int], depth: int) -> None:
         """Note slots that the policy kept from the stage at `depth`; the first stage counts."""

@@ -83,9 +83,10 @@ def number_of(value: object, place: str, name: str) -> float | None:
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
     try:
-        known = isinstance(value, str | int | float) and not isinstance(value, bool)
-        if known and math.isfinite(number := float(value)):
-            return number
+        if isinstance(value, str | int | float) and not isinstance(value, bool):
+            number = float(value)
+            if math.isfinite(number):
+                return number
     except (ValueError, OverflowError):
         pass
     raise InvalidRequest(

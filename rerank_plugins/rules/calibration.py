@@ -58,17 +58,20 @@ def relevance(
 ) -> float | None:
     """Return the one number that users see, and that thresholds read.
 
-    The calibrated probability where there is one, else the logistic function of a logit, else the
-    scorer's own number. None: not scored.
+    The calibrated probability where there is one, else the logistic function of a logit, else
+    s / (1 + s) of a BM25 score s (0 without any match), else the scorer's own number. None: not
+    scored.
 
     >>> relevance(0.0, "logit"), relevance(0.98, "probability"), relevance(3.0, "logit", 0.7)
     (0.5, 0.98, 0.7)
+    >>> relevance(0.0, "lexical"), relevance(3.0, "lexical")
+    (0.0, 0.75)
     """
     if score is None or probability is not None:
         return probability
-    if kind != "logit":
-        return score
-    return float(logistic(np.array(score)))
+    if kind == "lexical":
+        return max(0.0, score) / (1.0 + max(0.0, score))
+    return float(logistic(np.array(score))) if kind == "logit" else score
 
 
 def fit_platt(scores: NDArray[np.floating], relevant: NDArray[np.bool_]) -> Calibration:

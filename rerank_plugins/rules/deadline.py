@@ -9,6 +9,9 @@ LOADING_SHARE = 0.75
 What a cold model's first batch takes is not known: with less left than this it could end late.
 """
 
+READING_SHARE = 0.6
+"""The share of the time left after which nothing more is tokenised; the rest is for scoring."""
+
 BATCH_S = 0.008
 """What a batch under a deadline takes at most, unless one pair alone takes longer.
 

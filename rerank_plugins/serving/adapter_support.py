@@ -25,10 +25,10 @@ def prior(score: object) -> float | None:
     >>> prior(0.5), prior(float("nan")), prior(None), prior("high")
     (0.5, None, None, None)
     """
-    # An array of one number is no number, though NumPy takes it for one.
-    if not isinstance(score, SupportsFloat) or getattr(score, "ndim", None):
-        return None
     try:
+        # An array of one number is no number, though NumPy takes it for one.
+        if not isinstance(score, SupportsFloat) or getattr(score, "ndim", None):
+            return None
         number = float(score)
     except Exception:  # noqa: BLE001 - a retriever's number may raise anything
         return None

@@ -30,7 +30,13 @@ from ..rules.deadline import FINISH_S, LOADING_SHARE
 from ..scoring.models.files import EMBEDDED, LEXICAL, local_path
 from .engines import Source, engines, read
 
-__all__ = ["ComponentOptions", "SharedReranker", "loses_labels", "shared_reranker"]
+__all__ = [
+    "ComponentOptions",
+    "ModelUnavailable",
+    "SharedReranker",
+    "loses_labels",
+    "shared_reranker",
+]
 
 _log = logging.getLogger(__name__)
 _STILL_LOADING = (

@@ -355,6 +355,7 @@ def test_the_cross_encoder_works_in_a_reranker(documents):
 
 def test_the_cross_encoder_raises_what_it_cannot_score():
     """Scores have no order to fall back on: a failure raises."""
-    encoder = RerankPluginsCrossEncoder(config={"stages": [{"scorer": "/no/such/model.onnx"}]})
+    lost = {"scorer": "no/such-model", "local_files_only": True}
+    encoder = RerankPluginsCrossEncoder(config={"stages": [lost]})
     with pytest.raises(RerankError):
         encoder.score([("a", "b")])

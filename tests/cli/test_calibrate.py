@@ -55,16 +55,28 @@ def test_calibrate_writes_exits_that_a_reranker_takes(dataset, tmp_path, capsys,
 
 
 def test_calibrate_prints_json_for_machines(dataset, tmp_path, capsys):
-    """With --json the curve, the baselines and the certificate are data."""
+    """With --json the curve, the baselines and the certificate are data; exit 1 without one."""
     folder = layered.build(tmp_path / "model", 4, (2,))
     command = ["calibrate", "--dataset", str(dataset), "--model", str(folder), "--json"]
-    assert run(*command, "--out", str(tmp_path / "exits"), "--alpha", "0.001") == 0
-    found = json.loads(capsys.readouterr().out)
+    assert run(*command, "--out", str(tmp_path / "exits"), "--alpha", "0.001") == 1
+    captured = capsys.readouterr()
+    assert "failed: nothing keeps regret within --alpha 0.001" in captured.err
+    found = json.loads(captured.out)
     assert found["gain"]["chosen"] is None
     assert "least that can be promised" in found["note"]
     kinds = {point["kind"] for point in found["gain"]["baselines"]}
     assert kinds == {"fixed depth", "fixed layer"}
     assert len(found["gain"]["curve"]) > 10
+
+
+def test_exits_that_nothing_vouches_for_are_not_recommended(dataset, tmp_path, capsys):
+    """Where no limits hold, the command fails and does not tell how to use what it wrote."""
+    folder = layered.build(tmp_path / "model", 3)
+    command = ["calibrate", "--dataset", str(dataset), "--model", str(folder)]
+    assert run(*command, "--out", str(tmp_path / "exits"), "--alpha", "0.0001") == 1
+    shown = capsys.readouterr().out
+    assert "least that can be promised" in " ".join(shown.split())
+    assert "use them with" not in shown
 
 
 @pytest.mark.parametrize("suffix", ["txt", "jsonl"])

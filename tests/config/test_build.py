@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -170,3 +172,37 @@ def test_keyword_arguments_are_checked_like_a_file():
     for wrong in ({"budget_ms": -1}, {"top_k": 0}, {"prior_weight": 2}, {"long": "cut"}):
         with pytest.raises(ConfigError):
             Reranker("lexical", **wrong)
+
+
+def test_paths_in_a_settings_file_are_relative_to_it(tmp_path, monkeypatch, tiny_model):
+    """Wherever the process runs, a settings file finds what lies beside it."""
+    folder = tmp_path / "settings"
+    shutil.copytree(tiny_model, folder / "models" / "tiny")
+    text = """
+        stages = [{ scorer = "models/tiny", cache_dir = "hub" }]
+        policy = { audit = "audit.jsonl" }
+        guard = { log = "/var/guard.jsonl", snapshot = "~/snapshot.json" }
+    """
+    (folder / "rerank.toml").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    found = read_settings("settings/rerank.toml")
+    stage = found.stages[0]
+    assert stage.scorer == str(folder / "models" / "tiny")
+    assert stage.cache_dir == folder / "hub"
+    assert found.policy.audit == folder / "audit.jsonl"
+    assert found.guard.log == Path("/var/guard.jsonl")
+    assert found.guard.snapshot == Path("~/snapshot.json")
+    as_dict = read_settings({"stages": [{"scorer": "models/tiny", "cache_dir": "hub"}]})
+    assert as_dict.stages[0].scorer == "models/tiny"
+    assert as_dict.stages[0].cache_dir == Path("hub")
+    assert read_settings({"stages": [{"scorer": tiny_model}]}).stages[0].scorer == str(tiny_model)
+    for name in ("org/name", "embedded", "lexical"):
+        (folder / "rerank.toml").write_text(f'stages = [{{ scorer = "{name}" }}]')
+        assert read_settings(folder / "rerank.toml").stages[0].scorer == name
+
+
+def test_batches_are_cut_for_the_workers_of_the_service(tiny_model):
+    """Warm-up and batches reckon with the threads that there will be."""
+    settings = {"stages": [{"scorer": str(tiny_model)}], "service": {"workers": 3}}
+    with load(settings) as reranker:
+        assert reranker.setup.stages[0].scorer.throughput.workers == 3

@@ -6,6 +6,7 @@ import math
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -35,7 +36,9 @@ class _Core:
 
     def make(self, *, top_k=None, **options):
         strict = options.pop("strict", None)
-        return SharedReranker(ComponentOptions(**options).source()), top_k, strict
+        shared = SharedReranker(ComponentOptions(**options).source())
+        shared.check()
+        return shared, top_k, strict
 
     def inputs(self, items):
         return [Candidate(one.text, prior(one.prior), one.metadata) for one in items]
@@ -443,3 +446,39 @@ def test_a_missing_framework_is_named_with_its_extra(framework):
         "sys.exit(2)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"model": "/no/such/folder"},
+        {"model": "a name that is none"},
+        {"model": "models/tiny.onnx"},
+        {"config": "/no/such/rerank.toml"},
+        {"config": {"stage": []}},
+        {"config": {"stages": [{"scorer": "./no/such"}]}},
+        {"model": "lexical", "config": {}},
+    ],
+)
+def test_what_no_request_could_be_answered_with_is_refused_at_once(seat, wrong):
+    """A mistyped path is never answered in the retriever's order: the component is not made."""
+    with pytest.raises((RerankError, ValueError)):
+        seat.make(**wrong)
+
+
+def test_a_model_and_a_config_may_be_paths(seat, engine, tiny_model, tmp_path):
+    """`Path` objects are taken wherever their text is."""
+    found = seat.run(seat.make(model=tiny_model), QUERY, seat.inputs(ITEMS))
+    assert len(found) == len(ITEMS)
+    path = tmp_path / "rerank.toml"
+    path.write_text('stages = [{ scorer = "lexical" }]\n')
+    found = seat.run(seat.make(config=path), QUERY, seat.inputs(ITEMS))
+    assert found[0][0] == 1
+
+
+def test_metadata_that_cannot_be_copied_is_shared(seat, model):
+    """A lock in a document's metadata costs nobody their answer."""
+    if isinstance(seat, _Haystack):
+        pytest.skip("Haystack itself copies the metadata of a document that it is given")
+    items = [_Item(one.text, one.prior, {"lock": threading.Lock()}) for one in ITEMS]
+    assert len(seat.run(seat.make(model=model), QUERY, seat.inputs(items))) == len(ITEMS)

@@ -39,12 +39,18 @@ def relevance(stages, **options):
     return {"abc"[hit.index]: hit.relevance for hit in result}, result
 
 
-@pytest.mark.parametrize("kind", ["probability", "cosine", "lexical", "vendor", "slate"])
+@pytest.mark.parametrize("kind", ["probability", "cosine", "vendor", "slate"])
 def test_a_number_that_is_no_logit_is_shown_as_it_is(kind):
     """The logistic function is for logits: a probability of .98 stays .98."""
     found, result = relevance([Stage(Scripted(kind))])
     assert found == pytest.approx(NUMBERS)
     assert {hit.score_kind for hit in result} == {kind}
+
+
+def test_a_bm25_score_is_shown_between_0_and_1():
+    """No match is 0, and the order stays."""
+    found, _ = relevance([Stage(Scripted("lexical"))])
+    assert found == pytest.approx({name: x / (1 + x) for name, x in NUMBERS.items()})
 
 
 def test_a_logit_is_shown_as_its_logistic_function():

@@ -293,8 +293,9 @@ def test_an_error_names_the_url_that_was_asked(caplog):
     with FakeRerankServer("cohere") as server:
         base = f"{server.url}/{SECRET}/v1/rerank?code=s3cret"
         with remote_first(server, "cohere", base_url=base) as reranker:
-            (failed,) = reranker.rerank(QUERY, PASSAGES).decisions[:1]
-    assert f"HTTP 404 from {server.url}/<key>/v1/rerank?code=...: no route" in failed.detail
+            decisions = reranker.rerank(QUERY, PASSAGES).decisions
+    asked = f"HTTP 404 from {server.url}/<key>/v1/rerank?code=...: no"
+    assert any(asked in decision.detail for decision in decisions)
     assert "s3cret" not in caplog.text
 
 

@@ -17,6 +17,7 @@ from opentelemetry.trace import (
 )
 
 from rerank_plugins import Reranker, Stage, semconv
+from rerank_plugins.errors import ModelError
 from rerank_plugins.remote.tracing import remote_call
 from rerank_plugins.rules.residency import Destination
 from rerank_plugins.scoring.lexical import LexicalScorer
@@ -102,7 +103,7 @@ def test_a_failed_call_is_marked_by_the_errors_class_alone(exporter, tracer_prov
     scorer = Calling(error=TimeoutError("secret"))
     with (
         Reranker(stages=[Stage(scorer)], tracer_provider=tracer_provider, strict=True) as reranker,
-        pytest.raises(TimeoutError),
+        pytest.raises(ModelError),
     ):
         reranker.rerank("red fox", ["a red fox"])
     call = spans(exporter)["rerank.remote"]

@@ -1,12 +1,13 @@
 """A LangChain document compressor over a shared engine."""
 
 from collections.abc import Sequence
+from pathlib import PurePath
 from typing import Any, Literal
 
 from langchain_core.callbacks import Callbacks
 from langchain_core.documents import BaseDocumentCompressor, Document
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
-from pydantic import ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
 from rerank_plugins import Candidate, Result
 from rerank_plugins.serving.adapter_support import copied, facts, hit_facts, metadata_of, prior
@@ -81,6 +82,16 @@ class RerankPluginsCompressor(BaseDocumentCompressor):
     local_files_only: bool = Field(default=False, description="never ask the hub")
 
     _shared: SharedReranker | None = PrivateAttr(default=None)
+
+    @field_validator("model", "config", mode="before")
+    @classmethod
+    def _path_as_text(cls, value: Any) -> Any:
+        return str(value) if isinstance(value, PurePath) else value
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Refuse what no request could be answered with: wrong settings, a path to nothing."""
+        super().model_post_init(context)
+        shared_reranker(ComponentOptions.of(self)).check()
 
     @model_validator(mode="before")
     @classmethod

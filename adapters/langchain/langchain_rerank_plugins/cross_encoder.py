@@ -3,6 +3,7 @@
 import math
 from collections import defaultdict
 from collections.abc import Mapping
+from pathlib import PurePath
 from typing import Any
 
 from langchain_core.cross_encoders import BaseCrossEncoder
@@ -20,11 +21,15 @@ class RerankPluginsCrossEncoder(BaseCrossEncoder):
     """
 
     def __init__(
-        self, model: str = "embedded", *, config: str | Mapping[str, Any] | None = None
+        self,
+        model: str | PurePath = "embedded",
+        *,
+        config: str | PurePath | Mapping[str, Any] | None = None,
     ) -> None:
         self.model = model
         self.config = config
         self._shared: SharedReranker | None = None
+        self._reranker().check()
         self._reranker().refuse_bare_texts()
 
     def score(self, text_pairs: list[tuple[str, str]]) -> list[float]:

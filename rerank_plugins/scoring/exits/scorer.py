@@ -51,6 +51,8 @@ class ExitScorer:
             max_tokens=model.max_tokens,
             batch_tokens=model.options.max_batch_tokens or DEFAULT_BATCH_TOKENS,
             intra_threads=model.options.intra_threads,
+            most_chars=model.options.most_chars(model.max_tokens),
+            workers=model.options.workers,
         )
         self._scoring = PairScoring(
             self.name, model.tokenizer, model.options, self.throughput, clock, model.room

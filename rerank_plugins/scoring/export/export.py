@@ -6,7 +6,7 @@ import json
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -148,7 +148,9 @@ def _load(source: str, revision: str | None, template: str | None) -> _Checkpoin
         built = config.architectures or [""]
         decodes = built[0].endswith("ForCausalLM")
         kind = AutoModelForCausalLM if decodes else AutoModelForSequenceClassification
-        model = kind.from_pretrained(source, revision=revision, trust_remote_code=False)
+        model, loading = kind.from_pretrained(
+            source, revision=revision, trust_remote_code=False, output_loading_info=True
+        )
         tokenizer = AutoTokenizer.from_pretrained(
             source, revision=revision, trust_remote_code=False
         )
@@ -157,11 +159,24 @@ def _load(source: str, revision: str | None, template: str | None) -> _Checkpoin
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         raise ModelError(_unloadable(source, error)) from error
+    _refuse_missing(source, loading["missing_keys"])
     if not tokenizer.is_fast:
         message = f"the tokenizer of {source!r} has no tokenizer.json; only fast ones can be used"
         raise ModelError(message)
     name = decoder.template_of(source, template) if decodes else None
     return _Checkpoint(source, model.float().eval(), tokenizer, name)
+
+
+def _refuse_missing(source: str, missing: Collection[str]) -> None:
+    """Raise `ModelError` for weights that the checkpoint lacks: they would be random numbers."""
+    if missing:
+        message = (
+            f"the checkpoint {source!r} lacks the weights {', '.join(sorted(missing)[:6])}"
+            f"{' ...' if len(missing) > 6 else ''}: it has no trained head that scores pairs. "  # noqa: PLR2004
+            "Expected a cross-encoder, saved as a sequence-classification model; an encoder, or a "
+            "head that sentence-transformers keeps in modules of its own, is not exported"
+        )
+        raise ModelError(message)
 
 
 def _unloadable(source: str, error: BaseException) -> str:

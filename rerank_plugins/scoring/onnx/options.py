@@ -8,6 +8,7 @@ from ...rules.windows import Fold
 from ..models.content import fingerprint
 from ..models.files import ModelFiles
 from ..text.pairs import MIN_WINDOW_TOKENS, LongPassages, Windowing
+from ..text.tokenizer import first_chars
 from .decoder import prompt_of
 from .session import Provider, relevant_column
 
@@ -42,6 +43,7 @@ class OnnxOptions:
     score_column: the output column that counts, of a head with more than two
     rewrite: allow rewrites of the graph that are proved to change no score
     graph_cache: keep rewritten graphs and what was measured on disk for the next process
+    workers: threads that compute; None: one per usable core
     template: how a decoder is asked; None: as its card or the registry says
     instruction: what a decoder is to look for
     """
@@ -60,8 +62,13 @@ class OnnxOptions:
     score_column: int | None = None
     rewrite: bool = True
     graph_cache: bool = True
+    workers: int | None = None
     template: str | None = None
     instruction: str | None = None
+
+    def most_chars(self, max_tokens: int) -> int:
+        """Return about how far into a passage is read, for pairs of at most `max_tokens`."""
+        return first_chars(self.windowing.most_tokens(max_tokens))
 
     @property
     def windowing(self) -> Windowing:

@@ -9,6 +9,7 @@ import numpy as np
 
 from ...records import Decision, Timing
 from ...rules.batching import Batch
+from ...rules.deadline import READING_SHARE
 from .. import Floats, Scored, State, check_finite
 from ..runtime.jobs import Job, run_jobs
 from ..text import pairs as text_pairs
@@ -80,10 +81,10 @@ class PairScoring:
         `known` are the same passages where an earlier stage has read them.
         """
         started_s = self.clock()
-        pairs, hits = self._read(query, passages) if known is None else (known, 0)
+        pairs, hits = (known, 0) if known is not None else self._read(query, passages, deadline_s)
         read_s = self.clock()
         if known is None:
-            chars = sum(map(len, passages))
+            chars = sum(min(len(text), self.throughput.most_chars) for text in passages)
             self.throughput.observe_reading(chars, pairs, read_s - started_s, cut=self.shortened)
         left_s = None if deadline_s is None else deadline_s - read_s
         batches = self.throughput.batches(pairs.lengths, left_s=left_s)
@@ -143,9 +144,21 @@ class PairScoring:
         run()
         return seconds_of(run, self.clock)
 
-    def _read(self, query: str, passages: Sequence[str]) -> tuple[Pairs, int]:
+    def _read(
+        self, query: str, passages: Sequence[str], deadline_s: float | None
+    ) -> tuple[Pairs, int]:
+        in_time = None
+        if deadline_s is not None:
+            now_s = self.clock()
+            until_s = now_s + READING_SHARE * max(0.0, deadline_s - now_s)
+            in_time = partial(_before, until_s, self.clock)
         return text_pairs.read(
-            self.tokenizer, query, passages, room=self.room, windowing=self.options.windowing
+            self.tokenizer,
+            query,
+            passages,
+            room=self.room,
+            windowing=self.options.windowing,
+            in_time=in_time,
         )
 
     def _run_micro_batch(self, run: RunBatch, pairs: Pairs, batch: Batch) -> BatchOutput:
@@ -156,3 +169,7 @@ class PairScoring:
         taken_s = self.clock() - started_s
         self.throughput.meter.observe(len(ids), batch.length_tokens, taken_s)
         return output
+
+
+def _before(until_s: float, clock: Callable[[], float]) -> bool:
+    return clock() < until_s

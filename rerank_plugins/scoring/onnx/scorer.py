@@ -71,6 +71,8 @@ class OnnxScorer:
             max_tokens=self.max_tokens,
             batch_tokens=self._fixed_tokens or throughput.DEFAULT_BATCH_TOKENS,
             intra_threads=self.options.intra_threads,
+            most_chars=self.options.most_chars(self.max_tokens),
+            workers=self.options.workers,
         )
         self._scoring = PairScoring(
             self.name,

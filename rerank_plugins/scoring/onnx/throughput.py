@@ -3,6 +3,7 @@
 import json
 import math
 import statistics
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -63,10 +64,23 @@ class Throughput:
     """How fast one model reads and computes here, measured and then learnt. Thread-safe.
 
     Reading is tokenisation. Computing is what `meter` knows, with `intra_threads` for each batch.
+
+    most_chars: about how far into a passage is read, at most
+    workers: threads that compute for this model; None: as many as keep the usable cores busy
     """
 
-    def __init__(self, *, max_tokens: int, batch_tokens: int, intra_threads: int = 1) -> None:
+    def __init__(
+        self,
+        *,
+        max_tokens: int,
+        batch_tokens: int,
+        intra_threads: int = 1,
+        most_chars: int = sys.maxsize,
+        workers: int | None = None,
+    ) -> None:
         self.meter = Meter()
+        self.most_chars = most_chars
+        self._workers = workers
         self.batch_tokens = batch_tokens
         self._intra_threads = intra_threads
         self._max_tokens = max_tokens
@@ -80,7 +94,7 @@ class Throughput:
     @property
     def workers(self) -> int:
         """Count the workers that the process may use now."""
-        return process.workers(self._intra_threads)
+        return self._workers or process.workers(self._intra_threads)
 
     def calibrate_once(self, measure: Callable[[], Costs]) -> None:
         """Take over what `measure` returns; later calls do nothing."""
@@ -137,6 +151,7 @@ class Throughput:
         """
         if not chars or not self.meter.ready:
             return 0.0
+        chars = [min(count, self.most_chars) for count in chars]
         computed = sum(chars) / len(chars)
         if short_tokens is not None:
             most = max(0.0, short_tokens - self._overhead_tokens) * self._chars_per_token
@@ -149,7 +164,8 @@ class Throughput:
 
     def read_s(self, chars: Sequence[int]) -> float:
         """Predict the seconds that tokenising a passage takes; 0.0: unknown."""
-        return self._char_s * sum(chars) / len(chars) if chars else 0.0
+        read = sum(min(count, self.most_chars) for count in chars)
+        return self._char_s * read / len(chars) if chars else 0.0
 
     def batches(self, lengths: NDArray[np.int64], *, left_s: float | None) -> tuple[Batch, ...]:
         """Plan batches: to end soonest, or under a deadline tier by tier in small steps."""

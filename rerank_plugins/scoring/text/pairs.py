@@ -1,7 +1,7 @@
 """The pairs of a request: made from token ids; their logits become scores of candidates."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -17,6 +17,7 @@ LongPassages: TypeAlias = Literal["window", "truncate", "error"]
 MIN_WINDOW_TOKENS = 16
 # How far into a passage windows reach by default, counted in windows that fill the room.
 _FULL_WINDOWS = 8
+_NOTHING: Ids = np.zeros(0, np.int32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,17 @@ class Windowing:
     overlap: float
     limit: int | None
     size_tokens: int | None = None
+
+    def most_tokens(self, room_tokens: int) -> int:
+        """Return how many tokens of a passage decide its windows; more are only counted.
+
+        A window lies elsewhere where less than one more window follows.
+        """
+        if self.long != "window" or self.limit == 1:
+            return room_tokens + 1
+        size = min(room_tokens, self.size_tokens or room_tokens)
+        count = self.limit or reaching(size, room_tokens, count=_FULL_WINDOWS, overlap=self.overlap)
+        return 2 * room_tokens + (count + 1) * size
 
     def spans(
         self, passage: Ids, room_tokens: int, ends: Sequence[int]
@@ -68,6 +80,7 @@ class Pairs:
     truncated: per candidate, tokens that no window reads.
     refused: per candidate, True if it is too long and the settings say "error".
     windowed: how many candidates have several windows.
+    unread: the candidates that there was no time to tokenise.
     """
 
     query: Ids
@@ -77,6 +90,7 @@ class Pairs:
     truncated: NDArray[np.int64]
     refused: NDArray[np.bool_]
     windowed: int
+    unread: frozenset[int] = frozenset()
 
     @property
     def tokens(self) -> int:
@@ -91,23 +105,30 @@ def read(
     *,
     room: Callable[[Ids], int],
     windowing: Windowing,
+    in_time: Callable[[], bool] | None = None,
 ) -> tuple[Pairs, int]:
     """Tokenise a request and make its pairs; also count the passages found in the token cache.
 
-    `room` counts the passage tokens that fit beside a query. Raises `InvalidRequest` for a query
-    that leaves none.
+    Of a passage only what its windows can reach is read. `room` counts the passage tokens that fit
+    beside a query. `in_time` is False once no more may be read. Raises `InvalidRequest` for a query
+    that leaves no room.
     """
-    ids, hits = tokenizer.passages(passages)
     query_ids = tokenizer.query(query)
+    room_tokens = room(query_ids)
+    # By the room beside no query: what the cache has does not depend on the query.
+    most_tokens = windowing.most_tokens(room(np.zeros(0, np.int32)))
+    readings, hits = tokenizer.readings(passages, most_tokens=most_tokens, in_time=in_time)
     made = make_pairs(
         query_ids,
-        ids,
-        room_tokens=room(query_ids),
+        [_NOTHING if reading is None else reading.ids for reading in readings],
+        room_tokens=room_tokens,
         special_tokens=tokenizer.template.special_tokens,
         windowing=windowing,
         ends=tokenizer.sentence_ends,
+        unread=frozenset(i for i, reading in enumerate(readings) if reading is None),
     )
-    return made, hits
+    rest = np.array([reading.unread_tokens if reading else 0 for reading in readings], np.int64)
+    return replace(made, truncated=made.truncated + rest), hits
 
 
 def make_pairs(
@@ -118,6 +139,7 @@ def make_pairs(
     special_tokens: int,
     windowing: Windowing,
     ends: Sequence[int] = (),
+    unread: frozenset[int] = frozenset(),
 ) -> Pairs:
     """Make one pair per passage, or one per window where a passage takes more than the room."""
     sizes = np.array(list(map(len, passages)), dtype=np.int64)
@@ -125,9 +147,11 @@ def make_pairs(
     refused = np.zeros(len(passages), dtype=np.bool_)
     ids, owners = list(passages), list(range(len(passages)))
     windowed = 0
-    if (sizes > room_tokens).any():
+    if unread or (sizes > room_tokens).any():
         ids, owners = [], []
         for i, passage in enumerate(passages):
+            if i in unread:
+                continue
             spans = windowing.spans(passage, room_tokens, ends)
             truncated[i] = len(passage) - spans[-1][1]
             if truncated[i] and windowing.long == "error":
@@ -138,7 +162,8 @@ def make_pairs(
             owners += [i] * len(spans)
         sizes = np.array(list(map(len, ids)), dtype=np.int64)
     lengths = sizes + len(query) + special_tokens
-    return Pairs(query, ids, np.array(owners, dtype=np.intp), lengths, truncated, refused, windowed)
+    owned = np.array(owners, dtype=np.intp)
+    return Pairs(query, ids, owned, lengths, truncated, refused, windowed, unread)
 
 
 def candidate_scores(
@@ -158,13 +183,14 @@ def candidate_scores(
         if values is not None:
             flat[list(batch.pairs)] = values
             ran[list(batch.pairs)] = True
-    done = ~pairs.refused
+    whole = ~pairs.refused
+    whole[list(pairs.unread)] = False
+    done = whole.copy()
     done[pairs.owners[~ran]] = False
     scores = np.zeros(len(pairs.refused), dtype=np.float32)
     if not pairs.windowed:
         scores[pairs.owners] = flat
     elif len(flat):
-        whole = ~pairs.refused
         numbers = np.cumsum(whole) - 1
         scores[whole] = fold(flat, numbers[pairs.owners], int(whole.sum()), how)
     return scores, done
@@ -187,20 +213,6 @@ def subset(pairs: Pairs, places: Sequence[int]) -> tuple[Pairs, list[int]]:
         sum(len(owned[place]) > 1 for place in places),
     )
     return kept, chosen
-
-
-def join(parts: Sequence[Pairs]) -> Pairs:
-    """Return the candidates of several parts behind each other; all have the same query."""
-    starts = np.cumsum([0, *(len(part.refused) for part in parts[:-1])])
-    return Pairs(
-        parts[0].query,
-        [ids for part in parts for ids in part.ids],
-        np.concatenate([p.owners + start for p, start in zip(parts, starts, strict=True)]),
-        np.concatenate([part.lengths for part in parts]),
-        np.concatenate([part.truncated for part in parts]),
-        np.concatenate([part.refused for part in parts]),
-        sum(part.windowed for part in parts),
-    )
 
 
 def decisions(

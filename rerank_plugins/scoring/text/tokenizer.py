@@ -2,7 +2,8 @@
 
 import contextlib
 import hashlib
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -24,6 +25,11 @@ _PIECE_CHARS = 50_000
 _SENTENCE_ENDS = (".", "!", "?", "\u3002", "\uff01", "\uff1f", "\u0964", "\u061f", "\n")
 # At most so much is tokenised at once: an encoding takes far more memory than its ids.
 _GROUP_CHARS = 400_000
+# The same under a deadline, so that the clock is looked at often enough.
+_HURRIED_GROUP_CHARS = 50_000
+# How much of a long text is read at first: so much for each token that is wanted of it, and no less
+# than takes some milliseconds. The tokens of shorter texts are counted to the last.
+_CHARS_PER_TOKEN, _LEAST_CHARS = 4, 20_000
 # What a cache entry takes in addition to its ids.
 _ENTRY_OVERHEAD_BYTES = 200
 
@@ -51,6 +57,17 @@ class PairArrays:
     input_ids: NDArray[np.int64]
     attention_mask: NDArray[np.int64]
     token_type_ids: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A passage as far as it was read.
+
+    unread_tokens: about how many tokens the rest of it has
+    """
+
+    ids: Ids
+    unread_tokens: int = 0
 
 
 class PairTokenizer:
@@ -96,7 +113,7 @@ class PairTokenizer:
             self._tokenizer.encode_special_tokens = True
             self.sentence_ends = _sentence_ends(self._tokenizer)
         # One long text must not push out all others.
-        self._cache: LruCache[Ids] = LruCache(cache_bytes, max_entry_bytes=cache_bytes // 8)
+        self._cache: LruCache[Reading] = LruCache(cache_bytes, max_entry_bytes=cache_bytes // 8)
 
     def query(self, text: str) -> Ids:
         """Encode a query without special tokens, with what a prompt puts around it."""
@@ -115,16 +132,32 @@ class PairTokenizer:
 
     def passages(self, texts: Sequence[str]) -> tuple[list[Ids], int]:
         """Encode passages without special tokens; also count those found in the cache."""
-        keys = [_key(text) for text in texts]
+        readings, hits = self.readings(texts)
+        return [reading.ids for reading in readings if reading is not None], hits
+
+    def readings(
+        self,
+        texts: Sequence[str],
+        *,
+        most_tokens: int | None = None,
+        in_time: Callable[[], bool] | None = None,
+    ) -> tuple[list[Reading | None], int]:
+        """Encode passages without special tokens; also count those found in the cache.
+
+        most_tokens: nothing behind so many tokens of a passage is wanted; None: the whole
+        in_time: False once no more may be read; what is left then comes back as None
+        """
+        keys = [_key(text, most_tokens) for text in texts]
         found = self._cache.get(keys)
-        missing = [i for i, ids in enumerate(found) if ids is None]
-        if missing:
-            lead = "" if self._prompt is None else " "
-            fresh = self._encode([lead + texts[i] for i in missing])
-            for i, ids in zip(missing, fresh, strict=True):
-                found[i] = ids
-                self._cache.put(keys[i], ids, ids.nbytes + _ENTRY_OVERHEAD_BYTES)
-        return [ids for ids in found if ids is not None], len(texts) - len(missing)
+        missing = [i for i, reading in enumerate(found) if reading is None]
+        lead = "" if self._prompt is None else " "
+        fresh = self._read([lead + texts[i] for i in missing], most_tokens, in_time)
+        for i, reading in zip(missing, fresh, strict=True):
+            found[i] = reading
+            if reading is not None:
+                size = reading.ids.nbytes + _ENTRY_OVERHEAD_BYTES
+                self._cache.put(keys[i], reading, size)
+        return found, len(texts) - len(missing)
 
     def room(self, query: Ids, max_tokens: int) -> int:
         """Count the passage tokens that fit beside a query. Raises `InvalidRequest` if none do."""
@@ -158,10 +191,39 @@ class PairTokenizer:
             types[row, len(head) : end] = template.passage_type
         return PairArrays(ids, mask, types)
 
-    def _encode(self, texts: Sequence[str]) -> list[Ids]:
+    def _read(
+        self,
+        texts: Sequence[str],
+        most_tokens: int | None,
+        in_time: Callable[[], bool] | None,
+    ) -> list[Reading | None]:
+        """Encode texts from their beginnings, as far as they are wanted.
+
+        A beginning that gives too few tokens is read again, four times as far.
+        """
+        found: list[Reading | None] = [None] * len(texts)
+        left = list(range(len(texts)))
+        chars = None if most_tokens is None else first_chars(most_tokens)
+        while left and (in_time is None or in_time()):
+            heads = [_head(texts[i], chars) for i in left]
+            short: list[int] = []
+            for i, head, ids in zip(left, heads, self._encode(heads, in_time), strict=False):
+                unread = len(texts[i]) - len(head)
+                if unread and most_tokens is not None and len(ids) < most_tokens:
+                    short.append(i)
+                else:
+                    found[i] = Reading(ids, math.ceil(unread * len(ids) / max(1, len(head))))
+            left, chars = short, 4 * chars if chars is not None else None
+        return found
+
+    def _encode(self, texts: Sequence[str], in_time: Callable[[], bool] | None = None) -> list[Ids]:
+        """Encode texts; those that there was no time for are missing at the end."""
         pieces = [_pieces(text) for text in texts]
         encoded: list[Ids] = []
-        for group in _groups([piece for parts in pieces for piece in parts]):
+        most_chars = _GROUP_CHARS if in_time is None else _HURRIED_GROUP_CHARS
+        for group in _groups([piece for parts in pieces for piece in parts], most_chars):
+            if encoded and in_time is not None and not in_time():
+                break
             with _failures("the tokenizer fails on a text"):
                 done = self._tokenizer.encode_batch_fast(group, add_special_tokens=False)
             encoded += [np.array(piece.ids, dtype=np.int32) for piece in done]
@@ -169,9 +231,16 @@ class PairTokenizer:
         place = 0
         for parts in pieces:
             chunk = encoded[place : place + len(parts)]
+            if len(chunk) < len(parts):
+                break
             out.append(chunk[0] if len(chunk) == 1 else np.concatenate(chunk))
             place += len(parts)
         return out
+
+
+def first_chars(most_tokens: int) -> int:
+    """Return how much of a text is read at first where so many of its tokens are wanted."""
+    return max(_LEAST_CHARS, _CHARS_PER_TOKEN * most_tokens)
 
 
 @contextlib.contextmanager
@@ -187,9 +256,20 @@ def _failures(what: str) -> Iterator[None]:
         raise ModelError(f"{what} ({error}); export the model again") from error
 
 
-def _key(text: str) -> bytes:
+def _key(text: str, most_tokens: int | None) -> bytes:
+    """Return the key of a text in the cache; of a long one, also by how much of it is wanted."""
     data = text.encode("utf-8", "surrogatepass")
-    return hashlib.blake2b(data, digest_size=16).digest()
+    whole = most_tokens is None or len(text) <= first_chars(most_tokens)
+    salt = b"" if whole else b"%d" % (most_tokens or 0)
+    return hashlib.blake2b(data, digest_size=16, salt=salt).digest()
+
+
+def _head(text: str, chars: int | None) -> str:
+    """Return about the first `chars` characters of a text, to the end of a word if there is one."""
+    if chars is None or len(text) <= chars:
+        return text
+    stop = text.rfind(" ", chars // 2, chars)
+    return text[: stop if stop > 0 else chars]
 
 
 def _pieces(text: str) -> list[str]:
@@ -206,12 +286,12 @@ def _pieces(text: str) -> list[str]:
     return [*pieces, text[start:]]
 
 
-def _groups(pieces: Sequence[str]) -> Iterator[list[str]]:
-    """Group pieces of together at most `_GROUP_CHARS`."""
+def _groups(pieces: Sequence[str], most_chars: int) -> Iterator[list[str]]:
+    """Group pieces of together at most so many characters."""
     group: list[str] = []
     chars = 0
     for piece in pieces:
-        if group and chars + len(piece) > _GROUP_CHARS:
+        if group and chars + len(piece) > most_chars:
             yield group
             group, chars = [], 0
         group.append(piece)

@@ -90,6 +90,8 @@ def build(serving: Serving) -> Starlette:
             Route("/rerank", _rerank_or_tei_route(serving), methods=["POST"]),
             Route("/healthz", _healthz, methods=["GET"]),
             Route("/readyz", _readyz, methods=["GET"]),
+            Route("/health", _health, methods=["GET"]),
+            Route("/info", _private(serving, _info), methods=["GET"]),
             Route("/metrics", _private(serving, _metrics), methods=["GET"]),
             Route("/openapi.json", _private(serving, _openapi), methods=["GET"]),
             Route("/", _private(serving, _page), methods=["GET"]),
@@ -261,6 +263,25 @@ async def _healthz(_: Request) -> Response:
 async def _readyz(request: Request) -> Response:
     ready = request.app.state.reranker.ready
     return PlainTextResponse("ready" if ready else "warming up", status_code=200 if ready else 503)
+
+
+async def _health(request: Request) -> Response:
+    """Answer as text-embeddings-inference does: the status alone tells."""
+    return Response(status_code=200 if request.app.state.reranker.ready else 503)
+
+
+async def _info(request: Request) -> Response:
+    """Return what clients of text-embeddings-inference ask first: what runs, and its limits."""
+    limits: Limits = request.app.state.limits
+    return JSONResponse(
+        {
+            "model_id": request.app.state.reranker.model,
+            "model_type": {"reranker": {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}},
+            "max_client_batch_size": limits.max_candidates,
+            "max_concurrent_requests": request.app.state.reranker.setup.max_requests,
+            "auto_truncate": True,
+        }
+    )
 
 
 async def _metrics(_: Request) -> Response:

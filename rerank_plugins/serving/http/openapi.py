@@ -18,6 +18,8 @@ _ROUTES: Mapping[str, tuple[str, tuple[type[msgspec.Struct], ...]]] = {
 _GETS: Mapping[str, str] = {
     "/healthz": "The process is alive",
     "/readyz": "The model is loaded and warm",
+    "/health": "The same, as TEI clients ask",
+    "/info": "The model and its limits, as TEI clients ask",
     "/metrics": "Prometheus metrics",
 }
 

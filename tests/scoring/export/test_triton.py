@@ -198,7 +198,7 @@ def test_a_query_beyond_the_model_is_the_callers_mistake(written, serving):
     """As with a model that runs here, it is said before anything is sent."""
     with served(written) as server, serving(server) as reranker:
         with pytest.raises(InvalidRequest, match="no room"):
-            reranker.rerank("fox " * 500, ["a red fox"])
+            reranker.rerank("fox " * 500, ["a red fox"], strict=True)
         assert server.bytes_received == 0
 
 

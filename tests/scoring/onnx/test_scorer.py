@@ -13,6 +13,7 @@ from rerank_plugins.errors import ConfigError, ModelError
 from rerank_plugins.records import Code
 from rerank_plugins.scoring.models.files import find
 from rerank_plugins.scoring.onnx.scorer import OnnxScorer
+from rerank_plugins.scoring.onnx.session import score_columns
 from tests import tiny
 from tests.tiny import Shape
 
@@ -189,3 +190,102 @@ class TestLong:
             parts = [" ".join(words[a:b]) for a, b in spans]
             best = max(hit.score for hit in reranker.rerank("red fox", parts))
         assert result[0].score >= best - 1e-5
+
+
+def _changed(folder, change):
+    """Rewrite a tiny model's graph."""
+    import onnx
+
+    path = folder / "model.onnx"
+    model = onnx.load(path)
+    change(model.graph)
+    onnx.save(model, path)
+    return folder
+
+
+def test_a_graph_that_gives_a_scalar_for_one_pair_is_read(tmp_path):
+    """Exports that squeeze every axis of one give no axis at all for a lone pair."""
+    from onnx import helper
+
+    def squeeze(graph):
+        graph.node[-1].output[0] = "columns"
+        graph.node.append(helper.make_node("Squeeze", ["columns"], ["logits"]))
+        del graph.output[0].type.tensor_type.shape.dim[:]
+        graph.output[0].type.tensor_type.ClearField("shape")
+
+    with Reranker(tiny.build(tmp_path / "m")) as reranker:
+        expected = {hit.index: hit.score for hit in reranker.rerank("red fox", TEXTS)}
+    with Reranker(_changed(tiny.build(tmp_path / "s"), squeeze), strict=True) as reranker:
+        found = {hit.index: hit.score for hit in reranker.rerank("red fox", TEXTS)}
+        (alone,) = reranker.rerank("red fox", TEXTS[:1])
+    assert found == pytest.approx(expected, abs=1e-5)
+    assert alone.score == pytest.approx(expected[0], abs=1e-5)
+
+
+@pytest.mark.parametrize("output", [np.zeros((), np.float32), np.zeros(3), np.zeros((1, 2))])
+def test_an_output_for_another_number_of_pairs_is_refused(output):
+    """Rows that belong to no pair are never read as scores."""
+    with pytest.raises(ModelError, match="for 2 pairs"):
+        score_columns(output, 2)
+
+
+def test_inputs_are_given_in_the_type_that_the_graph_declares(tmp_path):
+    """Some exports take int32; the graph's own type counts."""
+    from onnx import TensorProto, helper
+
+    def narrow(graph):
+        for place, value in enumerate(graph.input):
+            name = value.name
+            value.type.tensor_type.elem_type = TensorProto.INT32
+            for node in graph.node:
+                for i, given in enumerate(node.input):
+                    node.input[i] = f"{name}_wide" if given == name else given
+            wide = helper.make_node("Cast", [name], [f"{name}_wide"], to=TensorProto.INT64)
+            graph.node.insert(place, wide)
+
+    with Reranker(tiny.build(tmp_path / "m")) as reranker:
+        expected = [hit.score for hit in reranker.rerank("red fox", TEXTS)]
+    with Reranker(_changed(tiny.build(tmp_path / "n"), narrow), strict=True) as reranker:
+        assert [hit.score for hit in reranker.rerank("red fox", TEXTS)] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("labels", "sign"),
+    [
+        (["LABEL_0", "LABEL_1"], 1),
+        (["irrelevant", "relevant"], 1),
+        (["not_relevant", "RELEVANT"], 1),
+        (["relevant", "non-relevant"], -1),
+        (["Yes", "No"], -1),
+        (["positive", "other"], -1),
+        (["other", "positive"], 1),
+        (["negative", "what"], 1),
+        (["LABEL_1", "LABEL_0"], -1),
+    ],
+)
+def test_the_labels_of_two_columns_say_which_is_relevant(tmp_path, labels, sign):
+    """With the relevant label first, the order is that of the first column."""
+    folder = tiny.build(tmp_path / "m", Shape(columns=2))
+    with Reranker(folder) as reranker:
+        plain = {hit.index: hit.score for hit in reranker.rerank("red fox", TEXTS)}
+    _label(folder, labels)
+    with Reranker(folder) as reranker:
+        found = {hit.index: hit.score for hit in reranker.rerank("red fox", TEXTS)}
+    assert found == {index: pytest.approx(sign * score) for index, score in plain.items()}
+
+
+@pytest.mark.parametrize("labels", [["news", "sports"], ["yes", "true"], ["not_yes", "no"]])
+def test_labels_that_do_not_say_are_refused(tmp_path, labels):
+    """A classifier of something else is no reranker until it is told which column counts."""
+    folder = tiny.build(tmp_path / "m", Shape(columns=2))
+    _label(folder, labels)
+    with pytest.raises(ModelError, match="score_column = 0 or 1"):
+        Reranker(folder)
+    with load({"stages": [{"scorer": str(folder), "score_column": 0}]}) as reranker:
+        assert not reranker.rerank("red fox", TEXTS).degraded
+
+
+def _label(folder, labels):
+    config = json.loads((folder / "config.json").read_text())
+    config["id2label"] = dict(zip(("0", "1"), labels, strict=True))
+    (folder / "config.json").write_text(json.dumps(config))

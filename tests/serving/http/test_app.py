@@ -63,14 +63,12 @@ def test_every_dialect_gives_the_engines_order(server: Server) -> None:
     assert [one["index"] for one in listed] == expected
 
 
-def test_bm25_keeps_its_own_numbers_and_blank_texts_are_last(server: Server) -> None:
-    """Numbers of a scorer that gives no logits are shown as they are; what is not scored is 0."""
+def test_scores_are_on_the_wires_scale_and_blank_texts_are_last(server: Server) -> None:
+    """Relevance lies in [0, 1] and falls; what was not scored is 0 at the bottom."""
     results = post(server, "/v2/rerank", query=QUERY, documents=TEXTS).json()["results"]
     scores = [one["relevance_score"] for one in results]
     assert scores == sorted(scores, reverse=True)
-    raw = post(server, "/v2/rerank", query=QUERY, documents=TEXTS, raw_scores=True).json()
-    own = {one["index"]: one["relevance_score"] for one in raw["results"]}
-    assert all(own[one["index"]] == one["relevance_score"] for one in results[:-1])
+    assert all(0.0 <= score <= 1.0 for score in scores)
     assert results[-1] == {"index": 1, "relevance_score": 0.0}
 
 
@@ -281,7 +279,21 @@ def test_the_page_loads_nothing_from_anywhere(server: Server) -> None:
     assert "http://" not in page
     assert "https://" not in page
     paths = httpx.get(f"{server.url}/openapi.json").json()["paths"]
-    assert {"/v1/rerank", "/v2/rerank", "/rerank", "/healthz", "/readyz", "/metrics"} == set(paths)
+    asked = {"/v1/rerank", "/v2/rerank", "/rerank", "/healthz", "/readyz", "/health", "/info"}
+    assert asked | {"/metrics"} == set(paths)
+
+
+def test_tei_clients_learn_first_what_runs_here(server: Server) -> None:
+    """They take a server for a reranker only if it says so, and split calls by its batch size."""
+    health = httpx.get(f"{server.url}/health")
+    assert (health.status_code, health.content) == (200, b"")
+    info = httpx.get(f"{server.url}/info").json()
+    assert list(info["model_type"]) == ["reranker"]
+    assert info["model_id"] == "lexical"
+    assert info["max_client_batch_size"] >= 1000
+    with running(environment={"RERANK_PLUGINS_TOKENS": "alpha"}) as closed:
+        assert httpx.get(f"{closed.url}/health").status_code == 200
+        assert httpx.get(f"{closed.url}/info").status_code == 401
 
 
 def _persistent(server: Server) -> int:

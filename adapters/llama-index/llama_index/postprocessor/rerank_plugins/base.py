@@ -4,9 +4,16 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Any, Literal
 
-from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr, model_validator
+from llama_index.core.bridge.pydantic import (
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    field_validator,
+    model_validator,
+)
 from llama_index.core.callbacks import CBEventType, EventPayload
 from llama_index.core.instrumentation import get_dispatcher
 from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
@@ -114,6 +121,16 @@ class RerankPluginsRerank(BaseNodePostprocessor):
     local_files_only: bool = Field(default=False, description="never ask the hub")
 
     _shared: SharedReranker | None = PrivateAttr(default=None)
+
+    @field_validator("model", "config", mode="before")
+    @classmethod
+    def _path_as_text(cls, value: Any) -> Any:
+        return str(value) if isinstance(value, PurePath) else value
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Refuse what no request could be answered with: wrong settings, a path to nothing."""
+        super().model_post_init(context)
+        shared_reranker(ComponentOptions.of(self)).check()
 
     @model_validator(mode="before")
     @classmethod

@@ -2,15 +2,17 @@
 
 import asyncio
 import inspect
+from pathlib import PurePath
 from typing import Any, Literal
 
 from haystack import Document, component, default_from_dict, default_to_dict, logging
 from haystack.utils import Secret
 
-from rerank_plugins import Candidate, RerankError
+from rerank_plugins import Candidate
 from rerank_plugins.serving.adapter_support import counted, facts
 from rerank_plugins.serving.shared_engine import (
     ComponentOptions,
+    ModelUnavailable,
     SharedReranker,
     shared_reranker,
 )
@@ -47,9 +49,9 @@ class RerankPluginsRanker:
 
     def __init__(  # noqa: PLR0913 - a component's options are its parameters
         self,
-        model: str = "embedded",
+        model: str | PurePath = "embedded",
         *,
-        config: str | dict[str, Any] | None = None,
+        config: str | PurePath | dict[str, Any] | None = None,
         top_k: int | None = 10,
         meta_fields_to_embed: list[str] | None = None,
         embedding_separator: str = "\n",
@@ -66,7 +68,7 @@ class RerankPluginsRanker:
         token: Secret | None = _HUB_TOKEN,
     ) -> None:
         """
-        Create a ranker; nothing is loaded before `warm_up`.
+        Create a ranker; nothing is loaded before `warm_up`, and wrong options are refused now.
 
         :param model:
             "embedded", "lexical", a hub id, a folder, or an .onnx file.
@@ -102,10 +104,12 @@ class RerankPluginsRanker:
             Environment variables with a hub token; the first that is set is used.
 
         :raises ValueError:
-            If `top_k` is not positive, or `config` is given together with a model's options.
+            If `top_k` is not positive, `config` is wrong or given together with a model's options.
+        :raises RerankError:
+            If `model` is neither a file, nor a folder, nor a hub id.
         """
-        self.model = model
-        self.config = config
+        self.model = str(model)
+        self.config = str(config) if isinstance(config, PurePath) else config
         self.top_k = checked(top_k)
         self.meta_fields_to_embed = meta_fields_to_embed or []
         self.embedding_separator = embedding_separator
@@ -121,6 +125,8 @@ class RerankPluginsRanker:
         self.local_files_only = local_files_only
         self.token = token
         self._shared: SharedReranker | None = None
+        # Without the token, which may be missing where a pipeline is only put together.
+        shared_reranker(ComponentOptions.of(self)).check()
 
     def to_dict(self) -> dict[str, Any]:
         """
@@ -148,13 +154,12 @@ class RerankPluginsRanker:
         """
         Load the model and run real shapes; idempotent.
 
-        A model that cannot be loaded is logged, and raised if `strict`.
+        A model that cannot be had now, but may be later, is logged, and raised if `strict`. Any
+        other error is raised.
         """
         try:
             self._engine().warm_up()
-        except ValueError:
-            raise
-        except RerankError as error:
+        except ModelUnavailable as error:
             if self.strict:
                 raise
             logger.warning("the model cannot be loaded: {error}", error=error)
@@ -165,6 +170,8 @@ class RerankPluginsRanker:
 
     def close(self) -> None:
         """Release the engine, which ends with its last holder."""
+        if self._shared is not None:
+            self._shared.close()
         self._shared = None
 
     async def close_async(self) -> None:
