@@ -19,6 +19,8 @@ async def rerank(setup: Setup, asked: Resolved, run: Run) -> Result:
     chosen = shortlist.choose(asked.candidates, setup.depth, skip=setup.skip)
     permit = residency.permit(setup.policy, asked.candidates, run.request_id, setup.audit)
     plan = plan_stages(setup, asked, chosen, run)
+    if any(count is not None for count in plan.counts):
+        chosen, plan = _without_long(setup, asked, chosen, plan, run)
     selecting = Timing("select", run.clock() - started_s)
     limits = stage_limits(setup, chosen, plan, run)
     chosen, progress = await routing.score(
@@ -64,6 +66,14 @@ def pass_through(
         seconds=run.clock() - run.submitted_s,
     )
     return hits.cut(result, asked.top_k, setup.cut, depth=setup.last_depth)
+
+
+def _without_long(
+    setup: Setup, asked: Resolved, chosen: Shortlist, plan: RequestPlan, run: Run
+) -> tuple[Shortlist, RequestPlan]:
+    """Plan again without texts of extreme length, where not all fit in the time."""
+    rest = shortlist.without_long(chosen)
+    return (chosen, plan) if rest is chosen else (rest, plan_stages(setup, asked, rest, run))
 
 
 def _learn(setup: Setup, plan: RequestPlan, progress: Progress) -> None:

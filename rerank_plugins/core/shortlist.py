@@ -11,6 +11,8 @@ from ..rules.texts import is_blank
 
 # So many different first-stage scores that only rise are no accident.
 _CERTAIN = 5
+# A text is of extreme length if it has more characters, and so many times more than the median.
+_LONG_CHARS, _LONG_TIMES = 20_000, 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,29 @@ def choose(
     if wanted < len(places):
         decisions.append(Decision("select", Code.DEPTH, len(places) - wanted))
     return limited(Shortlist(list(places), priors, slot_of, decisions, not rising), wanted)
+
+
+def without_long(chosen: Shortlist) -> Shortlist:
+    """Return the shortlist without texts of extreme length, for which there is no time.
+
+    One text of a million characters must not take the time in which all others could be scored.
+    """
+    chars = [len(text) for text in chosen.texts]
+    limit = max(_LONG_CHARS, _LONG_TIMES * sorted(chars)[len(chars) // 2]) if chars else 0
+    kept = [slot for slot, count in enumerate(chars) if count <= limit]
+    if len(kept) == len(chars):
+        return chosen
+    slots = {slot: place for place, slot in enumerate(kept)}
+    return replace(
+        chosen,
+        texts=[chosen.texts[slot] for slot in kept],
+        priors=[chosen.priors[slot] for slot in kept] + chosen.priors[len(chars) :],
+        slot_of=[None if slot is None else slots.get(slot) for slot in chosen.slot_of],
+        decisions=[
+            *chosen.decisions,
+            Decision("budget", Code.DEADLINE, len(chars) - len(kept), "far longer than the others"),
+        ],
+    )
 
 
 def limited(chosen: Shortlist, count: int | None) -> Shortlist:

@@ -1,12 +1,16 @@
 """The two ends of a request."""
 
+import base64
+import random
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rerank_plugins import load
+from rerank_plugins import Reranker, load
 from rerank_plugins.core.hits import cut
-from rerank_plugins.core.shortlist import choose
+from rerank_plugins.core.shortlist import choose, without_long
 from rerank_plugins.records import Candidate, Code, Hit, Result
 
 TEXT = st.none() | st.sampled_from(["", " ", "\n", "a", "b", "c", "d"]) | st.text(max_size=3)
@@ -84,3 +88,32 @@ def test_distances_do_not_turn_an_order_round():
     assert wrong.order == plain.order
     assert all(hit.fused is None and hit.prior is not None for hit in wrong)
     assert all(hit.fused is not None for hit in right)
+
+
+def test_texts_of_extreme_length_can_be_left_out():
+    """They become candidates that are not scored, and the others close up."""
+    candidates = [Candidate("a" * 50_000, 3.0), Candidate("b", 2.0), Candidate("c", 1.0)]
+    chosen = choose(candidates, None)
+    rest = without_long(chosen)
+    assert rest.texts == ["b", "c"]
+    assert rest.slot_of == [None, 0, 1]
+    assert rest.priors == [2.0, 1.0]
+    assert rest.decisions[-1].code is Code.DEADLINE
+    even = choose([Candidate(letter * 50_000) for letter in "abc"], None)
+    assert without_long(even) is even
+
+
+def test_one_text_of_extreme_length_does_not_take_the_others_time():
+    """Base64 of two million characters, best first: the others are scored within the budget."""
+    blob = base64.b64encode(random.Random(1).randbytes(1_500_000)).decode()
+    texts = [blob, *(f"a red fox number {number} jumps" for number in range(8))]
+    with Reranker() as reranker:
+        reranker.warm_up()
+        started = time.monotonic()
+        result = reranker.rerank("red fox", texts, budget_ms=300)
+        seconds = time.monotonic() - started
+    assert seconds < 1.0
+    scored = {hit.index for hit in result if hit.score is not None}
+    assert 0 not in scored
+    assert len(scored) >= 4
+    assert sorted(result.order) == list(range(9))

@@ -35,7 +35,7 @@ def stacks(tmp_path, monkeypatch):
 
     with Reranker(stages=[Stage(scorer)]) as reranker:
         spy(type(scorer.graph), "run")
-        spy(type(scorer.tokenizer), "passages")
+        spy(type(scorer.tokenizer), "readings")
         result = reranker.rerank("red fox", ["a red fox", "a blue hen"])
     assert not result.degraded
     return seen
@@ -43,7 +43,7 @@ def stacks(tmp_path, monkeypatch):
 
 def test_a_trace_in_the_scorer_has_few_frames_and_no_lambda(stacks):
     """From the worker thread to the tokenizer and the graph: at most 12 named frames of ours."""
-    for where in ("run", "passages"):
+    for where in ("run", "readings"):
         names = frames(stacks[where])
         assert len(names) <= FRAMES, names
         assert "<lambda>" not in names, names

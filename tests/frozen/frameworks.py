@@ -139,14 +139,16 @@ def _cross_encoder(asked: Asking) -> None:
     from langchain_rerank_plugins import RerankPluginsCrossEncoder
 
     pairs = [(query, one.text or "") for query in QUERIES[:2] for one in found(QUERIES[0], 4)]
-    for name, made in (
-        ("embedded", RerankPluginsCrossEncoder()),
-        ("words", RerankPluginsCrossEncoder("lexical")),
-        ("config", RerankPluginsCrossEncoder(config={"stages": [{"scorer": "embedded"}]})),
-        ("nowhere", RerankPluginsCrossEncoder("/nowhere")),
-    ):
+    options: Mapping[str, Mapping[str, Any]] = {
+        "embedded": {},
+        "words": {"model": "lexical"},
+        "config": {"config": {"stages": [{"scorer": "embedded"}]}},
+        "nowhere": {"model": "/nowhere"},
+    }
+    for name, given in options.items():
 
-        def run(made: Any = made) -> Row:
+        def run(given: Mapping[str, Any] = given) -> Row:
+            made = RerankPluginsCrossEncoder(**given)
             return {"hits": [number(one) for one in made.score([*pairs, ("a", " ")])]}
 
         _tried(asked, f"langchain/cross-encoder {name}", run)

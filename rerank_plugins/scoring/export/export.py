@@ -148,7 +148,7 @@ def _load(source: str, revision: str | None, template: str | None) -> _Checkpoin
         built = config.architectures or [""]
         decodes = built[0].endswith("ForCausalLM")
         kind = AutoModelForCausalLM if decodes else AutoModelForSequenceClassification
-        model, loading = kind.from_pretrained(
+        model, loading = kind.from_pretrained(  # type: ignore[misc]
             source, revision=revision, trust_remote_code=False, output_loading_info=True
         )
         tokenizer = AutoTokenizer.from_pretrained(

@@ -74,6 +74,19 @@ def test_code_of_a_checkpoint_never_runs(tmp_path, monkeypatch, answer):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_checkpoint_without_a_trained_head_is_refused(checkpoint, tmp_path):
+    """A head of random numbers would compare well with itself: its weights are named."""
+    from transformers import BertModel
+
+    folder = tmp_path / "encoder"
+    shutil.copytree(checkpoint, folder)
+    (folder / "model.safetensors").unlink()
+    BertModel.from_pretrained(checkpoint).save_pretrained(folder)
+    with pytest.raises(ModelError, match=r"lacks the weights .*classifier\.weight"):
+        export(str(folder), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json"])
 def test_a_checkpoint_whose_json_is_too_deep_is_an_error(checkpoint, tmp_path, name):
     """The libraries that read a checkpoint give up; the export says so."""

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rerank_plugins.rules.batching import plan
+from rerank_plugins.rules.batching import Batch, plan
 from rerank_plugins.scoring.text.pairs import Windowing, candidate_scores, make_pairs, read
 from rerank_plugins.scoring.text.tokenizer import PairTokenizer
 from tests import tiny
@@ -117,3 +117,32 @@ def test_one_window_takes_all_the_room():
     query = np.zeros(4, dtype=np.int32)
     pairs = make_pairs(query, [passage], room_tokens=40, special_tokens=3, windowing=windowing)
     assert pairs.truncated.tolist() == [160]
+
+
+def test_passages_that_there_was_no_time_to_read_are_not_done():
+    """They have no pair and no score, and the others have theirs."""
+    windowing = Windowing("window", 0.5, None)
+    ids = [np.arange(n, dtype=np.int32) for n in (90, 0, 5)]
+    pairs = make_pairs(
+        np.zeros(3, np.int32),
+        ids,
+        room_tokens=40,
+        special_tokens=3,
+        windowing=windowing,
+        unread=frozenset({1}),
+    )
+    assert set(pairs.owners.tolist()) == {0, 2}
+    batch = Batch(tuple(range(len(pairs.ids))), 46)
+    logits = [np.ones(len(pairs.ids), np.float32)]
+    scores, done = candidate_scores(pairs, [batch], logits, "max")
+    assert done.tolist() == [True, False, True]
+    assert scores[done].tolist() == [1.0, 1.0]
+
+
+@given(room=st.integers(16, 60), limit=st.none() | st.integers(2, 9), size=st.none() | st.just(20))
+def test_windows_depend_on_no_more_tokens_than_are_read(room, limit, size):
+    """Beyond `most_tokens`, a passage may go on as it likes."""
+    windowing = Windowing("window", 0.5, limit, size)
+    most = windowing.most_tokens(room)
+    some, more = (np.arange(n, dtype=np.int32) for n in (most, 3 * most))
+    assert windowing.spans(some, room, ()) == windowing.spans(more, room, ())

@@ -227,3 +227,30 @@ def test_a_tokenizer_that_panics_is_an_error(tmp_path, change):
     path.write_text(json.dumps({**json.loads(tiny.tokenizer().to_str()), **change}))
     with pytest.raises(ModelError, match=r"tokenizer\.json"):
         PairTokenizer(path)
+
+
+@pytest.mark.parametrize("word", ["red fox ", "redfox", " \n", "一", "q7+"])
+def test_a_long_text_is_read_as_far_as_it_is_wanted(tmp_path, word):
+    """What is wanted is as in the whole text; the rest is estimated, not read."""
+    path = tiny.build(tmp_path / "m") / "tokenizer.json"
+    text = word * (300_000 // len(word))
+    (whole,), _ = PairTokenizer(path).passages([text])
+    (reading,), _ = PairTokenizer(path).readings([text], most_tokens=100)
+    assert reading.ids[:90].tolist() == whole[:90].tolist()
+    assert len(reading.ids) + reading.unread_tokens == pytest.approx(len(whole), rel=0.05)
+    if len(whole) > 100_000:
+        assert len(reading.ids) < len(whole) / 4
+
+
+def test_reading_ends_when_there_is_no_time_left(tmp_path):
+    """What was read is kept; what was not comes back as None, and is not cached as nothing."""
+    tokenizer = PairTokenizer(tiny.build(tmp_path / "m") / "tokenizer.json")
+    turns = iter([True, True, False, False])
+    texts = [f"{number} " + "red fox " * 5_000 for number in range(4)]
+    found, _ = tokenizer.readings(texts, in_time=lambda: next(turns, False))
+    read = [reading is not None for reading in found]
+    assert read == sorted(read, reverse=True)
+    assert 0 < sum(read) < 4
+    found, hits = tokenizer.readings(texts)
+    assert hits == sum(read)
+    assert None not in found
