@@ -145,12 +145,35 @@ def _row_of(kind: object, limits: Limits) -> type[msgspec.Struct]:
 
 def _decoded(decode: Decode[Decoded], data: bytearray | Raw, *, at: str = "") -> Decoded:
     try:
-        return decode(data)
+        try:
+            return decode(data)
+        except msgspec.ValidationError:
+            raise
+        except msgspec.DecodeError:
+            mended = bytearray(_ESCAPE.sub(_whole_letter, bytes(data)))
+            if mended == data:
+                raise
+            return decode(mended)
     except RecursionError as error:
         raise Refused(422, f"invalid request: {at or 'body'}: nested too deep") from error
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         # Locations and reasons only: the input may be somebody's document.
         raise Refused(422, f"invalid request: {_problem(error, at)}") from None
+
+
+# An escape of a JSON string; a surrogate with its other half is one escape of two parts.
+_ESCAPE = re.compile(
+    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|.)",
+    re.DOTALL,
+)
+_ESCAPE_BYTES = 6
+
+
+def _whole_letter(escape: re.Match[bytes]) -> bytes:
+    """Return the escape; for half an emoji, that of the replacement character."""
+    found = escape[0]
+    half = len(found) == _ESCAPE_BYTES and found[2:3] in b"dD" and found[3:4] not in b"01234567"
+    return rb"\ufffd" if half else found
 
 
 def _problem(error: msgspec.MsgspecError | UnicodeDecodeError, at: str) -> str:

@@ -16,6 +16,7 @@ from ...config.build import build_setup
 from ...config.read import read_settings
 from ...errors import ConfigError
 from ...reranker import Reranker
+from ...scoring.runtime import process
 from ...text_files import read_lines
 from . import exporters
 from .admission import Limits
@@ -119,7 +120,7 @@ def open_reranker(options: ServeOptions) -> Reranker:
         "service": {"max_requests": _MOST_REQUESTS},
     }
     setup = build_setup(read_settings(source))
-    share = max(1, (os.cpu_count() or 1) // options.workers)
+    share = max(1, process.cores() // options.workers)
     return Reranker(
         replace(
             setup,

@@ -250,3 +250,22 @@ def _eventually_served(server: Server) -> bool:
 def _resident_bytes(server: Server, name: str) -> int:
     status = Path(f"/proc/{server.process.pid}/status").read_text()
     return int(status.split(f"{name}:")[1].split()[0]) * 1024
+
+
+@pytest.mark.parametrize(
+    ("escaped", "read"),
+    [
+        (rb"\ud83d", "\ufffd"),
+        (rb"\ude00 fox", "\ufffd fox"),
+        (rb"\ud83d\ud83d\ude00", "\ufffd\U0001f600"),
+        (rb"\\ud83d", r"\ud83d"),
+        (rb"\\\ud83d", "\\\ufffd"),
+        (rb"\u00e9\n", "\u00e9\n"),
+    ],
+)
+def test_half_an_emoji_costs_itself_and_nothing_else(escaped, read):
+    """What a client cut in two is one replaced character, in a query, a document or elsewhere."""
+    body = b'{"query":"a' + escaped + b'","documents":["b' + escaped + b'"],"x":"\\ud83d"}'
+    parsed, candidates = Bodies(Limits(), "residency").rerank(bytearray(body))
+    assert parsed.query == "a" + read
+    assert [candidate.text for candidate in candidates] == ["b" + read]

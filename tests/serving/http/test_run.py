@@ -40,3 +40,10 @@ def test_workers_share_the_cores_with_a_file_too(config, tmp_path):
     told.write_text('[[stages]]\nscorer = "lexical"\n[service]\nworkers = 3\n')
     with open_reranker(ServeOptions(config=str(told), workers=many)) as reranker:
         assert reranker.setup.workers == 3
+
+
+def test_a_worker_computes_on_the_cores_that_the_process_was_given(monkeypatch):
+    """Affinity and limits of a container count, not the cores of the machine."""
+    monkeypatch.setattr("rerank_plugins.scoring.runtime.process.cores", lambda: 1)
+    with open_reranker(ServeOptions(model="lexical")) as reranker:
+        assert reranker.setup.workers == 1
