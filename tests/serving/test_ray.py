@@ -10,7 +10,7 @@ import pytest
 
 from rerank_plugins import Reranker
 
-SESSION = Path(__file__).parent / "ray_session.py"
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.slow
@@ -18,7 +18,8 @@ SESSION = Path(__file__).parent / "ray_session.py"
 def test_a_cluster_answers_as_one_process_does(tmp_path: Path) -> None:
     """Two replicas give the engine's order, also while one is killed; datasets resume."""
     done = subprocess.run(
-        [sys.executable, str(SESSION), str(tmp_path)],
+        [sys.executable, "-m", "tests.serving.ray_session", str(tmp_path)],
+        cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=580,

@@ -69,7 +69,11 @@ def test_a_refusal_costs_a_small_multiple_of_the_body(name: str) -> None:
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=40),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=40),
     lambda inner: (
         st.lists(inner, max_size=6) | st.dictionaries(st.text(max_size=8), inner, max_size=4)
     ),
