@@ -239,7 +239,7 @@ def draw(
 
 
 def named(files: ModelFiles) -> str:
-    """Name a model and its version for a plot's title."""
+    """Return a model's name and version for a plot's title."""
     version = files.card.get("version")
     name = f"{files.name} model" if files.name == EMBEDDED else files.name
     return f"{name} {version}" if version else name

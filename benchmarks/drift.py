@@ -176,7 +176,7 @@ def _average(one: Stream, feature: Feature, value: Callable[[Finding], float]) -
 
 
 def _moved(reports: Sequence[DriftReport]) -> tuple[str, ...]:
-    """Name what moved in at least half of the windows, the most frequent first, at most three."""
+    """Return what moved in at least half of the windows, the most frequent first, at most three."""
     counts = {name: sum(name in one.moved for one in reports) / len(reports) for name in FEATURES}
     often = sorted(
         (name for name in counts if counts[name] >= OFTEN), key=lambda name: -counts[name]

@@ -103,7 +103,7 @@ def half(stream: str) -> int:
 
 
 def streams(scratch: Path) -> Mapping[str, Score]:
-    """Name every stream and say how it is scored; damaged models are written to `scratch`."""
+    """Return every stream's name and how it is scored; damaged models are written to `scratch`."""
     found: dict[str, Score] = {SNAPSHOT: _plain(SNAPSHOT, SNAPSHOT_QUERIES)}
     for sets in HALVES:
         found |= {name: _plain(name, count) for name, count in sets.items()}

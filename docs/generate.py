@@ -181,7 +181,7 @@ def _type(facts: Mapping[str, object], models: Mapping[str, Mapping[str, object]
 def _types(
     facts: Mapping[str, object], models: Mapping[str, Mapping[str, object]]
 ) -> Iterator[str]:
-    """Name what a schema allows, the alternatives one by one; None goes without saying."""
+    """Return what a schema allows, the alternatives one by one; None goes without saying."""
     options = facts.get("anyOf") or facts.get("oneOf")
     if isinstance(options, list):
         for one in options:

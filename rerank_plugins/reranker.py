@@ -30,7 +30,6 @@ from .rules.windows import Fold
 from .scoring.models.files import EMBEDDED, Precision
 from .scoring.onnx.session import Provider
 from .scoring.runtime import process
-from .scoring.runtime.fair_share import Claim
 from .scoring.runtime.scheduler import Scheduler
 from .scoring.text.pairs import LongPassages
 from .telemetry import Redact, Telemetry, Trace
@@ -195,19 +194,19 @@ class Reranker:
         if passing and not self.ready and self._readiness.begin():
             return self._without_local(asked, run, trace, Code.NOT_WARM)
         try:
-            return self._enqueue(asked, run, claim, trace)
+            return self._enqueue(asked, run, trace)
         except Overloaded as error:
             if asked.strict:
                 raise
             return self._without_local(asked, run, trace, Code.OVERLOADED, detail=str(error))
 
-    def _enqueue(self, asked: Resolved, run: Run, claim: Claim, trace: Trace) -> Future[Result]:
+    def _enqueue(self, asked: Resolved, run: Run, trace: Trace) -> Future[Result]:
         """Put a request into the workers' queue. Raises `Overloaded`."""
         # A budget is spent on scoring, warm or not.
         warming = self._readiness.under_way if run.deadline_s is None else None
         answer = self._answer(asked, run, warming, trace)
         remote = run.local_outage is not None
-        future = self._scheduler.submit(answer, claim=claim, remote=remote)
+        future = self._scheduler.submit(answer, claim=run.claim, remote=remote)
         if self._auditor is not None:
             self._auditor.watch(asked, future, self._scheduler)
         return future
@@ -229,9 +228,9 @@ class Reranker:
         self, asked: Resolved, run: Run, trace: Trace, outage: Code, *, detail: str = ""
     ) -> Future[Result]:
         """Answer by remote stages where there are any, or else in first-stage order."""
-        if self.setup.sends and run.claim is not None:
+        if self.setup.sends:
             try:
-                return self._enqueue(asked, replace(run, local_outage=outage), run.claim, trace)
+                return self._enqueue(asked, replace(run, local_outage=outage), trace)
             except Overloaded as error:
                 detail = str(error)
         done: Future[Result] = Future()

@@ -71,7 +71,7 @@ def ask(python: str) -> None:
 
 
 def spans(*, at_least: int) -> list[Mapping[str, object]]:
-    """Give the reranker spans that arrived."""
+    """Return the reranker spans that arrived."""
     for _ in range(60):
         answer = httpx.get(f"{URL}/v1/projects/default/spans?limit=1000", timeout=60.0)
         found = [one for one in answer.json()["data"] if one["span_kind"] == "RERANKER"]

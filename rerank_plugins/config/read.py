@@ -68,7 +68,7 @@ def parse_settings(
 
 
 def _explain(error: "ErrorDetails") -> str:
-    """Name the place and what is wrong: a removed option, an unknown key, or a value."""
+    """Return the place and what is wrong: a removed option, an unknown key, or a value."""
     place = error["loc"]
     where = ".".join(str(part) for part in place)
     key = ".".join(part for part in place if isinstance(part, str))

@@ -198,7 +198,7 @@ def difference(
 
 
 def below(comparisons: Sequence[Comparison], floors: Mapping[str, float]) -> list[str]:
-    """Name every reranker whose mean of a measure is below its floor."""
+    """Return the name of every reranker whose mean of a measure is below its floor."""
     return [
         f"{found.dataset}: {system.name} has {measure} {system.means[measure]:.4f}, below {floor}"
         for found in comparisons
@@ -209,7 +209,7 @@ def below(comparisons: Sequence[Comparison], floors: Mapping[str, float]) -> lis
 
 
 def possible_losses(comparisons: Sequence[Comparison], margin: float) -> list[str]:
-    """Name every reranker that may have lost more than `margin` to the first stage.
+    """Return the name of every reranker that may have lost more than `margin` to the first stage.
 
     A loss is possible where the lower end of the 95 % interval allows it. More queries narrow the
     interval.

@@ -89,7 +89,7 @@ def by_size(ranked: Sequence[RankedTopic]) -> tuple[SizeBucket, ...]:
 
 
 def size_range(edges: Sequence[int], place: int) -> str:
-    """Name the bucket at `place` between the edges; an edge belongs to the bucket below it.
+    """Return the name of the bucket at `place`; an edge belongs to the bucket below it.
 
     >>> [size_range((10, 20), place) for place in range(3)]
     ['1-10', '11-20', 'over 20']

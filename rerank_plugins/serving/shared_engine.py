@@ -8,13 +8,14 @@ import asyncio
 import logging
 import os
 import time
-import uuid
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, fields, replace
 from pathlib import PurePath
 
+from ..core.hits import cut
 from ..core.request import check_request, make_request
+from ..core.run import new_request_id
 from ..core.setup import Setup
 from ..errors import (
     ConfigError,
@@ -237,7 +238,7 @@ class SharedReranker:
         return self._engine if self._process == os.getpid() else None
 
     def _nothing(self) -> Result:
-        return Result.first_stage((), request_id=uuid.uuid4().hex, model=self.model, degraded=False)
+        return Result.first_stage((), request_id=new_request_id(), model=self.model, degraded=False)
 
     def _hold(self, engine: Reranker) -> Reranker:
         self._engine, self._process = engine, os.getpid()
@@ -270,20 +271,17 @@ class SharedReranker:
             raise error
         _log.warning("reranking is off, the first-stage order is kept: %s", reason)
         n = len(request.candidates)
-        decisions = [
-            Decision("load", code, n, reason),
-            Decision("fuse", Code.PASS_THROUGH, n),
-        ]
-        if request.top_k is not None and request.top_k < n:
-            decisions.append(Decision("cut", Code.CUT, n - request.top_k))
         result = Result.first_stage(
             request.candidates,
-            request_id=uuid.uuid4().hex,
+            request_id=new_request_id(),
             model=self.model,
-            decisions=tuple(decisions),
+            decisions=(
+                Decision("load", code, n, reason),
+                Decision("fuse", Code.PASS_THROUGH, n),
+            ),
             seconds=time.monotonic() - started,
         )
-        return replace(result, hits=result.hits[: request.top_k])
+        return cut(result, request.top_k)
 
 
 @dataclass(frozen=True, slots=True)

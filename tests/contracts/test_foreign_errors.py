@@ -111,11 +111,22 @@ def _raising(error):
     return act
 
 
+def _returning(value):
+    def act(_):
+        return value
+
+    return act
+
+
+def _scoring(parts):
+    return _returning(Scored(*parts))
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     act=ERRORS.map(_raising)
-    | st.tuples(ARRAYS, ARRAYS, ARRAYS).map(lambda parts: lambda _: Scored(*parts))
-    | ARRAYS.map(lambda value: lambda _: value),
+    | st.tuples(ARRAYS, ARRAYS, ARRAYS).map(_scoring)
+    | ARRAYS.map(_returning),
     metadata=st.lists(METADATA, min_size=3, max_size=3),
     budget_ms=st.none() | st.just(5_000.0),
 )

@@ -7,6 +7,7 @@ import functools
 import json
 import math
 import re
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -218,7 +219,8 @@ def number(value: object) -> object:
 def said(text: str, *, timed: bool = True) -> str:
     """Take ports, places on disk and ids out of a text, and times where a real clock told them."""
     text = re.sub(r"127\.0\.0\.1:\d+", "HOST", text)
-    text = re.sub(r"/tmp/[^\s'\",;:]*", "FOLDER", text.replace(str(ROOT), "ROOT"))
+    temporary = re.escape(tempfile.gettempdir()) + r"/[^\s'\",;:]*"
+    text = re.sub(temporary, "FOLDER", text.replace(str(ROOT), "ROOT"))
     text = re.sub(r"\b[0-9a-f]{32,}\b", "ID", text)
     return re.sub(r"\b\d+(\.\d+)?(e-?\d+)? (ms|s)\b", r"# \3", text) if timed else text
 

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 
 from ...errors import ModelError
 from ...records import Code, Decision
@@ -21,7 +20,7 @@ from .options import OnnxOptions, checked, identity, labels, score_column, usabl
 from .pair_scoring import BatchOutput, PairScoring
 from .score_cache import ScoreCache
 from .session import Graph, open_graph, single_column
-from .throughput import BatchSize, Costs, Throughput
+from .throughput import Costs, Throughput
 
 # The most tokens of the pair that warm-up runs first.
 _LONGEST_FILLER_TOKENS = 2048
@@ -145,34 +144,13 @@ class OnnxScorer:
         return BatchOutput(single_column(columns, self._column, self.name, self._labels))
 
     def _costs(self) -> Costs:
-        """Take what an earlier process measured if it still holds, or measure and save it."""
-        path = self._costs_path()
-        known = None if path is None else throughput.load(path)
-        if known is not None:
-            known = throughput.rescaled(known, self._time_twice)
-        if known is None:
-            # Memory is reserved for the longest pair before anything is timed.
-            self._run_filler(1, min(self.max_tokens, _LONGEST_FILLER_TOKENS))
-            size = self._fixed_tokens or throughput.best_batch_tokens(self._run_about)
-            known = self.throughput.measure(size, self.time_batch)
-            if path is not None:
-                throughput.save(known, path)
-        return known
-
-    def _costs_path(self) -> Path | None:
-        folder = cache.usable() if self._cache_key else None
-        if folder is None:
-            return None
-        threads = f"{self.throughput.workers}x{self.options.intra_threads}"
-        size = self._fixed_tokens or "auto"
-        return folder / f"{self._cache_key}-{threads}-{self.max_tokens}-{size}.json"
-
-    def _time_twice(self, size: BatchSize) -> float:
-        return min(self.throughput.time([size] * 2, self.time_batch))
-
-    def _run_about(self, tokens: int) -> None:
-        length = min(throughput.TYPICAL_TOKENS, self.max_tokens)
-        self._run_filler(max(1, tokens // length), length)
+        return self.throughput.kept_costs(
+            self._cache_key,
+            self._fixed_tokens,
+            self._run_filler,
+            self.time_batch,
+            longest_tokens=min(self.max_tokens, _LONGEST_FILLER_TOKENS),
+        )
 
     def _run_filler(self, pairs: int, length_tokens: int) -> Floats:
         """Run pairs of filler without padding and return the raw output columns."""

@@ -29,8 +29,8 @@ BatchSize: TypeAlias = tuple[int, int]
 """How many pairs a batch has, and how many tokens each of them."""
 
 DEFAULT_BATCH_TOKENS = 512
-TYPICAL_TOKENS = 64
-"""The length of a typical pair."""
+# The length of a typical pair.
+_TYPICAL_TOKENS = 64
 
 _MAX_PADDING = 0.03
 # Under a deadline, batches are planned for so many consecutive pairs at a time.
@@ -106,6 +106,34 @@ class Throughput:
             self.meter.calibrate(costs.sizes, costs.seconds)
             self._measured = True
 
+    def kept_costs(
+        self,
+        cache_key: str,
+        fixed_tokens: int | None,
+        run_filler: Callable[[int, int], object],
+        time_batch: Callable[[int, int], float],
+        *,
+        longest_tokens: int,
+    ) -> Costs:
+        """Return what an earlier process measured if it still holds, or measure and save it.
+
+        cache_key: what the measurement is kept under; "": it is not kept
+        fixed_tokens: the size of a batch, where an option says it
+        run_filler: runs so many texts of so many tokens
+        longest_tokens: what is run first, so that memory is reserved before anything is timed
+        """
+        path = self._costs_path(cache_key, fixed_tokens)
+        known = None if path is None else load(path)
+        if known is not None:
+            known = rescaled(known, partial(self._time_twice, time_batch))
+        if known is None:
+            run_filler(1, longest_tokens)
+            size = fixed_tokens or best_batch_tokens(partial(self._run_about, run_filler))
+            known = self.measure(size, time_batch)
+            if path is not None:
+                save(known, path)
+        return known
+
     def measure(self, batch_tokens: int, time_batch: Callable[[int, int], float]) -> Costs:
         """Time short and long batches, with one pair and with up to `batch_tokens`."""
         sizes = tuple(
@@ -123,6 +151,21 @@ class Throughput:
         with ThreadPoolExecutor(workers) as pool:
             runs = list(pool.map(partial(_times, time_batch), [sizes] * workers))
         return [statistics.median(seconds) for seconds in zip(*runs, strict=True)]
+
+    def _costs_path(self, cache_key: str, fixed_tokens: int | None) -> Path | None:
+        folder = cache.usable() if cache_key else None
+        if folder is None:
+            return None
+        threads = f"{self.workers}x{self._intra_threads}"
+        size = f"{self._max_tokens}-{fixed_tokens or 'auto'}"
+        return folder / f"{cache_key}-{threads}-{size}.json"
+
+    def _time_twice(self, time_batch: Callable[[int, int], float], size: BatchSize) -> float:
+        return min(self.time([size] * 2, time_batch))
+
+    def _run_about(self, run_filler: Callable[[int, int], object], tokens: int) -> None:
+        length = min(_TYPICAL_TOKENS, self._max_tokens)
+        run_filler(max(1, tokens // length), length)
 
     def observe_reading(
         self, chars: int, pairs: Pairs, seconds: float, *, cut: bool = False
@@ -272,7 +315,7 @@ def rescaled(costs: Costs, time_batch: Callable[[BatchSize], float]) -> Costs | 
     >>> rescaled(Costs(512, ((1, 64), (8, 64)), (0.003, 0.02)), lambda size: 0.0015)
     """
     known = dict(zip(costs.sizes, costs.seconds, strict=True))
-    size = min(known, key=lambda size: (size[0], abs(size[1] - TYPICAL_TOKENS)))
+    size = min(known, key=lambda size: (size[0], abs(size[1] - _TYPICAL_TOKENS)))
     ratio = time_batch(size) / known[size]
     if ratio * _MUST_SAVE < 1.0:
         return None

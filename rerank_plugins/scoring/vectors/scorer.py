@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +13,8 @@ from ...records import Code, Decision, Timing
 from ...rules.batching import Batch
 from .. import Floats, Scored, ScoreKind, State
 from ..onnx import throughput
-from ..onnx.graph import cache
 from ..onnx.pair_scoring import BatchOutput, PairScoring
-from ..onnx.throughput import BatchSize, Costs, Throughput
+from ..onnx.throughput import Costs, Throughput
 from ..runtime.jobs import Job, run_jobs
 from ..text.pairs import Pairs
 from ..text.tokenizer import PairArrays
@@ -166,35 +164,13 @@ class VectorScorer:
                 self._new_share += _SMOOTHING * (new / n - self._new_share)
 
     def _costs(self) -> Costs:
-        """Take what an earlier process measured if it still holds, or measure and save it."""
-        path = self._costs_path()
-        known = None if path is None else throughput.load(path)
-        if known is not None:
-            known = throughput.rescaled(known, self._time_twice)
-        if known is None:
-            self._run_filler(1, self.encoder.max_tokens)
-            size = self.encoder.options.max_batch_tokens
-            size = size or throughput.best_batch_tokens(self._run_about)
-            known = self.throughput.measure(size, self.time_batch)
-            if path is not None:
-                throughput.save(known, path)
-        return known
-
-    def _costs_path(self) -> Path | None:
-        folder = cache.usable() if self.encoder.cache_key else None
-        if folder is None:
-            return None
-        options = self.encoder.options
-        threads = f"{self.throughput.workers}x{options.intra_threads}"
-        size = f"{self.encoder.max_tokens}-{options.max_batch_tokens or 'auto'}"
-        return folder / f"{self.encoder.cache_key}-{threads}-{size}.json"
-
-    def _time_twice(self, size: BatchSize) -> float:
-        return min(self.throughput.time([size] * 2, self.time_batch))
-
-    def _run_about(self, tokens: int) -> None:
-        length = min(throughput.TYPICAL_TOKENS, self.encoder.max_tokens)
-        self._run_filler(max(1, tokens // length), length)
+        return self.throughput.kept_costs(
+            self.encoder.cache_key,
+            self.encoder.options.max_batch_tokens,
+            self._run_filler,
+            self.time_batch,
+            longest_tokens=self.encoder.max_tokens,
+        )
 
     def _run_filler(self, texts: int, length_tokens: int) -> Floats:
         return self.encoder.passage_vectors(self._scoring.filler(texts, length_tokens))
